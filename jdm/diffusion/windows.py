@@ -1,0 +1,79 @@
+"""Canvases larger than the training patch: overlapping windows, denoised jointly at every step."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import torch
+from torch import Tensor
+
+from jdm.diffusion.sampling import Denoise
+from jdm.errors import ConfigError
+
+
+def windowed(denoise: Denoise, window: tuple[int, ...], overlap: float = 0.25, batch: int = 16) -> Denoise:
+    """A `Denoise` for canvases larger than the network's window.
+
+    The canvas is covered by equal windows, the first and last flush with its borders, that overlap by at least
+    `overlap` of a side. All are denoised, `batch` at a time, and blended by weights that fall smoothly to a
+    window's sides and sum to one. Cost is linear in the canvas; one of the window's size is passed through.
+
+    Args: window: sides in pixels, one per spatial axis.
+    Raises: ConfigError if overlap is not in [0, 1) or, when called, if the canvas is smaller than the window.
+    Source: Bar-Tal et al. 2023 (arXiv:2302.08113), MultiDiffusion, Eq. 5: the weighted mean of the windows.
+    """
+    if not 0 <= overlap < 1 or batch < 1:
+        raise ConfigError(
+            f"window overlap {overlap}, batch {batch}; expected overlap in [0, 1), batch at least 1"
+        )
+
+    def denoise_canvas(x: Tensor, sigma: Tensor) -> Tensor:
+        canvas = tuple(x.shape[2:])
+        if canvas == tuple(window):
+            return denoise(x, sigma)
+        if len(canvas) != len(window) or any(c < w for c, w in zip(canvas, window, strict=True)):
+            raise ConfigError(f"canvas {canvas} does not hold the window {window}; enlarge data.canvas_size")
+        grid = _grid(canvas, window, overlap, x)
+        tiles = [(case, *place) for case in range(len(x)) for place in grid]
+        blended = torch.zeros_like(x)
+        for first in range(0, len(tiles), batch):
+            chunk = tiles[first : first + batch]
+            cases = torch.tensor([case for case, _, _ in chunk], device=x.device)
+            estimates = denoise(torch.stack([x[case][place] for case, place, _ in chunk]), sigma[cases])
+            for (case, place, weight), estimate in zip(chunk, estimates, strict=True):
+                blended[case][place] += estimate * weight
+        return blended
+
+    return denoise_canvas
+
+
+Place = tuple[slice, ...]
+"""Slices of (C, *spatial)."""
+
+
+def _grid(
+    canvas: tuple[int, ...], window: tuple[int, ...], overlap: float, like: Tensor
+) -> list[tuple[Place, Tensor]]:
+    """Every window of the canvas: its place, and its weights (*window), which sum to one at each pixel."""
+    axes = [_axis(c, w, overlap) for c, w in zip(canvas, window, strict=True)]
+    grid = []
+    for windows in itertools.product(*axes):
+        weight = torch.ones((), dtype=torch.float64)
+        for _, along in windows:
+            weight = weight.unsqueeze(-1) * along
+        grid.append(((slice(None), *(place for place, _ in windows)), weight.to(like)))
+    return grid
+
+
+def _axis(side: int, window: int, overlap: float) -> list[tuple[slice, Tensor]]:
+    """The windows along one axis, evenly spread: place and weights (window,) in float64."""
+    stride = max(1, math.floor(window * (1 - overlap)))
+    count = math.ceil((side - window) / stride) + 1
+    starts = [round(i * (side - window) / max(count - 1, 1)) for i in range(count)]
+    # A squared sine reaches zero, with zero slope, half a pixel outside the window: no step where one ends.
+    bump = torch.sin(math.pi * (torch.arange(window, dtype=torch.float64) + 0.5) / window) ** 2
+    total = torch.zeros(side, dtype=torch.float64)
+    for start in starts:
+        total[start : start + window] += bump
+    return [(slice(s, s + window), bump / total[s : s + window]) for s in starts]
