@@ -67,8 +67,8 @@ class Known:
             groups = known._groups()
             if any(bool((g.any(1) != g.all(1)).any()) for g in groups):
                 raise ConfigError(
-                    "Known of mode 'exact' gives part of a channel group; expected all or none of the image and"
-                    " of the mask; use mode 'replacement'"
+                    "Known of mode 'exact' gives part of a channel group; expected all or none of the image"
+                    " and of the mask; use mode 'replacement'"
                 )
         return known
 

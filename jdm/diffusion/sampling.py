@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from jdm.diffusion.conditioning import Known, Noise
+from jdm.diffusion.vp import Predict, VPProcess
 from jdm.errors import ConfigError
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
@@ -45,7 +46,10 @@ class CaseNoise:
 
 @dataclass(frozen=True)
 class Churn:
-    """How much noise `sample_heun_stochastic` renews (Karras et al. 2022, Algorithm 2 and Table 5)."""
+    """How much noise `sample_heun_stochastic` renews (Karras et al. 2022, Algorithm 2).
+
+    The defaults are the values of its authors for ImageNet.
+    """
 
     s_churn: float = 40.0
     """Total amount; each step raises its level by the factor 1 + min(s_churn / steps, sqrt(2) - 1)."""
@@ -180,6 +184,53 @@ def sample_dpmpp_2m(denoise: Denoise, noise: Tensor, sigmas: Tensor, known: Know
             previous = x0, h
         share = sigma_next / sigma
         x = run.keep(share * x + (1 - share) * estimate, run.draw(sigma_next))
+    return x.to(noise)
+
+
+@torch.no_grad()
+def sample_ancestral(
+    predict: Predict,
+    process: VPProcess,
+    noise: Tensor,
+    fresh: Noise,
+    known: Known | None = None,
+    clip: float | None = None,
+) -> Tensor:
+    """Ancestral sampling of the variance-preserving process with its learned variance.
+
+    x_{t-1} = (x_t - beta_t / sqrt(1 - alpha_bar_t) * eps) / sqrt(alpha_t) + sigma_t * z: thesis Eq. 2.19,
+    whose print has sqrt(alpha_bar_t) for sqrt(alpha_t). It is computed as the mean of Eq. 2.6 at the estimate
+    of x0, which is the same and lets the estimate be clipped.
+
+    Args:
+        predict: `VPDenoiser.predict` of the same process.
+        process: whole or `respaced`.
+        noise: x_T, standard normal (B, C, *spatial). fresh: z.
+        known: of mode "replacement" (thesis, Algorithm 2): this network has one level for image and mask.
+        clip: bound of |x0| that each estimate is clipped to; None: not clipped.
+    Returns: x0, shaped like noise.
+    Raises: ConfigError if `known` is of mode "exact".
+    """
+    x = noise.to(torch.float64)
+    known = None if known is None else known.prepared(x)
+    if known is not None and known.mode == "exact":
+        raise ConfigError(
+            "ancestral sampling got Known of mode 'exact'; expected mode 'replacement'; change it"
+        )
+    if known is not None:
+        x = known.impose(x, process.q_sample(known.values, process.steps - 1, x))
+    for t in reversed(range(process.steps)):
+        steps = torch.full((x.shape[0],), t, dtype=torch.long, device=x.device)
+        eps, log_variance = predict(x.to(noise.dtype), steps)
+        x0 = process.predict_x0(x, t, eps.to(x))
+        if clip is not None:
+            x0 = x0.clamp(-clip, clip)
+        x = process.posterior_mean(x0, x, t)
+        if t > 0:
+            x = x + torch.exp(0.5 * log_variance.to(x)) * fresh().to(x)
+        if known is not None:
+            level = process.sigma(t - 1) if t > 0 else 0.0
+            x = known.impose(x, known.draw(level) / math.sqrt(1 + level**2))
     return x.to(noise)
 
 

@@ -15,9 +15,9 @@ from jdm.errors import ConfigError
 def windowed(denoise: Denoise, window: tuple[int, ...], overlap: float = 0.25, batch: int = 16) -> Denoise:
     """A `Denoise` for canvases larger than the network's window.
 
-    The canvas is covered by equal windows, the first and last flush with its borders, that overlap by at least
-    `overlap` of a side. All are denoised, `batch` at a time, and blended by weights that fall smoothly to a
-    window's sides and sum to one. Cost is linear in the canvas; one of the window's size is passed through.
+    The canvas is covered by equal windows, the first and last flush with its borders, that overlap by at
+    least `overlap` of a side. All are denoised, `batch` at a time, and blended by weights that fall smoothly
+    to a window's sides and sum to one. Cost is linear in the canvas; one of the window's size is passed through.
 
     Args: window: sides in pixels, one per spatial axis.
     Raises: ConfigError if overlap is not in [0, 1) or, when called, if the canvas is smaller than the window.

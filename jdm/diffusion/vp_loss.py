@@ -1,0 +1,92 @@
+"""Losses of the variance-preserving process: L_simple, L_vlb, L_hybrid, one number per sample."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from jdm.diffusion.vp import VPDenoiser, VPProcess
+
+GREY_LEVELS = 256
+"""The decoder's bins over [-1, 1]."""
+
+
+def l_simple(eps: Tensor, noise: Tensor) -> Tensor:
+    """Mean squared error of the noise estimate (B, C, *spatial): (B,). Thesis Eq. 2.16."""
+    return (eps - noise).square().flatten(1).mean(1)
+
+
+def l_vlb(
+    process: VPProcess, prediction: tuple[Tensor, Tensor], x0: Tensor, x_t: Tensor, t: Tensor
+) -> Tensor:
+    """One term of the variational bound, in bits per dimension: (B,).
+
+    At t > 0 the divergence of the reverse step from the posterior of Eq. 2.6, L_{t-1} of thesis Eq. 2.10; at
+    t = 0 the negative log likelihood of x0 under the discretised Gaussian decoder, L_0. The estimate of the
+    mean is detached: this loss trains the variance alone (thesis, section 2.1.4).
+
+    Args:
+        prediction: noise estimate and log variance, (B, C, *spatial) each; see `VPDenoiser.predict`.
+        x0: data in [-1, 1]. t: (B,) indices of the process.
+    Source: Nichol & Dhariwal 2021 (arXiv:2102.09672), Eq. 4 to 7; Ho et al. 2020 (arXiv:2006.11239), Eq. 13.
+    """
+    eps, log_variance = prediction
+    mean = process.posterior_mean(process.predict_x0(x_t, t, eps.detach()), x_t, t)
+    true_mean = process.posterior_mean(x0, x_t, t)
+    shape = (-1, *[1] * (x0.ndim - 1))
+    true_log_variance = process.posterior_log_variance.to(t.device)[t].to(x0.dtype).reshape(shape)
+    divergence = _gaussian_divergence(true_mean, true_log_variance, mean, log_variance)
+    decoder = -discretised_log_likelihood(x0, mean, log_variance)
+    nats = torch.where((t == 0).reshape(shape), decoder, divergence)
+    return nats.flatten(1).mean(1) / math.log(2)
+
+
+def l_hybrid(
+    denoiser: VPDenoiser,
+    x0: Tensor,
+    t: Tensor,
+    noise: Tensor,
+    vlb_weight: float = 0.001,
+    condition: Tensor | None = None,
+) -> Tensor:
+    """L_simple + vlb_weight * L_vlb at steps t (B,), t uniform over the process: (B,). Thesis Eq. 2.18.
+
+    L_vlb is a sum over steps, of which one term is at hand: times the number of steps it is unbiased. At
+    T = 1000 and weight 0.001 the two cancel, which is the "rescaled" loss of improved DDPM's code.
+
+    Args: x0: encoded data (B, C, *spatial) in [-1, 1]. noise: standard normal like x0.
+    """
+    process = denoiser.process
+    x_t = process.q_sample(x0, t, noise)
+    prediction = denoiser.predict(x_t, t, condition)
+    bound = process.steps * l_vlb(process, prediction, x0, x_t, t)
+    return l_simple(prediction[0], noise) + vlb_weight * bound
+
+
+def discretised_log_likelihood(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Log probability in nats of the grey level of x in [-1, 1], under a Gaussian; shaped like x.
+
+    A grey level is the interval of 2 / 255 around x; the first and last reach to infinity.
+    Source: Ho et al. 2020 (arXiv:2006.11239), Eq. 13.
+    """
+    half = 1 / (GREY_LEVELS - 1)
+    deviation = torch.exp(0.5 * log_variance)
+    upper, lower = (x - mean + half) / deviation, (x - mean - half) / deviation
+    # An interval of the upper tail is reflected to the lower, where small probabilities do not round to 1.
+    reflect = lower > 0
+    upper, lower = torch.where(reflect, -lower, upper), torch.where(reflect, -upper, lower)
+    inside = torch.special.ndtr(upper) - torch.special.ndtr(lower)
+    first = torch.special.ndtr((x - mean + half) / deviation)
+    last = torch.special.ndtr(-(x - mean - half) / deviation)
+    probability = torch.where(x < -0.999, first, torch.where(x > 0.999, last, inside))
+    return probability.clamp_min(1e-12).log()
+
+
+def _gaussian_divergence(
+    mean: Tensor, log_variance: Tensor, mean_q: Tensor, log_variance_q: Tensor
+) -> Tensor:
+    """Kullback-Leibler divergence in nats of N(mean, ...) from N(mean_q, ...), per entry."""
+    ratio = log_variance - log_variance_q
+    return 0.5 * (ratio.exp() - ratio - 1 + (mean - mean_q).square() * torch.exp(-log_variance_q))
