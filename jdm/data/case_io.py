@@ -1,0 +1,159 @@
+"""Single cases of a raw dataset: read, checked and written one at a time; nothing is kept.
+
+Machinery of `jdm.data.raw_dataset`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jdm.data.image_io import read_raster, write_raster
+from jdm.data.raster import NATURAL_ENDINGS, Geometry, Raster, can_hold
+from jdm.data.raw_layout import RawDataset, few, is_case_id
+from jdm.errors import DataError
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and its segmentation."""
+
+    case_id: str
+    image: np.ndarray
+    """(channels, *spatial), stored dtype."""
+    label: np.ndarray
+    """(*spatial), integer class values as in dataset.json."""
+    spacing: tuple[float, ...]
+    """Per spatial axis in array order, in the dataset's unit; (1.0, 1.0) for natural images."""
+    geometry: Geometry | None = None
+    """Origin and direction of a volume, as SimpleITK gives them; None for natural images."""
+
+
+def read_case(dataset: RawDataset, case_id: str, test: bool = False) -> Pair:
+    """Read one case.
+
+    Raises: DataError if a file is unreadable, the number of channels is not that of dataset.json, image and
+        label differ in size or spacing, or the label holds other values than dataset.json declares.
+    """
+    path = dataset.label_file(case_id, test)
+    image, spacing, geometry = read_image(dataset, case_id, test)
+    raster = read_raster(path, label=True)
+    label = _one_channel(raster.array, path)
+    validate_labels(label, dataset.labels, str(path))
+    if label.dtype.kind == "f":
+        label = label.astype(np.uint8 if dataset.classes <= 256 else np.uint16)
+    if label.shape != image.shape[1:]:
+        raise DataError(
+            f"{path}: the label's size is {label.shape}, the image's {image.shape[1:]}; expected them "
+            "equal; jdm "
+            "never resizes, correct the file or remove the case"
+        )
+    if not np.allclose(raster.spacing, spacing):
+        raise DataError(
+            f"{path}: the label's spacing is {raster.spacing}, the image's {spacing}; expected them "
+            "equal; correct it"
+        )
+    return Pair(case_id, image, label, spacing, geometry)
+
+
+def read_image(
+    dataset: RawDataset, case_id: str, test: bool = False
+) -> tuple[np.ndarray, tuple[float, ...], Geometry | None]:
+    """Image (channels, *spatial), spacing and geometry of one case, without its label.
+
+    Raises: DataError as `read_case`.
+    """
+    files = dataset.image_files(case_id, test)
+    rasters = [read_raster(path) for path in files]
+    first = rasters[0]
+    for path, raster in zip(files, rasters, strict=True):
+        if raster.array.shape[1:] != first.array.shape[1:] or not np.allclose(raster.spacing, first.spacing):
+            raise DataError(
+                f"{path}: size {raster.array.shape[1:]} and spacing {raster.spacing}, but {files[0].name} "
+                "has "
+                f"{first.array.shape[1:]} and {first.spacing}; expected the same for all channels; "
+                "correct the case"
+            )
+        if raster.array.dtype != first.array.dtype:
+            raise DataError(
+                f"{path}: pixels are {raster.array.dtype}, but those of {files[0].name} are "
+                f"{first.array.dtype}; "
+                "expected one type for all channels; save them alike"
+            )
+    image = first.array if len(rasters) == 1 else np.concatenate([r.array for r in rasters])
+    if image.shape[0] != len(dataset.channel_names):
+        raise DataError(
+            f"{files[0]}: case {case_id!r} has {image.shape[0]} channels; expected "
+            f"{len(dataset.channel_names)} "
+            f"({', '.join(dataset.channel_names)}) as dataset.json says; correct one of them"
+        )
+    return image, first.spacing, first.geometry
+
+
+def _one_channel(array: np.ndarray, path: Path) -> np.ndarray:
+    """(*spatial) of a label whose channels are all equal."""
+    if not (array[1:] == array[:1]).all():
+        raise DataError(
+            f"{path}: the label has {array.shape[0]} channels that differ (colours); expected one channel "
+            "of class "
+            "values; map its colours to values"
+        )
+    return array[0]
+
+
+def validate_labels(label: np.ndarray, labels: Mapping[str, int], where: str) -> None:
+    """Check that every value of `label` is declared in `labels`.
+
+    Raises: DataError with the values found outside and the place `where`.
+    """
+    found = np.unique(label)
+    outside = found[~np.isin(found, list(labels.values()))]
+    if outside.size:
+        hint = "map its values with jdm-convert pairs --labels, or correct the label"
+        if set(found.tolist()) <= {0, 255}:
+            hint = "convert it with jdm-convert pairs --labels 0=background 255=NAME"
+        raise DataError(
+            f"{where}: the label holds {few([f'{v:g}' for v in outside.tolist()])}; expected only "
+            f"{', '.join(f'{v} ({k})' for k, v in labels.items())}; {hint}"
+        )
+
+
+def write_case(
+    folder: Path,
+    pair: Pair,
+    file_ending: str,
+    labels_folder: str = "labelsTr",
+    images_folder: str = "imagesTr",
+) -> None:
+    """Write one case under nnU-Net's names: `imagesTr/<id>_0000<ending> ..` and `labelsTr/<id><ending>`.
+
+    Three channels become one RGB file where the format has that; all else is one file per channel. Each file
+    is complete or absent, and equal pairs give equal bytes.
+    Raises: DataError if the id is no file name, the shapes disagree, or the format cannot hold the pair.
+    """
+    image, label = pair.image, pair.label
+    if not is_case_id(pair.case_id):
+        raise DataError(f"case id {pair.case_id!r}: expected a plain file name; rename the case")
+    if image.shape[1:] != label.shape or label.dtype.kind not in "iub" or label.size == 0:
+        raise DataError(
+            f"case {pair.case_id!r}: image {image.shape}, label {label.shape} of {label.dtype}; expected "
+            "(channels, *spatial) and (*spatial) of integers, not empty"
+        )
+    if label.min() < 0 or label.max() > 65535:
+        raise DataError(
+            f"case {pair.case_id!r}: label values {label.min()} to {label.max()}; expected 0 to 65535"
+        )
+    stored = label.astype(np.uint8 if label.max() < 256 else np.uint16)
+    image = image.astype(np.uint8) if image.dtype == np.bool_ else image
+    together = file_ending in NATURAL_ENDINGS and can_hold(file_ending, image.shape[0], image.dtype)
+    parts = [image] if together else [image[c : c + 1] for c in range(image.shape[0])]
+    for name in (images_folder, labels_folder):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for channel, part in enumerate(parts):
+        path = folder / images_folder / f"{pair.case_id}_{channel:04d}{file_ending}"
+        write_raster(path, Raster(part, pair.spacing, pair.geometry))
+    path = folder / labels_folder / f"{pair.case_id}{file_ending}"
+    write_raster(path, Raster(stored[None], pair.spacing, pair.geometry))

@@ -1,0 +1,186 @@
+"""Pictures (PNG, BMP, TIFF, JPEG) to and from arrays. Machinery of `jdm.data.raw_dataset`.
+
+What cannot be read faithfully is refused: a picture is never resized, cut to 8 bits or flattened silently.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jdm.data.raster import MAX_PIXELS, Raster, can_hold, check_size, damaged, ending_of, finite, one_line
+from jdm.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def read_picture(path: Path, kind: str, label: bool = False) -> Raster:
+    """Read a two-dimensional picture of a known kind (png, jpeg, bmp, tiff), whatever its ending.
+
+    Raises: DataError as `read_raster`.
+    """
+    import struct
+    import zlib
+
+    from PIL import UnidentifiedImageError
+    from PIL.Image import DecompressionBombError
+
+    try:
+        raster = _read_tiff(path, label) if kind == "tiff" else _read_pillow(path, kind, label)
+    except DataError:
+        raise
+    except DecompressionBombError as error:
+        raise DataError(f"{path}: {one_line(error)}; expected at most {MAX_PIXELS} pixels; tile it") from None
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error, zlib.error,
+            UnidentifiedImageError, RuntimeError, TypeError) as error:  # fmt: skip
+        raise damaged(path, error) from None
+    return finite(path, raster)
+
+
+def _read_pillow(path: Path, kind: str, label: bool) -> Raster:
+    from PIL import Image
+
+    if kind == "png":
+        _refuse_deep_colour_png(path)
+    with warnings.catch_warnings():
+        # our own limit, next line, takes the place of Pillow's warning
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        opened = Image.open(path, formats=[kind.upper()])
+    with opened as picture:
+        check_size(path, picture.width * picture.height, MAX_PIXELS)
+        if getattr(picture, "n_frames", 1) != 1:
+            raise DataError(
+                f"{path}: holds several frames; expected one picture; save the frame wanted alone"
+            )
+        orientation = int(picture.getexif().get(0x0112, 1))
+        palette = picture.mode == "P"
+        array, dropped = _pixels(path, picture, label)
+    return Raster(array, (1.0, 1.0), None, orientation, dropped, palette)
+
+
+def _refuse_deep_colour_png(path: Path) -> None:
+    """Pillow, and with it nnU-Net, cuts 16-bit colour PNG files to 8 bits without a word."""
+    with path.open("rb") as file:
+        header = file.read(26)
+    if len(header) == 26 and header[24] == 16 and header[25] != 0:
+        raise DataError(
+            f"{path}: is a 16-bit colour PNG, which nnU-Net cuts to 8 bits; expected 8 bits or grey; save "
+            "it as "
+            "16-bit .tif, or each channel as its own grey file _0000 .. _0002"
+        )
+
+
+def _pixels(path: Path, picture: Image, label: bool) -> tuple[np.ndarray, bool]:
+    """(channels, y, x) of a Pillow image, and whether an opaque alpha channel was dropped."""
+    mode = picture.mode
+    if mode == "P" and label:
+        return np.asarray(picture)[None].copy(), False
+    if "transparency" in picture.info or mode in ("PA", "La"):
+        picture = picture.convert("RGBA")
+    elif mode == "P":
+        picture = picture.convert("RGB")
+    mode = picture.mode
+    if mode == "1":
+        return np.asarray(picture).astype(np.uint8)[None], False
+    if mode not in ("L", "RGB", "LA", "RGBA", "I;16", "I;16B", "I", "F"):
+        raise DataError(f"{path}: has colour mode {mode}; expected grey, RGB or opaque RGBA; save it as RGB")
+    array = np.asarray(picture)
+    if mode == "I":  # Pillow's container for 16-bit PNG in some versions
+        array = array.astype(np.uint16) if array.min() >= 0 and array.max() < 2**16 else array
+    if array.ndim == 2:
+        return _native(array)[None], False
+    return _without_alpha(path, np.moveaxis(array, -1, 0))
+
+
+def _without_alpha(path: Path, array: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Drop the last of 2 or 4 channels if it is opaque everywhere.
+
+    Raises: DataError if it is not, or for another number of channels than 1 to 4.
+    """
+    if array.shape[0] in (2, 4):
+        opaque = 1 if array.dtype.kind == "f" else np.iinfo(array.dtype).max
+        if not (array[-1] == opaque).all():
+            raise DataError(
+                f"{path}: has a transparent alpha channel (lowest value {array[-1].min()}, opaque is "
+                f"{opaque}); "
+                "expected none or an opaque one; flatten the image onto its background"
+            )
+        return _native(array[:-1]), True
+    if array.shape[0] not in (1, 3):
+        raise DataError(
+            f"{path}: has {array.shape[0]} channels; expected 1 or 3; save each as its own file _000N"
+        )
+    return _native(array), False
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    """Contiguous, in the machine's byte order, owning its memory."""
+    return np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
+
+
+def _read_tiff(path: Path, label: bool) -> Raster:
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        if len(file.pages) != 1:
+            raise DataError(
+                f"{path}: has {len(file.pages)} pages; expected one picture; save volumes as .nii.gz"
+            )
+        page: Any = file.pages[0]
+        check_size(path, int(page.imagewidth) * int(page.imagelength) * int(page.imagedepth), MAX_PIXELS)
+        colours = tifffile.PHOTOMETRIC(page.photometric).name
+        if colours not in ("MINISBLACK", "RGB", "PALETTE", "YCBCR") or page.imagedepth != 1:
+            raise DataError(
+                f"{path}: has colour space {colours}; expected grey, RGB or palette; save it as RGB"
+            )
+        # Strips beyond the end of the file would come back as zeros.
+        if any(
+            o + n > path.stat().st_size for o, n in zip(page.dataoffsets, page.databytecounts, strict=True)
+        ):
+            raise DataError(
+                f"{path}: the file ends before its pixels do (truncated); replace it or remove its case"
+            )
+        array = page.asarray()
+        tag = page.tags.get(274)
+        orientation = int(tag.value) if tag is not None else 1
+        colormap = page.colormap
+        first = page.axes.startswith("S")
+    if array.dtype.kind == "b":
+        array = array.astype(np.uint8)
+    if colours == "PALETTE" and not label and colormap is not None:
+        array, first = np.moveaxis((np.asarray(colormap) >> 8).astype(np.uint8)[:, array], 0, -1), False
+    if array.ndim == 2:
+        return Raster(_native(array)[None], (1.0, 1.0), None, orientation, False, colours == "PALETTE")
+    if array.dtype.kind == "c" or array.ndim != 3:
+        raise DataError(
+            f"{path}: holds an array {array.shape} of {array.dtype}; expected one grey or RGB picture"
+        )
+    array, dropped = _without_alpha(path, array if first else np.moveaxis(array, -1, 0))
+    return Raster(array, (1.0, 1.0), None, orientation, dropped, colours == "PALETTE")
+
+
+def write_picture(temporary: Path, array: np.ndarray, path: Path) -> None:
+    ending = ending_of(path)
+    if array.ndim != 3 or not can_hold(ending, array.shape[0], array.dtype):
+        raise DataError(
+            f"{path}: {ending} cannot hold {array.shape} of {array.dtype}; expected (1 or 3, y, x) of uint8"
+            f"{' or grey uint16' if ending == '.png' else ''}; use .tif"
+        )
+    pixels = array[0] if array.shape[0] == 1 else np.moveaxis(array, 0, -1)
+    pixels = np.ascontiguousarray(pixels)
+    if ending == ".tif":
+        import tifffile
+
+        colours = "rgb" if pixels.ndim == 3 else "minisblack"
+        tifffile.imwrite(
+            temporary, pixels, photometric=colours, compression="zlib", metadata=None, software=False
+        )
+        return
+    from PIL import Image
+
+    options: dict[str, Any] = {"compress_level": 6} if ending == ".png" else {}
+    Image.fromarray(pixels).save(temporary, **options)

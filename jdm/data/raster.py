@@ -1,0 +1,126 @@
+"""The array of one image file, and what every file must pass before its pixels are trusted.
+
+Arrays are channel first, (channels, *spatial), spatial axes in array order: (y, x), or (z, y, x) for volumes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jdm.errors import DataError
+
+NATURAL_ENDINGS = (".png", ".bmp", ".tif")
+VOLUME_ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd")
+FILE_ENDINGS = NATURAL_ENDINGS + VOLUME_ENDINGS
+KIND_OF_ENDING = {
+    ".png": "png",
+    ".bmp": "bmp",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+    ".jpg": "jpeg",
+    ".jpeg": "jpeg",
+}
+
+MAX_PIXELS = 2**27
+"""Largest picture opened, by its header; more is taken for a decompression bomb."""
+MAX_VOXELS = 2**31
+"""Largest volume opened, by its header."""
+
+_MAGIC = (
+    (b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpeg"), (b"BM", "bmp"), (b"II*\0", "tiff"),
+    (b"MM\0*", "tiff"), (b"II+\0", "tiff"), (b"MM\0+", "tiff"), (b"\x1f\x8b", "gzip"), (b"NRRD", "nrrd"),
+    (b"ObjectType", "mha"), (b"GIF8", "gif"), (b"RIFF", "webp"), (b"%PDF", "pdf"), (b"PK\x03\x04", "zip"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where a volume lies, as SimpleITK gives it: origin per axis x, y(, z); direction cosines row by row."""
+
+    origin: tuple[float, ...]
+    direction: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Raster:
+    """What one file holds."""
+
+    array: np.ndarray
+    """(channels, *spatial), stored dtype."""
+    spacing: tuple[float, ...]
+    """Per spatial axis, array order; ones for pictures."""
+    geometry: Geometry | None = None
+    """None for pictures."""
+    orientation: int = 1
+    """EXIF / TIFF orientation tag, not applied; 1 is upright."""
+    dropped_alpha: bool = False
+    """An opaque alpha channel was left out."""
+    palette: bool = False
+    """The file stores palette indices."""
+
+
+def sniff(path: Path) -> str:
+    """Kind of file by its first bytes: png, jpeg, bmp, tiff, gzip, nrrd, mha, nifti, ... or "unknown".
+
+    Raises: DataError if the file is missing, not a file, or empty.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; expected an image; restore it or remove its case")
+    with path.open("rb") as file:
+        start = file.read(352)
+    if not start:
+        raise DataError(
+            f"{path}: the file is empty (0 bytes); expected an image; restore it or remove its case"
+        )
+    for magic, kind in _MAGIC:
+        if start.startswith(magic):
+            return kind
+    return "nifti" if start[344:348] in (b"n+1\0", b"ni1\0") else "unknown"
+
+
+def can_hold(ending: str, channels: int, dtype: np.dtype) -> bool:
+    """Whether one file of this ending holds this many channels of this type."""
+    if ending in VOLUME_ENDINGS:
+        return channels == 1 and (dtype.kind in "iu" or dtype in (np.float32, np.float64))
+    if channels not in (1, 3):
+        return False
+    if ending == ".tif":
+        return dtype.kind in "iuf"
+    return dtype == np.uint8 or (ending == ".png" and channels == 1 and dtype == np.uint16)
+
+
+def ending_of(path: Path) -> str:
+    """The file ending as nnU-Net counts it: lower case, `.nii.gz` whole."""
+    name = path.name.lower()
+    return ".nii.gz" if name.endswith(".nii.gz") else path.suffix.lower()
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def damaged(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{path}: cannot be read ({one_line(error)}); the file is truncated, damaged or of an unknown kind; "
+        "replace it or remove its case"
+    )
+
+
+def finite(path: Path, raster: Raster) -> Raster:
+    if raster.array.dtype.kind == "f" and not np.isfinite(raster.array).all():
+        count = int((~np.isfinite(raster.array)).sum())
+        raise DataError(
+            f"{path}: {count} pixels are NaN or infinite; expected finite numbers; replace them by a value "
+            "that makes sense for the images"
+        )
+    return raster
+
+
+def check_size(path: Path, pixels: int, limit: int) -> None:
+    if pixels > limit:
+        raise DataError(
+            f"{path}: the header announces {pixels} pixels; expected at most {limit}; cut it into tiles"
+        )

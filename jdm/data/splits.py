@@ -1,0 +1,141 @@
+"""Which cases a fold trains on and validates on, exactly as nnU-Net decides it, and the guard against
+leakage."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from jdm.data.raw_dataset import RawDataset
+from jdm.data.raw_layout import environment_folder
+from jdm.errors import ConfigError, DataError
+
+SPLIT_SEED = 12345
+FOLDS = 5
+
+
+def fold_split(dataset: RawDataset, fold: int | str) -> tuple[list[str], list[str]]:
+    """Training and validation ids of `fold`, as nnU-Net would use them.
+
+    A `splits_final.json` in the preprocessed folder decides, else the one of the raw folder (nnU-Net copies
+    it), else nnU-Net's own seeded five-fold split over all sorted case ids. A fold beyond the file gives
+    nnU-Net's seeded random 80:20 split. "all" gives every case and no validation case.
+
+    Raises: ConfigError for another fold; DataError if a split file is unreadable, names unknown cases, or
+        puts a case on both sides, or if there are too few cases.
+    Source: nnunetv2 2.8.1, nnUNetTrainer.do_split and utilities/crossval_split.py.
+    """
+    ids = sorted(dataset.cases)
+    if fold == "all":
+        return ids, []
+    number = _fold_number(fold)
+    path = _splits_file(dataset)
+    if path is None:
+        if number >= FOLDS:
+            raise ConfigError(f"fold {fold}: there are folds 0 to {FOLDS - 1} and 'all'; choose one of them")
+        return _seeded(dataset, ids, number)
+    splits = _read_splits(path)
+    if number >= len(splits):
+        return _random_80_20(ids, number)
+    training, validation = splits[number]
+    _check_split(path, number, training, validation, set(ids))
+    return training, validation
+
+
+def check_fold_safety(generator_ids: Iterable[str], evaluated_ids: Iterable[str], what: str) -> None:
+    """Refuse synthetic cases whose generator was trained on a case that is to be evaluated.
+
+    Args:
+        generator_ids: every case the generator was trained on.
+        evaluated_ids: validation or test cases.
+        what: what is evaluated, for the message, such as "fold 0 of Dataset011_MoNuSeg".
+    Raises: DataError naming the cases on both sides, or if `generator_ids` is empty (provenance unknown).
+    """
+    generator = set(generator_ids)
+    if not generator:
+        raise DataError(
+            f"{what}: the generator's training cases are unknown (empty list); expected the ids of every "
+            "case it "
+            "was trained on; export again with jdm-export"
+        )
+    both = sorted(generator & set(evaluated_ids))
+    if both:
+        raise DataError(
+            f"{what}: the generator was trained on {len(both)} of the cases to be evaluated "
+            f"({_few(both)}); expected "
+            "none; train a generator for this fold with jdm-train and export from it"
+        )
+
+
+def _few(names: list[str], most: int = 10) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _fold_number(fold: int | str) -> int:
+    text = str(fold)
+    if not text.isascii() or not text.isdigit():
+        raise ConfigError(f"fold {fold!r}: expected 0 to {FOLDS - 1} or 'all'; choose one of them")
+    return int(text)
+
+
+def _splits_file(dataset: RawDataset) -> Path | None:
+    preprocessed = environment_folder("nnUNet_preprocessed")
+    folders = [preprocessed / dataset.name] if preprocessed else []
+    for folder in [*folders, dataset.folder]:
+        if (folder / "splits_final.json").is_file():
+            return folder / "splits_final.json"
+    return None
+
+
+def _read_splits(path: Path) -> list[tuple[list[str], list[str]]]:
+    try:
+        splits = json.loads(path.read_text(encoding="utf-8"))
+        return [([str(i) for i in split["train"]], [str(i) for i in split["val"]]) for split in splits]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path}: cannot be used ({type(error).__name__}: {error}); expected a list of "
+            '{"train": [ids], "val": [ids]}; correct or remove it'
+        ) from None
+
+
+def _check_split(path: Path, fold: int, training: list[str], validation: list[str], known: set[str]) -> None:
+    unknown = sorted((set(training) | set(validation)) - known)
+    if unknown:
+        raise DataError(
+            f"{path}: fold {fold} names {len(unknown)} cases that the dataset does not have "
+            f"({_few(unknown)}); "
+            "expected training cases only; correct or remove the file"
+        )
+    both = sorted(set(training) & set(validation))
+    if both:
+        raise DataError(
+            f"{path}: fold {fold} has {len(both)} cases on both sides ({_few(both)}); expected each once; "
+            "correct it"
+        )
+    if not training:
+        raise DataError(f"{path}: fold {fold} has no training cases; expected at least one; correct the file")
+
+
+def _seeded(dataset: RawDataset, ids: list[str], fold: int) -> tuple[list[str], list[str]]:
+    from sklearn.model_selection import KFold
+
+    if len(ids) < FOLDS:
+        raise DataError(
+            f"{dataset.name}: has {len(ids)} training cases; expected at least {FOLDS} for fold {fold}; "
+            "use fold "
+            "'all', or write a splits_final.json into the dataset folder"
+        )
+    folds = KFold(n_splits=FOLDS, shuffle=True, random_state=SPLIT_SEED).split(ids)
+    training, validation = list(folds)[fold]
+    return [ids[i] for i in training], [ids[i] for i in validation]
+
+
+def _random_80_20(ids: list[str], fold: int) -> tuple[list[str], list[str]]:
+    chosen = np.random.RandomState(seed=SPLIT_SEED + fold).choice(
+        len(ids), int(len(ids) * 0.8), replace=False
+    )
+    kept = set(chosen.tolist())
+    return [ids[i] for i in chosen], [case for i, case in enumerate(ids) if i not in kept]
