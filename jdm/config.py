@@ -165,9 +165,7 @@ class Config:
     def mask_channels(self) -> int:
         if self.codec.mask_code == "binary":
             return 1
-        return (
-            self.codec.classes if self.codec.mask_code == "one-hot" else (self.codec.classes - 1).bit_length()
-        )
+        return self.codec.classes if self.codec.mask_code == "one-hot" else (self.codec.classes - 1).bit_length()
 
 
 def from_dict(cls: type, values: dict[str, Any], base: Any = None, path: str = "") -> Any:
@@ -278,9 +276,7 @@ def load(path: Path, base: Config | None = None) -> Config:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(
-            f"cannot read settings {path}: {error}; expected a TOML file such as plan.toml"
-        ) from None
+        raise ConfigError(f"cannot read settings {path}: {error}; expected a TOML file such as plan.toml") from None
     try:
         return from_dict(Config, values, base)
     except ConfigError as error:

@@ -1,0 +1,81 @@
+"""Noise levels and preconditioning of the default preset (Karras et al. 2022, arXiv:2206.00364).
+
+A sample has two noise levels, one for the image channels and one for the mask channels. Equal levels give the
+joint model of Zhou 2023; a level of zero means that side is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from jdm.config import NoiseConfig
+
+Denoise = Callable[[Tensor, Tensor], Tensor]
+"""(x, sigma) -> estimate of x0, with x (B, C, *spatial) = x0 + sigma * noise and sigma (B, 2)."""
+
+# Below every level of training and sampling, so that "known" has an embedding of its own; log(0) has none.
+_KNOWN_LEVEL = 1e-3
+
+
+def per_channel(sigma: Tensor, image_channels: int, x: Tensor) -> Tensor:
+    """Levels (B, 2) spread over the channels of x (B, C, *spatial): shape (B, C, 1, ...)."""
+    counts = torch.tensor([image_channels, x.shape[1] - image_channels], device=sigma.device)
+    spread = torch.repeat_interleave(sigma, counts, dim=1, output_size=x.shape[1])
+    return spread.reshape(*spread.shape, *[1] * (x.ndim - 2))
+
+
+class Denoiser(nn.Module):
+    """A network as a `Denoise`: preconditioning per channel group.
+
+    Source: Karras et al. 2022, Eq. 7 and Table 1 (column "Ours"), with sigma and sigma_data of the channel's group.
+    """
+
+    def __init__(self, network: nn.Module, image_channels: int, sigma_data: tuple[float, float]) -> None:
+        super().__init__()
+        self.network = network
+        self.image_channels = image_channels
+        self.register_buffer("sigma_data", torch.tensor([sigma_data]), persistent=False)
+
+    def forward(self, x: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Estimate x0.
+
+        Args:
+            x: (B, C, *spatial), any floating type.
+            sigma: (B, 2), image level and mask level; zero returns that side unchanged.
+            condition: (B, features) augmentation condition of training; None when sampling.
+        Returns: like x.
+        """
+        s = per_channel(sigma.float(), self.image_channels, x)
+        sd = per_channel(self.sigma_data, self.image_channels, x)
+        total = (s**2 + sd**2).sqrt()
+        c_skip, c_out, c_in = sd**2 / total**2, s * sd / total, 1 / total
+        features = self.network((c_in * x).float(), level_positions(sigma), condition)
+        return c_skip.to(x.dtype) * x + c_out.to(x.dtype) * features.to(x.dtype)
+
+
+def level_positions(sigma: Tensor) -> Tensor:
+    """Positions for the network's sinusoids: c_noise = ln(sigma) / 4 (Karras et al. 2022, Table 1), times 100.
+
+    The factor spreads the levels of training over some 200 radians of the fastest sinusoid.
+    """
+    return 25 * sigma.float().clamp(min=_KNOWN_LEVEL).log()
+
+
+def draw_sigmas(noise: NoiseConfig, count: int, generator: torch.Generator) -> Tensor:
+    """Noise levels of a training batch.
+
+    Each sample is of one kind, drawn from the mixture of `noise`: equal levels, independent levels, mask known or
+    image known; ln(sigma) is normal (Karras et al. 2022, Table 1).
+    Returns: (count, 2).
+    """
+    logs = noise.log_mean + noise.log_std * torch.randn(count, 2, generator=generator)
+    sigma = logs.exp()
+    shares = torch.tensor([noise.equal, noise.independent, noise.known_mask, noise.known_image])
+    kind = torch.multinomial(shares, count, replacement=True, generator=generator)
+    sigma[kind == 0, 1] = sigma[kind == 0, 0]
+    sigma[kind == 2, 1] = 0
+    sigma[kind == 3, 0] = 0
+    return sigma
