@@ -36,9 +36,7 @@ def _write(folder: Path, images: dict[str, np.ndarray]) -> Path:
 
 
 @given(masks, masks)
-def test_counts_are_a_partition_and_count_what_they_say(
-    prediction: np.ndarray, reference: np.ndarray
-) -> None:
+def test_counts_are_a_partition_and_count_what_they_say(prediction: np.ndarray, reference: np.ndarray) -> None:
     counts = count(prediction, reference)
     assert sum(counts) == reference.size
     assert counts.tp + counts.fp == prediction.sum()
@@ -95,9 +93,7 @@ def test_nnunet_convention_equals_nnunet(three_classes: tuple[Path, Path], tmp_p
     for value, label in ((1, "a"), (2, "b")):
         ours = [score for score in found.cases if score.label == label]
         for theirs_name, name in names.items():
-            np.testing.assert_equal(
-                [getattr(s, name) for s in ours], [case[value][theirs_name] for case in theirs]
-            )
+            np.testing.assert_equal([getattr(s, name) for s in ours], [case[value][theirs_name] for case in theirs])
     # the means, as nnunetv2 2.8.1 takes them in compute_metrics_on_folder
     means = {v: np.nanmean([case[v]["Dice"] for case in theirs]) for v in (1, 2)}
     assert [c.dice for c in found.classes] == pytest.approx([means[1], means[2]], abs=1e-15)
@@ -280,9 +276,7 @@ def test_command_prints_the_table_and_names_labels(
 
     predictions, references = three_classes
     base = ["jdm-evaluate", "--predictions", str(predictions), "--references", str(references)]
-    monkeypatch.setattr(
-        "sys.argv", [*base, "--labels", "1", "2", "--out", str(tmp_path / "out"), "--no-hd95"]
-    )
+    monkeypatch.setattr("sys.argv", [*base, "--labels", "1", "2", "--out", str(tmp_path / "out"), "--no-hd95"])
     evaluate.main()
     assert (tmp_path / "out" / "evaluation.md").read_text() in capsys.readouterr().out
 
