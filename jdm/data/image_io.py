@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
+import math
 import os
+import re
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +40,7 @@ def read_raster(path: Path, label: bool = False) -> Raster:
     """
     ending = ending_of(path)
     if ending in VOLUME_ENDINGS:
-        sniff(path)
+        _check_volume_file(path, ending)
         return _read_volume(path)
     expected = KIND_OF_ENDING.get(ending)
     found = sniff(path)
@@ -46,6 +51,56 @@ def read_raster(path: Path, label: bool = False) -> Raster:
             "as its ending says; save it anew in the right format"
         )
     return read_picture(path, found, label)
+
+
+def _check_volume_file(path: Path, ending: str) -> None:
+    """What ITK does not refuse: a truncated NIfTI file, which it fills up, and headers that name another file."""
+    found = sniff(path)
+    expected = {".nii.gz": "gzip", ".nii": "nifti", ".mha": "mha", ".nrrd": "nrrd"}[ending]
+    if found not in (expected, "unknown" if expected == "mha" else expected):
+        raise DataError(
+            f"{path}: the content is of kind {found}; expected {expected} as its ending {ending} says; "
+            "save it anew in the right format"
+        )
+    if expected in ("mha", "nrrd"):
+        with path.open("rb") as file:
+            header = file.read(2**16)
+        detached = re.search(rb"^(?:ElementDataFile[ \t]*=(?!\s*LOCAL\s)|data ?file:)[^\r\n]*", header, re.I | re.M)
+        if detached:
+            raise DataError(
+                f"{path}: keeps its voxels in another file ({detached[0].decode(errors='replace')}); "
+                "expected them inside; save it as one file"
+            )
+        return
+    import nibabel
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError
+
+    try:
+        image: Any = nibabel.load(path)
+        expected_bytes = image.dataobj.offset + math.prod(image.shape) * image.get_data_dtype().itemsize
+        found_bytes = _unzipped_size(path, 2 * expected_bytes) if found == "gzip" else path.stat().st_size
+    except (OSError, EOFError, ValueError, zlib.error, HeaderDataError, ImageFileError) as error:
+        raise damaged(path, error) from None
+    if found_bytes < expected_bytes:
+        raise DataError(
+            f"{path}: holds {found_bytes} bytes, its header announces {expected_bytes}; the file is truncated; "
+            "replace it or remove its case"
+        )
+
+
+def _unzipped_size(path: Path, enough: int) -> int:
+    """Bytes of a gzip file's content, its checksum verified; counts no further than `enough`.
+
+    Raises: EOFError, OSError, zlib.error if it is damaged.
+    """
+    size = 0
+    with gzip.open(path) as file:
+        while chunk := file.read(2**20):
+            size += len(chunk)
+            if size > enough + 2**24:
+                break
+    return size
 
 
 def _read_volume(path: Path) -> Raster:
@@ -108,9 +163,7 @@ def _write_volume(temporary: Path, raster: Raster, path: Path) -> None:
 
     array = raster.array
     if array.shape[0] != 1 or not can_hold(ending_of(path), 1, array.dtype):
-        raise DataError(
-            f"{path}: cannot hold {array.shape} of {array.dtype}; expected one channel of numbers"
-        )
+        raise DataError(f"{path}: cannot hold {array.shape} of {array.dtype}; expected one channel of numbers")
     image = SimpleITK.GetImageFromArray(np.ascontiguousarray(array[0]))
     image.SetSpacing([float(s) for s in reversed(raster.spacing)])
     if raster.geometry is not None:

@@ -72,9 +72,7 @@ def sniff(path: Path) -> str:
     with path.open("rb") as file:
         start = file.read(352)
     if not start:
-        raise DataError(
-            f"{path}: the file is empty (0 bytes); expected an image; restore it or remove its case"
-        )
+        raise DataError(f"{path}: the file is empty (0 bytes); expected an image; restore it or remove its case")
     for magic, kind in _MAGIC:
         if start.startswith(magic):
             return kind
@@ -99,7 +97,8 @@ def ending_of(path: Path) -> str:
 
 
 def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    text = " ".join(str(error).split())
+    return text.rsplit("ERROR: ", 1)[-1][:300] or type(error).__name__
 
 
 def damaged(path: Path, error: Exception) -> DataError:
@@ -121,6 +120,4 @@ def finite(path: Path, raster: Raster) -> Raster:
 
 def check_size(path: Path, pixels: int, limit: int) -> None:
     if pixels > limit:
-        raise DataError(
-            f"{path}: the header announces {pixels} pixels; expected at most {limit}; cut it into tiles"
-        )
+        raise DataError(f"{path}: the header announces {pixels} pixels; expected at most {limit}; cut it into tiles")
