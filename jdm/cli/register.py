@@ -1,0 +1,52 @@
+"""jdm-register: make a synthetic dataset ready for stock nnU-Net commands."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from jdm.cli import run_command
+
+
+@dataclass(frozen=True)
+class Register:
+    """Make a synthetic dataset ready for nnU-Net with the plans of the real dataset it was generated from.
+
+    Fingerprints the synthetic set, moves the real set's plans to it (planning the real set where needed),
+    copies dataset.json, preprocesses, and prints the nnU-Net commands to run next. What is done is kept.
+    """
+
+    synthetic: Annotated[str, tyro.conf.Positional]
+    """Id or name of the synthetic dataset, for instance 511."""
+    like: str
+    """Id or name of the real dataset, for instance 11."""
+    configuration: str = "2d"
+    """nnU-Net configuration to preprocess for."""
+    plans: str = "nnUNetPlans"
+    """Name of the real dataset's plans."""
+
+
+def run(options: Register) -> None:
+    # before torch is imported: threads that spin make a busy small machine many times slower
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("nnUNet_def_n_proc", "1")
+    from jdm.data.raw_dataset import nnunet_folder, open_dataset
+
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed"):
+        nnunet_folder(variable)
+    real, synthetic = open_dataset(options.like), open_dataset(options.synthetic)
+    from nnunet_integration.register import next_commands, register
+
+    registered = register(synthetic, real, options.configuration, options.plans)
+    print(f"{registered.cases} cases of {synthetic.name} are preprocessed in {registered.preprocessed}")
+    print("Next:")
+    for command in next_commands(synthetic, real, registered, options.plans):
+        print(f"  {command}")
+
+
+def main() -> None:
+    options = tyro.cli(Register, prog="jdm-register")
+    run_command(lambda: run(options))

@@ -1,0 +1,59 @@
+"""Read nnU-Net checkpoints as data only: tensors and plain values, no code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from jdm.errors import CheckpointError
+
+HEAD = ".seg_layers."
+
+
+def read_checkpoint(file: Path) -> dict[str, Any]:
+    """An nnU-Net checkpoint on the CPU, without executing anything in it.
+
+    Raises: CheckpointError if the file is missing, truncated, or holds anything but tensors and plain values.
+    """
+    # nnU-Net's training curves are lists of NumPy scalars; these names only build numbers
+    plain = [
+        np.float64(0).__reduce__()[0],
+        np.dtype,
+        *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")),
+    ]
+    try:
+        with torch.serialization.safe_globals(plain):
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+    except Exception as error:  # pickle.UnpicklingError, without importing pickle
+        if type(error).__name__ != "UnpicklingError":
+            raise
+        reason = "it holds objects other than tensors and plain values"
+    raise CheckpointError(f"cannot read the nnU-Net checkpoint {file}: {reason}; expected a checkpoint of nnU-Net 2.8")
+
+
+def load_head(network: torch.nn.Module, file: Path, labels: dict) -> str | None:
+    """Load the segmentation layers of a checkpoint into `network`, if they segment the same labels.
+
+    Args:
+        network: the network of a trainer, possibly compiled or wrapped for distributed training.
+        labels: `labels` of the dataset now trained on.
+    Returns: None when loaded, else the reason why not, in one line; the network is then unchanged.
+    """
+    checkpoint = read_checkpoint(file)
+    before = checkpoint["init_args"]["dataset_json"]["labels"]
+    if json.dumps(before) != json.dumps(labels):
+        return f"the pretrained head segments {before}, this dataset has {labels}"
+    for wrapper in ("module", "_orig_mod"):  # DistributedDataParallel, torch.compile
+        network = getattr(network, wrapper, network)
+    head = {name: value for name, value in checkpoint["network_weights"].items() if HEAD in name}
+    own = {name: value.shape for name, value in network.state_dict().items() if HEAD in name}
+    if own != {name: value.shape for name, value in head.items()}:
+        return "the pretrained head has other shapes than this network's"
+    network.load_state_dict(head, strict=False)
+    return None

@@ -1,0 +1,135 @@
+"""nnU-Net plans as plain dictionaries: names after a move, and a smaller configuration for an experiment."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from jdm.errors import ConfigError
+
+SMALLEST = 4
+"""Feature maps are not pooled below this side, as in nnU-Net's own planner."""
+EXPERIMENT = "jdm_experiment"
+"""Name of the configuration derived from the real one."""
+
+
+def moved_plans(plans_name: str, real_dataset: str) -> str:
+    """Name of the real dataset's plans once moved to a synthetic set: nnUNetPlans -> nnUNetPlansFrom011."""
+    match = re.match(r"Dataset(\d{3})_", real_dataset)
+    if match is None:
+        raise ConfigError(f"dataset is named {real_dataset!r}; expected DatasetNNN_Name; give nnU-Net's full name")
+    return f"{plans_name}From{match[1]}"
+
+
+def moved_identifier(identifier: str, source_plans: str, target_plans: str) -> str:
+    """Name of the preprocessed folder once `nnUNetv2_move_plans_between_datasets` has renamed the plans."""
+    if identifier.startswith(source_plans):
+        return target_plans + identifier[len(source_plans) :]
+    return f"{target_plans}_{identifier}"
+
+
+def resolve(plans: dict[str, Any], configuration: str) -> dict[str, Any]:
+    """A configuration with all it inherits.
+
+    Raises: ConfigError if the plans do not have it.
+    """
+    known = plans["configurations"]
+    if configuration not in known:
+        raise ConfigError(
+            f"plans {plans['plans_name']} of {plans['dataset_name']} have no configuration "
+            f"{configuration!r}; expected one of {', '.join(known)}"
+        )
+    values = copy.deepcopy(known[configuration])
+    parent = values.pop("inherits_from", None)
+    return {**resolve(plans, parent), **values} if parent else values
+
+
+def with_experiment_configuration(
+    plans: dict[str, Any],
+    configuration: str,
+    patch_size: Sequence[int] | None,
+    batch_size: int | None,
+    features: Sequence[int] | None,
+) -> tuple[dict[str, Any], str]:
+    """The plans with a configuration of reduced (or the same) patch, batch and network.
+
+    Args:
+        patch_size: pixels per axis; None: the plans'.
+        features: channels per stage, highest resolution first; None: the plans', as far as the patch carries.
+    Returns: a copy of the plans and the name of the configuration to train; the given one if all is None.
+    Raises: ConfigError if the patch cannot carry the network.
+    """
+    if patch_size is None and batch_size is None and features is None:
+        resolve(plans, configuration)
+        return copy.deepcopy(plans), configuration
+    base = resolve(plans, configuration)
+    derived: dict[str, Any] = {"inherits_from": configuration}
+    if batch_size is not None:
+        derived["batch_size"] = batch_size
+    if patch_size is not None or features is not None:
+        patch = [int(side) for side in patch_size or base["patch_size"]]
+        if len(patch) != len(base["patch_size"]):
+            raise ConfigError(
+                f"--patch-size has {len(patch)} sides; expected {len(base['patch_size'])} for configuration "
+                f"{configuration}"
+            )
+        derived["patch_size"] = patch
+        derived["architecture"] = _architecture(base["architecture"], patch, features)
+    changed = copy.deepcopy(plans)
+    changed["configurations"][EXPERIMENT] = derived
+    return changed, EXPERIMENT
+
+
+def _architecture(architecture: dict[str, Any], patch: list[int], features: Sequence[int] | None) -> dict[str, Any]:
+    """The architecture, whole, for another patch and other channels; halves as often as the patch carries."""
+    changed = copy.deepcopy(architecture)
+    kwargs = changed["arch_kwargs"]
+    strides = _strides(patch)
+    wanted = [int(channels) for channels in features or kwargs["features_per_stage"]]
+    if features is None:
+        wanted = wanted[: len(strides)]
+    stages = len(wanted)
+    if not 3 <= stages <= len(strides):
+        raise ConfigError(
+            f"patch size {'x'.join(map(str, patch))} carries {len(strides)} resolution stages and the "
+            f"network has {stages}; expected 3 to {len(strides)} entries in --network-features; change either"
+        )
+    dims = len(patch)
+    kwargs["n_stages"], kwargs["features_per_stage"], kwargs["strides"] = stages, wanted, strides[:stages]
+    kwargs["kernel_sizes"] = (kwargs["kernel_sizes"] + [[3] * dims] * stages)[:stages]
+    for name in ("n_conv_per_stage", "n_blocks_per_stage", "n_conv_per_stage_decoder"):
+        if name in kwargs:
+            count = stages - 1 if name.endswith("decoder") else stages
+            kwargs[name] = (kwargs[name] + [kwargs[name][-1]] * stages)[:count]
+    return changed
+
+
+def _strides(patch: list[int]) -> list[list[int]]:
+    """Strides per stage (the first is 1) that halve every axis as long as it stays whole and large enough."""
+    strides, sides = [[1] * len(patch)], list(patch)
+    while True:
+        step = [2 if side % 2 == 0 and side // 2 >= SMALLEST else 1 for side in sides]
+        if max(step) == 1:
+            return strides
+        strides.append(step)
+        sides = [side // factor for side, factor in zip(sides, step, strict=True)]
+
+
+def padding_share(shapes: Sequence[Sequence[int]], patch: Sequence[int]) -> float:
+    """Mean share of a patch that is padding because the case is smaller than the patch.
+
+    Args:
+        shapes: spatial shape of each preprocessed case; leading axes beyond the patch's are slices.
+        patch: nnU-Net's patch size.
+    """
+    if not shapes:
+        return 0.0
+    shares = []
+    for shape in shapes:
+        filled = 1.0
+        for side, wanted in zip(shape[-len(patch) :], patch, strict=True):
+            filled *= min(side, wanted) / wanted
+        shares.append(1 - filled)
+    return sum(shares) / len(shares)

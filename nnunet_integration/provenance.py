@@ -1,0 +1,127 @@
+"""Which real cases a synthetic dataset's generator has seen, and which cases a run evaluates.
+
+`jdm-export` writes `provenance.json` into the synthetic dataset's raw folder; every JDM trainer writes
+`jdm_run.json` beside its checkpoints, so that a run started from another one's weights knows their origin.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jdm.data.raw_dataset import RawDataset, open_dataset
+from jdm.data.splits import check_fold_safety
+from jdm.errors import ConfigError, DataError
+
+RUN_FILE = "jdm_run.json"
+
+
+def read_generator(dataset: RawDataset) -> dict[str, Any]:
+    """The `generator` part of a synthetic dataset's provenance: dataset, fold, training_ids, ...
+
+    Raises: DataError if provenance.json is missing, unreadable or names no training case.
+    """
+    file = dataset.folder / "provenance.json"
+    try:
+        generator = json.loads(file.read_text(encoding="utf-8"))["generator"]
+        training_ids = generator["training_ids"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"cannot tell which real cases {dataset.name} was generated from: {file} gives "
+            f"{type(error).__name__}; expected the file that jdm-export writes; export the set again"
+        ) from None
+    if not training_ids or not all(isinstance(case, str) for case in training_ids):
+        raise DataError(
+            f"{file} names {training_ids!r} as generator.training_ids; expected the ids of the cases the "
+            "generator was trained on; export the set again"
+        )
+    return generator
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """The `jdm_run.json` of a trainer's output folder; empty if there is none.
+
+    Raises: DataError if the file is damaged.
+    """
+    file = folder / RUN_FILE
+    if not file.is_file():
+        return {}
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        raise DataError(f"{file} is not JSON; expected the file a JDM trainer writes; remove that run") from None
+
+
+def pretrained_weights(setting: str | None, arguments: Sequence[str] = ()) -> Path | None:
+    """The pretrained checkpoint of a run: the setting, else what nnU-Net's command line says, else None."""
+    arguments = arguments or sys.argv[1:]
+    if setting:
+        return Path(setting)
+    for position, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        # argparse accepts any unambiguous beginning of an option
+        if name.startswith("-pr") and "-pretrained_weights".startswith(name):
+            if equals:
+                return Path(value)
+            if position + 1 < len(arguments):
+                return Path(arguments[position + 1])
+    return None
+
+
+def origin_of_weights(weights: Path | None, synthetic: str | None, output_folder: Path) -> dict[str, Any]:
+    """The generator behind a run's initial weights.
+
+    Told by the pretraining's `jdm_run.json`, else by JDM_SYNTHETIC, else, if continued, by the run's own file.
+
+    Raises: ConfigError if none of the three tells.
+    """
+    for folder in [weights.parent] if weights else []:
+        if generator := read_run(folder).get("generator"):
+            return generator
+    if synthetic:
+        return read_generator(open_dataset(synthetic))
+    if generator := read_run(output_folder).get("generator"):
+        return generator
+    raise ConfigError(
+        f"cannot tell which synthetic set the weights {weights or '(none given)'} come from; expected "
+        f"-pretrained_weights of a nnUNetTrainerJDMPretrain run ({RUN_FILE} beside it), or the synthetic "
+        "dataset's id in JDM_SYNTHETIC"
+    )
+
+
+def test_ids(dataset: RawDataset) -> list[str]:
+    """Ids in imagesTs, without those that name another image than the training case of the same id."""
+    training = set(dataset.cases)
+    return [case for case in dataset.test_cases if case not in training or _same_images(dataset, case)]
+
+
+def _same_images(dataset: RawDataset, case_id: str) -> bool:
+    pairs = zip(dataset.training_files[case_id].images, dataset.test_files[case_id].images, strict=True)
+    return all(filecmp.cmp(training, test, shallow=False) for training, test in pairs)
+
+
+def check_generator(
+    generator: dict[str, Any], dataset: RawDataset | None, validation_ids: Sequence[str], what: str
+) -> None:
+    """Refuse a run that evaluates cases its generator was trained on.
+
+    Args:
+        dataset: the raw dataset whose test set (imagesTs) evaluates the run; None if it is not here.
+        validation_ids: the fold's validation cases.
+        what: the run, for the message.
+    Raises: DataError naming the cases.
+    """
+    evaluated = [*validation_ids, *(test_ids(dataset) if dataset else [])]
+    check_fold_safety(generator["training_ids"], evaluated, what)
+
+
+def find_dataset(name: str) -> RawDataset | None:
+    """The raw dataset of that name, or None where the raw data are no longer on this machine."""
+    try:
+        return open_dataset(name)
+    except (ConfigError, DataError):
+        return None
