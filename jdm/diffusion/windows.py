@@ -17,16 +17,15 @@ def windowed(denoise: Denoise, window: tuple[int, ...], overlap: float = 0.25, b
 
     The canvas is covered by equal windows, the first and last flush with its borders, that overlap by at
     least `overlap` of a side. All are denoised, `batch` at a time, and blended by weights that fall smoothly
-    to a window's sides and sum to one. Cost is linear in the canvas; one of the window's size is passed through.
+    to a window's sides and sum to one. Cost is linear in the canvas; a canvas of the window's size is passed
+    through.
 
     Args: window: sides in pixels, one per spatial axis.
     Raises: ConfigError if overlap is not in [0, 1) or, when called, if the canvas is smaller than the window.
     Source: Bar-Tal et al. 2023 (arXiv:2302.08113), MultiDiffusion, Eq. 5: the weighted mean of the windows.
     """
     if not 0 <= overlap < 1 or batch < 1:
-        raise ConfigError(
-            f"window overlap {overlap}, batch {batch}; expected overlap in [0, 1), batch at least 1"
-        )
+        raise ConfigError(f"window overlap {overlap}, batch {batch}; expected overlap in [0, 1), batch at least 1")
 
     def denoise_canvas(x: Tensor, sigma: Tensor) -> Tensor:
         canvas = tuple(x.shape[2:])
@@ -52,9 +51,7 @@ Place = tuple[slice, ...]
 """Slices of (C, *spatial)."""
 
 
-def _grid(
-    canvas: tuple[int, ...], window: tuple[int, ...], overlap: float, like: Tensor
-) -> list[tuple[Place, Tensor]]:
+def _grid(canvas: tuple[int, ...], window: tuple[int, ...], overlap: float, like: Tensor) -> list[tuple[Place, Tensor]]:
     """Every window of the canvas: its place, and its weights (*window), which sum to one at each pixel."""
     axes = [_axis(c, w, overlap) for c, w in zip(canvas, window, strict=True)]
     grid = []
