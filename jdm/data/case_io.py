@@ -53,8 +53,7 @@ def read_case(dataset: RawDataset, case_id: str, test: bool = False) -> Pair:
         )
     if not np.allclose(raster.spacing, spacing):
         raise DataError(
-            f"{path}: the label's spacing is {raster.spacing}, the image's {spacing}; expected them "
-            "equal; correct it"
+            f"{path}: the label's spacing is {raster.spacing}, the image's {spacing}; expected them equal; correct it"
         )
     return Pair(case_id, image, label, spacing, geometry)
 
@@ -143,9 +142,7 @@ def write_case(
             "(channels, *spatial) and (*spatial) of integers, not empty"
         )
     if label.min() < 0 or label.max() > 65535:
-        raise DataError(
-            f"case {pair.case_id!r}: label values {label.min()} to {label.max()}; expected 0 to 65535"
-        )
+        raise DataError(f"case {pair.case_id!r}: label values {label.min()} to {label.max()}; expected 0 to 65535")
     stored = label.astype(np.uint8 if label.max() < 256 else np.uint16)
     image = image.astype(np.uint8) if image.dtype == np.bool_ else image
     together = file_ending in NATURAL_ENDINGS and can_hold(file_ending, image.shape[0], image.dtype)

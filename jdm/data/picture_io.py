@@ -53,9 +53,7 @@ def _read_pillow(path: Path, kind: str, label: bool) -> Raster:
     with opened as picture:
         check_size(path, picture.width * picture.height, MAX_PIXELS)
         if getattr(picture, "n_frames", 1) != 1:
-            raise DataError(
-                f"{path}: holds several frames; expected one picture; save the frame wanted alone"
-            )
+            raise DataError(f"{path}: holds several frames; expected one picture; save the frame wanted alone")
         orientation = int(picture.getexif().get(0x0112, 1))
         palette = picture.mode == "P"
         array, dropped = _pixels(path, picture, label)
@@ -111,9 +109,7 @@ def _without_alpha(path: Path, array: np.ndarray) -> tuple[np.ndarray, bool]:
             )
         return _native(array[:-1]), True
     if array.shape[0] not in (1, 3):
-        raise DataError(
-            f"{path}: has {array.shape[0]} channels; expected 1 or 3; save each as its own file _000N"
-        )
+        raise DataError(f"{path}: has {array.shape[0]} channels; expected 1 or 3; save each as its own file _000N")
     return _native(array), False
 
 
@@ -127,23 +123,15 @@ def _read_tiff(path: Path, label: bool) -> Raster:
 
     with tifffile.TiffFile(path) as file:
         if len(file.pages) != 1:
-            raise DataError(
-                f"{path}: has {len(file.pages)} pages; expected one picture; save volumes as .nii.gz"
-            )
+            raise DataError(f"{path}: has {len(file.pages)} pages; expected one picture; save volumes as .nii.gz")
         page: Any = file.pages[0]
         check_size(path, int(page.imagewidth) * int(page.imagelength) * int(page.imagedepth), MAX_PIXELS)
         colours = tifffile.PHOTOMETRIC(page.photometric).name
         if colours not in ("MINISBLACK", "RGB", "PALETTE", "YCBCR") or page.imagedepth != 1:
-            raise DataError(
-                f"{path}: has colour space {colours}; expected grey, RGB or palette; save it as RGB"
-            )
+            raise DataError(f"{path}: has colour space {colours}; expected grey, RGB or palette; save it as RGB")
         # Strips beyond the end of the file would come back as zeros.
-        if any(
-            o + n > path.stat().st_size for o, n in zip(page.dataoffsets, page.databytecounts, strict=True)
-        ):
-            raise DataError(
-                f"{path}: the file ends before its pixels do (truncated); replace it or remove its case"
-            )
+        if any(o + n > path.stat().st_size for o, n in zip(page.dataoffsets, page.databytecounts, strict=True)):
+            raise DataError(f"{path}: the file ends before its pixels do (truncated); replace it or remove its case")
         array = page.asarray()
         tag = page.tags.get(274)
         orientation = int(tag.value) if tag is not None else 1
@@ -156,9 +144,7 @@ def _read_tiff(path: Path, label: bool) -> Raster:
     if array.ndim == 2:
         return Raster(_native(array)[None], (1.0, 1.0), None, orientation, False, colours == "PALETTE")
     if array.dtype.kind == "c" or array.ndim != 3:
-        raise DataError(
-            f"{path}: holds an array {array.shape} of {array.dtype}; expected one grey or RGB picture"
-        )
+        raise DataError(f"{path}: holds an array {array.shape} of {array.dtype}; expected one grey or RGB picture")
     array, dropped = _without_alpha(path, array if first else np.moveaxis(array, -1, 0))
     return Raster(array, (1.0, 1.0), None, orientation, dropped, colours == "PALETTE")
 
@@ -176,9 +162,7 @@ def write_picture(temporary: Path, array: np.ndarray, path: Path) -> None:
         import tifffile
 
         colours = "rgb" if pixels.ndim == 3 else "minisblack"
-        tifffile.imwrite(
-            temporary, pixels, photometric=colours, compression="zlib", metadata=None, software=False
-        )
+        tifffile.imwrite(temporary, pixels, photometric=colours, compression="zlib", metadata=None, software=False)
         return
     from PIL import Image
 

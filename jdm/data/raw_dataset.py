@@ -71,9 +71,7 @@ def open_dataset(dataset: str | int) -> RawDataset:
 def _matches(folder_name: str, text: str) -> bool:
     match = NAME.fullmatch(folder_name)
     assert match is not None
-    return text in (folder_name, match[2]) or (
-        text.isascii() and text.isdigit() and int(text) == int(match[1])
-    )
+    return text in (folder_name, match[2]) or (text.isascii() and text.isdigit() and int(text) == int(match[1]))
 
 
 def read_dataset(folder: Path) -> RawDataset:
@@ -99,9 +97,7 @@ def read_dataset(folder: Path) -> RawDataset:
         raise DataError(f"{path}: holds a {type(content).__name__}; expected a JSON object; correct it")
     ending = content.get("file_ending")
     if ending not in FILE_ENDINGS:
-        raise DataError(
-            f"{path}: file_ending is {ending!r}; expected one of {' '.join(FILE_ENDINGS)}; convert it"
-        )
+        raise DataError(f"{path}: file_ending is {ending!r}; expected one of {' '.join(FILE_ENDINGS)}; convert it")
     channel_names = parse_channel_names(path, content)
     labels = parse_labels(path, content)
     training, test = find_cases(folder, content, ending)
@@ -154,9 +150,7 @@ def check_dataset(dataset: RawDataset) -> list[str]:
         for case in cases:
             where = f"{'test' if test else 'training'} case {case}"
             if not test and ids.setdefault(case.lower(), case) != case:
-                findings.append(
-                    f"{where}: its id differs from {ids[case.lower()]} in upper and lower case only"
-                )
+                findings.append(f"{where}: its id differs from {ids[case.lower()]} in upper and lower case only")
             findings += _leaving(dataset, case, test)
             try:
                 image, found = _check_case(dataset, case, test)
@@ -189,21 +183,15 @@ def _check_case(dataset: RawDataset, case: str, test: bool) -> tuple[np.ndarray,
     pair, stored = read_case(dataset, case, test), read_raster(path, label=True)
     findings = []
     if stored.array.shape[0] != 1 or stored.dropped_alpha:
-        findings.append(
-            f"its label {path.name} has several channels, which stops nnU-Net's training; store one"
-        )
+        findings.append(f"its label {path.name} has several channels, which stops nnU-Net's training; store one")
     if stored.palette:
-        findings.append(
-            f"its label {path.name} has a palette, which nnU-Net reads as colours; store plain indices"
-        )
+        findings.append(f"its label {path.name} has a palette, which nnU-Net reads as colours; store plain indices")
     if not pair.label.any():
         findings.append("its label is empty (background only)")
     if stored.geometry is not None and pair.geometry is not None:
         found, expected = (np.array(g.origin + g.direction) for g in (stored.geometry, pair.geometry))
         if not np.allclose(found, expected, atol=1e-3):
-            findings.append(
-                f"its label {path.name} has another origin or direction than the image; align them"
-            )
+            findings.append(f"its label {path.name} has another origin or direction than the image; align them")
     return pair.image, findings
 
 
@@ -224,6 +212,4 @@ def _is_explicit(dataset: RawDataset) -> bool:
     """Whether dataset.json names the files of each case, so that labelsTr needs no counterpart in
     imagesTr."""
     named = {files.label for files in dataset.training_files.values()}
-    return any(
-        dataset.folder / "labelsTr" / (case + dataset.file_ending) not in named for case in dataset.cases
-    )
+    return any(dataset.folder / "labelsTr" / (case + dataset.file_ending) not in named for case in dataset.cases)

@@ -59,9 +59,7 @@ class RawDataset:
         """Label file of a case. Raises: DataError for an unknown id or a test case without one."""
         label = self._files(case_id, test).label
         if label is None:
-            raise DataError(
-                f"{self.name}: test case {case_id!r} has no label; expected one in labelsTs; add it"
-            )
+            raise DataError(f"{self.name}: test case {case_id!r} has no label; expected one in labelsTs; add it")
         return label
 
     def _files(self, case_id: str, test: bool) -> CaseFiles:
@@ -109,13 +107,10 @@ def environment_folder(variable: str) -> Path | None:
 def dataset_name(id: int, name: str) -> str:
     """ "Dataset011_MoNuSeg" of 11 and "MoNuSeg". Raises: ConfigError if either does not fit the format."""
     if not 1 <= id <= 999:
-        raise ConfigError(
-            f"dataset id {id}: expected 1 to 999 (nnU-Net's ids have three digits); choose another"
-        )
+        raise ConfigError(f"dataset id {id}: expected 1 to 999 (nnU-Net's ids have three digits); choose another")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise ConfigError(
-            f"dataset name {name!r}: expected letters, digits, '_', '-' and '.' only, such as MoNuSeg; "
-            "choose another"
+            f"dataset name {name!r}: expected letters, digits, '_', '-' and '.' only, such as MoNuSeg; choose another"
         )
     return f"Dataset{id:03d}_{name}"
 
@@ -149,9 +144,7 @@ def parse_labels(path: Path, content: dict[str, Any]) -> dict[str, int]:
     """
     labels = content.get("labels")
     if not isinstance(labels, dict) or not labels:
-        raise DataError(
-            f'{path}: labels is {labels!r}; expected {{"background": 0, "name": 1, ...}}; correct it'
-        )
+        raise DataError(f'{path}: labels is {labels!r}; expected {{"background": 0, "name": 1, ...}}; correct it')
     regions = [name for name, value in labels.items() if isinstance(value, list | tuple)]
     if regions or content.get("regions_class_order"):
         raise DataError(
@@ -168,19 +161,14 @@ def parse_labels(path: Path, content: dict[str, Any]) -> dict[str, int]:
     values = list(labels.values())
     if any(type(v) is not int for v in values) or sorted(values) != list(range(len(values))):
         raise DataError(
-            f"{path}: labels are {labels!r}; expected the consecutive integers 0 (background), 1, 2, ...; "
-            "correct it"
+            f"{path}: labels are {labels!r}; expected the consecutive integers 0 (background), 1, 2, ...; correct it"
         )
     if labels.get("background", 0) != 0 or len(values) < 2:
-        raise DataError(
-            f"{path}: labels are {labels!r}; expected background 0 and at least one class; correct it"
-        )
+        raise DataError(f"{path}: labels are {labels!r}; expected background 0 and at least one class; correct it")
     return dict(sorted(labels.items(), key=lambda item: item[1]))
 
 
-def find_cases(
-    folder: Path, content: dict[str, Any], ending: str
-) -> tuple[dict[str, CaseFiles], dict[str, CaseFiles]]:
+def find_cases(folder: Path, content: dict[str, Any], ending: str) -> tuple[dict[str, CaseFiles], dict[str, CaseFiles]]:
     """Training and test cases of a dataset folder.
 
     Raises: DataError listing missing files, unexpected names, or explicit paths that leave the dataset.
@@ -231,10 +219,7 @@ def _folder_cases(folder: Path, images: str, labels: str, ending: str) -> dict[s
     expected = sorted({channel for files in channels.values() for channel in files})
     expected = list(range(expected[-1] + 1)) if expected else []
     missing = [
-        f"{images}/{case}_{c:04d}{ending}"
-        for case, files in channels.items()
-        for c in expected
-        if c not in files
+        f"{images}/{case}_{c:04d}{ending}" for case, files in channels.items() for c in expected if c not in files
     ]
     if missing:
         raise DataError(
@@ -249,9 +234,7 @@ def _folder_cases(folder: Path, images: str, labels: str, ending: str) -> dict[s
 
 def _explicit_cases(folder: Path, entries: Any) -> dict[str, CaseFiles]:
     path = folder / "dataset.json"
-    wrong = DataError(
-        f'{path}: expected "dataset": {{case: {{"images": [paths], "label": path}}}}; correct it'
-    )
+    wrong = DataError(f'{path}: expected "dataset": {{case: {{"images": [paths], "label": path}}}}; correct it')
     if not isinstance(entries, dict):
         raise wrong
     cases, missing = {}, []
@@ -267,9 +250,7 @@ def _explicit_cases(folder: Path, entries: Any) -> dict[str, CaseFiles]:
         missing += [str(f) for f in files if not f.is_file()]
         cases[case] = CaseFiles(tuple(files[:-1]), files[-1])
     if missing:
-        raise DataError(
-            f"{path}: {len(missing)} files it names are missing ({few(missing)}); restore or remove them"
-        )
+        raise DataError(f"{path}: {len(missing)} files it names are missing ({few(missing)}); restore or remove them")
     return cases
 
 

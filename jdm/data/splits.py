@@ -112,8 +112,7 @@ def _check_split(path: Path, fold: int, training: list[str], validation: list[st
     both = sorted(set(training) & set(validation))
     if both:
         raise DataError(
-            f"{path}: fold {fold} has {len(both)} cases on both sides ({_few(both)}); expected each once; "
-            "correct it"
+            f"{path}: fold {fold} has {len(both)} cases on both sides ({_few(both)}); expected each once; correct it"
         )
     if not training:
         raise DataError(f"{path}: fold {fold} has no training cases; expected at least one; correct the file")
@@ -134,8 +133,6 @@ def _seeded(dataset: RawDataset, ids: list[str], fold: int) -> tuple[list[str], 
 
 
 def _random_80_20(ids: list[str], fold: int) -> tuple[list[str], list[str]]:
-    chosen = np.random.RandomState(seed=SPLIT_SEED + fold).choice(
-        len(ids), int(len(ids) * 0.8), replace=False
-    )
+    chosen = np.random.RandomState(seed=SPLIT_SEED + fold).choice(len(ids), int(len(ids) * 0.8), replace=False)
     kept = set(chosen.tolist())
     return [ids[i] for i in chosen], [case for i, case in enumerate(ids) if i not in kept]
