@@ -66,7 +66,7 @@ def test_distance_of_shifted_points_is_their_distance_in_physical_units() -> Non
 
 @pytest.fixture
 def three_classes(tmp_path: Path) -> tuple[Path, Path]:
-    """Six cases of classes 0, 1, 2, with one class absent from both, from either side, and from one of each."""
+    """Six cases of classes 0, 1, 2; class 2 is absent from both masks of case 0, and from one of cases 1 and 2."""
     rng = np.random.default_rng(0)
     references = {f"case_{i}": _blobs(rng) for i in range(6)}
     predictions = {name: np.where(rng.random(mask.shape) < 0.2, 0, mask) for name, mask in references.items()}
@@ -196,15 +196,15 @@ def test_thesis_convention_thresholds_at_127_and_reports_empty_cases(tmp_path: P
 
 
 def test_volumes_are_scored_in_their_spacing(tmp_path: Path) -> None:
-    import SimpleITK as sitk
+    import SimpleITK
 
     mask = np.zeros((4, 6, 6), np.uint8)
     mask[1, 2, 2] = 1
     for folder, array in (("p", np.roll(mask, 2, axis=0)), ("r", mask)):
         (tmp_path / folder).mkdir()
-        image = sitk.GetImageFromArray(array)
+        image = SimpleITK.GetImageFromArray(array)
         image.SetSpacing((0.5, 0.5, 3.0))
-        sitk.WriteImage(image, str(tmp_path / folder / "case.nii.gz"))
+        SimpleITK.WriteImage(image, str(tmp_path / folder / "case.nii.gz"))
     found = evaluate_folders(tmp_path / "p", tmp_path / "r", "nnunet", labels={"tumour": 1})
     assert found.cases[0].hd95 == pytest.approx(6.0)
     assert "medpy" in found.hd95_implementation
@@ -295,7 +295,7 @@ def test_needs_neither_torch_nor_nnunet() -> None:
     import subprocess
     import sys
 
-    modules = "metrics scores statistics audit figures report".split()
+    modules = ["metrics", "scores", "statistics", "audit", "figures", "report"]
     code = "import sys;" + ";".join(f"import jdm.evaluation.{m}" for m in modules)
     code += ";assert not {'torch', 'nnunetv2', 'matplotlib'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -55,9 +55,7 @@ def surface_distance_95(prediction: np.ndarray, reference: np.ndarray, spacing: 
     from medpy.metric.binary import hd95
 
     # Cropping to both objects changes no surface: beyond the crop there is background only, as medpy assumes.
-    box = tuple(
-        slice(int(np.min(where)), int(np.max(where)) + 1) for where in np.nonzero(prediction | reference)
-    )
+    box = tuple(slice(int(np.min(where)), int(np.max(where)) + 1) for where in np.nonzero(prediction | reference))
     return float(hd95(prediction[box], reference[box], voxelspacing=spacing, connectivity=1))
 
 
@@ -215,9 +213,7 @@ def _read(file: Path) -> tuple[np.ndarray, tuple[float, ...]]:
     return raster.array[0], raster.spacing
 
 
-def _read_pair(
-    prediction_file: Path, reference_file: Path
-) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
+def _read_pair(prediction_file: Path, reference_file: Path) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
     prediction, _ = _read(prediction_file)
     reference, spacing = _read(reference_file)
     if prediction.shape != reference.shape:
@@ -242,9 +238,7 @@ def _matched(predictions: Path, references: Path, allow_missing: bool) -> tuple[
             f"{predictions}: {len(unmatched)} predictions have no reference in {references}: "
             f"{', '.join(unmatched)}; remove them, or score the others by --allow-missing"
         )
-    pairs = {
-        case_id: (found[case_id], expected[case_id]) for case_id in sorted(expected.keys() & found.keys())
-    }
+    pairs = {case_id: (found[case_id], expected[case_id]) for case_id in sorted(expected.keys() & found.keys())}
     if not pairs:
         raise DataError(
             f"{predictions}: no file has the name of one in {references}; expected a prediction per reference"

@@ -205,9 +205,7 @@ def mean_defined(values: Iterable[float]) -> float:
     return float(np.mean(defined)) if defined else math.nan
 
 
-def summarise(
-    convention: Convention, scores: Iterable[CaseScore], labels: Mapping[str, int]
-) -> tuple[ClassScore, ...]:
+def summarise(convention: Convention, scores: Iterable[CaseScore], labels: Mapping[str, int]) -> tuple[ClassScore, ...]:
     """The means of each class over its cases.
 
     `nnunet` leaves undefined scores out; `thesis` and `pranet` take the plain mean of all.

@@ -1,0 +1,278 @@
+"""Is a synthetic pair a copy of a training pair? Distances to the nearest ones, with real data as the control.
+
+No threshold tells a copy from a lookalike for every dataset. So each number is also computed for held-out real
+cases, which cannot be copies, and the closest pairs are there to be looked at (`figures.nearest_sheet`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jdm.errors import DataError
+
+COPY_RATIO = 1 / 3
+"""Nearest over second nearest distance below which a sample is suspected to be a copy."""
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The training case nearest to each of n samples, every array (n,)."""
+
+    index: np.ndarray
+    """Of the nearest training case."""
+    distance: np.ndarray
+    """Root mean square difference to it, in the unit compared in."""
+    ratio: np.ndarray
+    """Distance to it over that to the second nearest case; 0 for an exact copy, NaN with one training case."""
+    turns: np.ndarray
+    """Quarter turns, counter-clockwise, that bring the training case to the sample, after `flipped`."""
+    flipped: np.ndarray
+    """Whether the training case is first mirrored along its last axis."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """What an audit says about one set of n samples."""
+
+    n: int
+    copies: int
+    """Samples equal to a training case."""
+    below_ratio: float
+    """Share whose distance ratio is below `COPY_RATIO`; NaN with one training case."""
+    authentic: float
+    """Share of authentic samples, see `authentic_share`; NaN with one training case."""
+    median_distance: float
+    smallest_distance: float
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Synthetic samples beside held-out real ones, both against the same training set."""
+
+    synthetic: Share
+    held_out: Share | None
+    nearest: Nearest
+    """Of the synthetic samples."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, NaN as None; of `nearest` index, distance and ratio."""
+        parts = {"synthetic": self.synthetic, "held_out": self.held_out}
+        values: dict[str, Any] = {
+            name: None if part is None else {k: _or_none(v) for k, v in dataclasses.asdict(part).items()}
+            for name, part in parts.items()
+        }
+        near = self.nearest
+        values["nearest"] = {
+            "index": near.index.tolist(),
+            "distance": near.distance.tolist(),
+            "ratio": [_or_none(v) for v in near.ratio.tolist()],
+        }
+        return values
+
+
+def nearest_pairs(
+    synthetic: np.ndarray,
+    training: np.ndarray,
+    *,
+    symmetries: bool = True,
+    standardise: bool = False,
+    size: int | None = None,
+) -> Nearest:
+    """The nearest training case of each sample, over flips and quarter turns of the training set.
+
+    Args:
+        synthetic: (n, C, H, W), image channels and, to compare pairs, mask channels.
+        training: (m, C, H, W).
+        symmetries: compare with the eight flips and turns of each training case (four where H != W).
+        standardise: give every channel of every case zero mean and unit variance first, so that brightness and
+            contrast do not hide a copy.
+        size: average over areas to at most this many pixels per side first.
+    Raises: DataError if the sets are empty or of different shape, or hold numbers that are not finite.
+    """
+    queries, known = prepare(synthetic, standardise, size), prepare(training, standardise, size)
+    return _nearest(queries, known, symmetries, exclude_self=False)
+
+
+def authentic_share(
+    synthetic: np.ndarray,
+    training: np.ndarray,
+    *,
+    symmetries: bool = True,
+    standardise: bool = False,
+    size: int | None = None,
+) -> float:
+    """Share of samples farther from their nearest training case than that case is from the rest of the set.
+
+    Args: as for `nearest_pairs`. Returns: 0 to 1; NaN with one training case.
+    Source: Alaa et al. 2022 (arXiv:2102.08921), authenticity; 100 times this is AuthPct.
+    """
+    known = prepare(training, standardise, size)
+    near = nearest_pairs(synthetic, training, symmetries=symmetries, standardise=standardise, size=size)
+    return _authentic(near, _own_distances(known, symmetries))
+
+
+def audit(
+    synthetic: np.ndarray,
+    training: np.ndarray,
+    held_out: np.ndarray | None = None,
+    *,
+    symmetries: bool = True,
+    standardise: bool = False,
+    size: int | None = None,
+) -> Audit:
+    """Copies, distance ratios and authenticity of synthetic samples, and of held-out real ones as the control.
+
+    Args: as for `nearest_pairs`; `held_out` is (k, C, H, W), real cases that were not trained on.
+    """
+    own = _own_distances(prepare(training, standardise, size), symmetries)
+
+    def share(samples: np.ndarray) -> tuple[Share, Nearest]:
+        near = nearest_pairs(samples, training, symmetries=symmetries, standardise=standardise, size=size)
+        below = math.nan if len(training) == 1 else float(np.mean(near.ratio < COPY_RATIO))
+        return (
+            Share(
+                n=len(samples),
+                copies=int(np.count_nonzero(near.distance == 0)),
+                below_ratio=below,
+                authentic=_authentic(near, own),
+                median_distance=float(np.median(near.distance)),
+                smallest_distance=float(near.distance.min()),
+            ),
+            near,
+        )
+
+    synthetic_share, near = share(synthetic)
+    return Audit(synthetic_share, None if held_out is None else share(held_out)[0], near)
+
+
+def mutual_information(mask_a: np.ndarray, mask_b: np.ndarray) -> float:
+    """Mutual information of the labels of two masks of one shape at the same pixels, in nats.
+
+    Raises: DataError if the shapes differ.
+    Source: thesis Eq. 5.1, with the joint histogram of the two masks.
+    """
+    if mask_a.shape != mask_b.shape or mask_a.size == 0:
+        raise DataError(f"masks of shape {mask_a.shape} and {mask_b.shape}; expected the same, not empty")
+    values_a, a = np.unique(mask_a, return_inverse=True)
+    values_b, b = np.unique(mask_b, return_inverse=True)
+    shape = (values_a.size, values_b.size)
+    joint = np.bincount(a.ravel() * shape[1] + b.ravel(), minlength=shape[0] * shape[1]).reshape(shape) / a.size
+    independent = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
+    seen = joint > 0
+    return float(np.sum(joint[seen] * np.log(joint[seen] / independent[seen])))
+
+
+def closest_mask(mask: np.ndarray, training: np.ndarray) -> tuple[int, float]:
+    """Index of the training mask (m, *spatial) that shares most information with `mask`, and how much."""
+    shared = [mutual_information(mask, other) for other in training]
+    best = int(np.argmax(shared))
+    return best, shared[best]
+
+
+def shrink(images: np.ndarray, size: int) -> np.ndarray:
+    """Images (n, C, H, W) averaged over areas to at most `size` pixels per side, the aspect kept."""
+    height, width = images.shape[-2:]
+    factor = min(1.0, size / max(height, width))
+    rows = _area_weights(height, max(1, round(height * factor)))
+    columns = _area_weights(width, max(1, round(width * factor)))
+    return np.matmul(np.matmul(rows, images.astype(np.float64)), columns.T)
+
+
+def prepare(images: np.ndarray, standardise: bool, size: int | None) -> np.ndarray:
+    """Float64 copies of images (n, C, H, W), reduced in size and standardised as asked.
+
+    Raises: DataError unless there is at least one image, all numbers finite.
+    """
+    if images.ndim != 4 or images.size == 0:
+        raise DataError(f"images have shape {images.shape}; expected (cases, channels, y, x), at least one case")
+    values = images.astype(np.float64) if size is None else shrink(images, size)
+    if not np.isfinite(values).all():
+        raise DataError("images hold NaN or infinite values; expected finite numbers; remove those cases")
+    if standardise:
+        values = values - values.mean((2, 3), keepdims=True)
+        deviation = values.std((2, 3), keepdims=True)
+        values = values / np.where(deviation > 0, deviation, 1)
+    return values
+
+
+def _area_weights(length: int, parts: int) -> np.ndarray:
+    """(parts, length): row i averages the i-th of `parts` equal stretches of `length` pixels."""
+    edges = np.linspace(0, length, parts + 1)
+    pixels = np.arange(length)
+    covered = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    return np.clip(covered, 0, None) / (length / parts)
+
+
+def _check(synthetic: np.ndarray, training: np.ndarray) -> None:
+    if synthetic.shape[1:] != training.shape[1:]:
+        raise DataError(
+            f"samples have shape {synthetic.shape[1:]} and training cases {training.shape[1:]}; expected the same "
+            "channels and size; cut both to patches of one size"
+        )
+
+
+def _nearest(queries: np.ndarray, known: np.ndarray, symmetries: bool, exclude_self: bool) -> Nearest:
+    """`nearest_pairs` of prepared arrays; with `exclude_self`, query i is training case i and is left out."""
+    _check(queries, known)
+    squared = np.full((len(queries), len(known)), np.inf)
+    symmetry = np.zeros(squared.shape, dtype=np.int64)
+    for number in _symmetries(known.shape, symmetries):
+        candidate = _squared_distances(queries, _transform(known, number))
+        symmetry[candidate < squared] = number
+        squared = np.minimum(squared, candidate)
+    if exclude_self:
+        np.fill_diagonal(squared, np.inf)
+    rows = np.arange(len(queries))
+    order = np.argsort(squared, axis=1, kind="stable")[:, :2]
+    # The expansion of |a - b|^2 rounds, and an exact copy must have distance zero: the nearest two are done anew.
+    exact = np.full(order.shape, np.inf)
+    for row, column in zip(*np.nonzero(np.isfinite(squared[rows[:, None], order])), strict=True):
+        case = order[row, column]
+        difference = queries[row] - _transform(known[case], int(symmetry[row, case]))
+        exact[row, column] = np.sqrt(np.mean(np.square(difference)))
+    best = exact.argmin(1)
+    index, distance = order[rows, best], exact[rows, best]
+    ratio = np.full(len(queries), np.nan)
+    if len(known) - exclude_self > 1:
+        second = exact[rows, 1 - best]
+        ratio = np.divide(distance, second, out=np.zeros(len(queries)), where=second > 0)
+    chosen = symmetry[rows, index]
+    return Nearest(index, distance, ratio, chosen % 4, chosen >= 4)
+
+
+def _symmetries(shape: tuple[int, ...], wanted: bool) -> tuple[int, ...]:
+    """Numbers of the symmetries to try: 0 is none, 1 to 3 quarter turns, 4 to 7 those after a flip."""
+    if not wanted:
+        return (0,)
+    return tuple(range(8)) if shape[-1] == shape[-2] else (0, 2, 4, 6)
+
+
+def _transform(images: np.ndarray, symmetry: int) -> np.ndarray:
+    flipped = images[..., ::-1] if symmetry >= 4 else images
+    return np.rot90(flipped, symmetry % 4, axes=(-2, -1))
+
+
+def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(n, m) summed squared differences, through one matrix product."""
+    a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)
+    return np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2 * (a @ b.T)
+
+
+def _own_distances(known: np.ndarray, symmetries: bool) -> np.ndarray:
+    """(m,) distance of each training case to the nearest other one."""
+    if len(known) == 1:
+        return np.full(1, np.nan)
+    return _nearest(known, known, symmetries, exclude_self=True).distance
+
+
+def _authentic(near: Nearest, own: np.ndarray) -> float:
+    return math.nan if own.size == 1 else float(np.mean(near.distance > own[near.index]))
+
+
+def _or_none(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value
