@@ -121,36 +121,40 @@ def validate_labels(label: np.ndarray, labels: Mapping[str, int], where: str) ->
 
 
 def write_case(
-    folder: Path,
-    pair: Pair,
-    file_ending: str,
-    labels_folder: str = "labelsTr",
-    images_folder: str = "imagesTr",
+    folder: Path, pair: Pair, file_ending: str, labels_folder: str = "labelsTr", images_folder: str = "imagesTr"
 ) -> None:
     """Write one case under nnU-Net's names: `imagesTr/<id>_0000<ending> ..` and `labelsTr/<id><ending>`.
 
-    Three channels become one RGB file where the format has that; all else is one file per channel. Each file
-    is complete or absent, and equal pairs give equal bytes.
-    Raises: DataError if the id is no file name, the shapes disagree, or the format cannot hold the pair.
+    Each file is complete or absent, and equal pairs give equal bytes.
+    Raises: DataError as `write_image`, or if the shapes disagree or the label is no label.
     """
     image, label = pair.image, pair.label
-    if not is_case_id(pair.case_id):
-        raise DataError(f"case id {pair.case_id!r}: expected a plain file name; rename the case")
     if image.shape[1:] != label.shape or label.dtype.kind not in "iub" or label.size == 0:
         raise DataError(
-            f"case {pair.case_id!r}: image {image.shape}, label {label.shape} of {label.dtype}; expected "
-            "(channels, *spatial) and (*spatial) of integers, not empty"
+            f"case {pair.case_id!r}: image {image.shape}, label {label.shape} of {label.dtype}; "
+            "expected (channels, *spatial) and (*spatial) of integers, not empty"
         )
     if label.min() < 0 or label.max() > 65535:
         raise DataError(f"case {pair.case_id!r}: label values {label.min()} to {label.max()}; expected 0 to 65535")
+    write_image(folder / images_folder, pair.case_id, Raster(image, pair.spacing, pair.geometry), file_ending)
     stored = label.astype(np.uint8 if label.max() < 256 else np.uint16)
-    image = image.astype(np.uint8) if image.dtype == np.bool_ else image
-    together = file_ending in NATURAL_ENDINGS and can_hold(file_ending, image.shape[0], image.dtype)
-    parts = [image] if together else [image[c : c + 1] for c in range(image.shape[0])]
-    for name in (images_folder, labels_folder):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    for channel, part in enumerate(parts):
-        path = folder / images_folder / f"{pair.case_id}_{channel:04d}{file_ending}"
-        write_raster(path, Raster(part, pair.spacing, pair.geometry))
+    (folder / labels_folder).mkdir(parents=True, exist_ok=True)
     path = folder / labels_folder / f"{pair.case_id}{file_ending}"
     write_raster(path, Raster(stored[None], pair.spacing, pair.geometry))
+
+
+def write_image(folder: Path, case_id: str, image: Raster, file_ending: str) -> None:
+    """Write the image files of one case: three channels as one RGB file where the format has that, else one each.
+
+    Args:
+        folder: imagesTr or imagesTs; made if absent.
+    Raises: DataError if the id is no file name or the format cannot hold the image.
+    """
+    if not is_case_id(case_id):
+        raise DataError(f"case id {case_id!r}: expected a plain file name; rename the case")
+    array = image.array.astype(np.uint8) if image.array.dtype == np.bool_ else image.array
+    together = file_ending in NATURAL_ENDINGS and can_hold(file_ending, array.shape[0], array.dtype)
+    parts = [array] if together else [array[c : c + 1] for c in range(array.shape[0])]
+    folder.mkdir(parents=True, exist_ok=True)
+    for channel, part in enumerate(parts):
+        write_raster(folder / f"{case_id}_{channel:04d}{file_ending}", Raster(part, image.spacing, image.geometry))

@@ -5,7 +5,11 @@ What cannot be read faithfully is refused: a picture is never resized, cut to 8 
 
 from __future__ import annotations
 
+import contextlib
+import struct
 import warnings
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,35 +27,59 @@ def read_picture(path: Path, kind: str, label: bool = False) -> Raster:
 
     Raises: DataError as `read_raster`.
     """
-    import struct
-    import zlib
-
-    from PIL import UnidentifiedImageError
-    from PIL.Image import DecompressionBombError
-
-    try:
+    with _readable(path):
         raster = _read_tiff(path, label) if kind == "tiff" else _read_pillow(path, kind, label)
-    except DataError:
-        raise
-    except DecompressionBombError as error:
-        raise DataError(f"{path}: {one_line(error)}; expected at most {MAX_PIXELS} pixels; tile it") from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error, zlib.error,
-            UnidentifiedImageError, RuntimeError, TypeError) as error:  # fmt: skip
-        raise damaged(path, error) from None
     return finite(path, raster)
 
 
-def _read_pillow(path: Path, kind: str, label: bool) -> Raster:
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn whatever a decoder throws at a damaged file into a DataError."""
+    from PIL.Image import DecompressionBombError
+
+    try:
+        yield
+    except DecompressionBombError as error:
+        raise DataError(f"{path}: {one_line(error)}; expected at most {MAX_PIXELS} pixels; tile it") from None
+    except (OSError, SyntaxError, ValueError, EOFError, LookupError, struct.error, zlib.error, RuntimeError,
+            TypeError, AttributeError) as error:  # fmt: skip
+        raise damaged(path, error) from None
+
+
+def peek_picture(path: Path, kind: str) -> tuple[int, np.dtype]:
+    """Channels (1 or 3, alpha not counted) and pixel type of a picture, from its header.
+
+    Raises: DataError if the header cannot be read.
+    """
+    with _readable(path):
+        if kind == "tiff":
+            import tifffile
+
+            with tifffile.TiffFile(path) as file:
+                page: Any = file.pages[0]
+                channels = 3 if page.photometric in (2, 3, 6) or page.samplesperpixel >= 3 else 1
+                return channels, np.dtype(np.uint8) if page.dtype.kind == "b" else np.dtype(page.dtype)
+        with _open_pillow(path, kind) as picture:
+            channels = 1 if picture.mode in ("1", "L", "LA", "La", "F") or picture.mode[0] == "I" else 3
+            deep = {"F": np.float32}.get(picture.mode, np.uint16 if picture.mode[0] == "I" else np.uint8)
+            return channels, np.dtype(deep)
+
+
+def _open_pillow(path: Path, kind: str) -> Image:
     from PIL import Image
 
+    with warnings.catch_warnings():
+        # our own limit, checked before pixels are decoded, takes the place of Pillow's warning
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        picture = Image.open(path, formats=[kind.upper()])
+    check_size(path, picture.width * picture.height, MAX_PIXELS)
+    return picture
+
+
+def _read_pillow(path: Path, kind: str, label: bool) -> Raster:
     if kind == "png":
         _refuse_deep_colour_png(path)
-    with warnings.catch_warnings():
-        # our own limit, next line, takes the place of Pillow's warning
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        opened = Image.open(path, formats=[kind.upper()])
-    with opened as picture:
-        check_size(path, picture.width * picture.height, MAX_PIXELS)
+    with _open_pillow(path, kind) as picture:
         if getattr(picture, "n_frames", 1) != 1:
             raise DataError(f"{path}: holds several frames; expected one picture; save the frame wanted alone")
         orientation = int(picture.getexif().get(0x0112, 1))

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from jdm.data.case_io import Pair, read_case, read_image, validate_labels, write_case
+from jdm.data.case_io import Pair, read_case, read_image, validate_labels, write_case, write_image
 from jdm.data.image_io import read_raster
 from jdm.data.raster import FILE_ENDINGS, NATURAL_ENDINGS, VOLUME_ENDINGS, Geometry
 from jdm.data.raw_layout import (
@@ -37,7 +37,7 @@ __all__ = [
     "FILE_ENDINGS", "NATURAL_ENDINGS", "VOLUME_ENDINGS", "Geometry", "Pair", "RawDataset", "check_dataset",
     "dataset_name",
     "nnunet_folder", "open_dataset", "read_case", "read_dataset", "read_image", "used_ids", "validate_labels",
-    "write_case", "write_dataset_json",
+    "write_case", "write_dataset_json", "write_image",
 ]  # fmt: skip
 
 
