@@ -1,4 +1,4 @@
-"""Samplers against closed forms: order of convergence, mean and variance, conditionals, parity."""
+"""Samplers against closed forms: order of convergence, mean and variance, parity."""
 
 import itertools
 import math
@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from closed_forms import DEVIATION, MEAN, SAMPLERS, SIGMAS, STEPS, every_sampler, gaussian, mixture, normal, source
 from torch import Tensor
 
-from jdm.diffusion.conditioning import Known
 from jdm.diffusion.sampling import (
     CaseNoise,
     Churn,
@@ -21,56 +21,6 @@ from jdm.diffusion.sampling import (
 from jdm.errors import ConfigError
 
 torch.set_num_threads(1)
-
-MEAN, DEVIATION = 0.3, 0.5
-SIGMAS = karras_sigmas(18, 0.002, 80.0)
-
-
-def gaussian(x: Tensor, sigma: Tensor) -> Tensor:
-    """The exact denoiser of data N(MEAN, DEVIATION^2)."""
-    variance = sigma[:, :1].square().reshape(-1, *[1] * (x.ndim - 1))
-    return (DEVIATION**2 * x + variance * MEAN) / (DEVIATION**2 + variance)
-
-
-def mixture(x: Tensor, sigma: Tensor) -> Tensor:
-    """The exact denoiser of 0.3 N(-1, 0.2^2) + 0.7 N(1, 0.4^2), each entry by itself."""
-    variance = sigma[:, :1].square().reshape(-1, *[1] * (x.ndim - 1))
-    logits, estimates = [], []
-    for weight, mean, deviation in ((0.3, -1.0, 0.2), (0.7, 1.0, 0.4)):
-        total = deviation**2 + variance
-        logits.append(math.log(weight) - 0.5 * total.log() - (x - mean) ** 2 / (2 * total))
-        estimates.append((deviation**2 * x + variance * mean) / total)
-    return (torch.softmax(torch.stack(logits), 0) * torch.stack(estimates)).sum(0)
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def source(*shape: int, seed: int = 1) -> Callable[[], Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return lambda: torch.randn(shape, generator=generator, dtype=torch.float64)
-
-
-def every_sampler(*shape: int, eta: float = 1.0) -> dict[str, Callable[..., Tensor]]:
-    """Each as (denoise, noise, sigmas, known=None), with noise of its own."""
-    return {
-        "heun": sample_heun,
-        "stochastic": lambda d, n, s, known=None: sample_heun_stochastic(
-            d, n, s, source(*shape), Churn(s_churn=10, s_min=0.01, s_max=60, s_noise=1.0), known
-        ),
-        "ddim": lambda d, n, s, known=None: sample_ddim(d, n, s, known=known),
-        "ancestral": lambda d, n, s, known=None: sample_ddim(d, n, s, eta, source(*shape), known),
-        "dpmpp": sample_dpmpp_2m,
-    }
-
-
-SAMPLERS = list(every_sampler(1))
-# Steps after which the error of discretisation is below the sampling error of the tests.
-STEPS = {"heun": 60, "stochastic": 160, "ddim": 600, "ancestral": 600, "dpmpp": 60}
-
-
-# Schedules and noise
 
 
 def test_karras_sigmas_follow_eq_5_and_end_in_exact_zero():
@@ -117,9 +67,6 @@ def test_a_case_does_not_depend_on_its_batch(name):
     together = run([5, 6, 7])
     assert torch.equal(together[1:2], run([6]))
     assert torch.equal(together[[2, 0]], run([7, 5]))
-
-
-# Closed form: order, mean and variance
 
 
 def _errors(sample: Callable[..., Tensor], steps: tuple[int, ...]) -> list[float]:
@@ -196,9 +143,6 @@ def test_ancestral_step_has_the_variance_of_eq_2_6():
     assert abs(torch.corrcoef(torch.stack([error, noise.flatten()]))[0, 1].item()) < 4 / math.sqrt(n)
 
 
-# What the denoiser is handed
-
-
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_denoiser_gets_float32_and_a_level_for_each_group(name):
     seen: list[Tensor] = []
@@ -221,125 +165,6 @@ def test_noise_without_a_source_is_refused():
         sample_ddim(gaussian, normal(1, 1, 4), SIGMAS, eta=0.5)
     with pytest.raises(ConfigError, match="eta"):
         sample_ddim(gaussian, normal(1, 1, 4), SIGMAS, eta=1.5, fresh=source(1, 1, 4))
-
-
-# Known parts
-
-
-@pytest.mark.parametrize("mode", ["exact", "replacement"])
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_everything_known_comes_back(name, mode):
-    values = normal(2, 3, 4, 4, seed=9).float()
-    known = Known(torch.ones(1, 1, 1, 1, dtype=torch.bool), values, 2, mode, source(2, 3, 4, 4))
-    result = every_sampler(2, 3, 4, 4)[name](mixture, normal(2, 3, 4, 4).float(), SIGMAS, known=known)
-    assert torch.equal(result, values)
-
-
-@pytest.mark.parametrize("mode", ["exact", "replacement"])
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_nothing_known_changes_no_bit(name, mode):
-    noise = normal(2, 3, 4, 4)
-    nothing = torch.zeros(2, 3, 4, 4, dtype=torch.bool)
-    known = Known(nothing, torch.full((2, 3, 4, 4), math.nan), 2, mode, source(2, 3, 4, 4))
-    result = every_sampler(2, 3, 4, 4)[name](mixture, noise, SIGMAS, known=known)
-    assert torch.equal(result, every_sampler(2, 3, 4, 4)[name](mixture, noise, SIGMAS))
-
-
-RHO = 0.8
-
-
-def joint(x: Tensor, sigma: Tensor) -> Tensor:
-    """The exact denoiser of a standard normal image entry and mask entry with correlation RHO; x (B, 2, 1)."""
-    covariance = torch.tensor([[1, RHO], [RHO, 1]], dtype=x.dtype)
-    total = covariance + torch.diag_embed(sigma.square())
-    return covariance @ torch.linalg.solve(total, x)
-
-
-@pytest.mark.parametrize("given", ["image", "mask"])
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_exact_known_group_gives_the_conditional_distribution(name, given):
-    n, value, index = 10_000, 1.5, 0 if given == "image" else 1
-    where = torch.zeros(1, 2, 1, dtype=torch.bool)
-    where[:, index] = True
-    seen: list[Tensor] = []
-
-    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        seen.append(sigma)
-        assert (x[:, index] == value).all()
-        return joint(x, sigma)
-
-    known = Known(where, torch.full((1, 2, 1), value), image_channels=1)
-    sample = every_sampler(n, 2, 1)[name]
-    x = sample(denoise, normal(n, 2, 1, seed=2), karras_sigmas(STEPS[name], 0.002, 80.0), known=known)
-    assert all((s[:, index] == 0).all() and (s[:, 1 - index] > 0).all() for s in seen)
-    assert (x[:, index] == value).all()
-    variance = 1 - RHO**2
-    # Starting from N(0, 80^2) instead of N(mean, 80^2 + variance) costs a share of sqrt(variance) / 80.
-    tolerance = 4 * math.sqrt(variance / n) + 0.01
-    assert x[:, 1 - index].mean().item() == pytest.approx(RHO * value, abs=tolerance)
-    assert x[:, 1 - index].var().item() == pytest.approx(variance, rel=4 * math.sqrt(2 / n) + 0.01)
-
-
-def test_exact_known_may_differ_between_cases():
-    where = torch.zeros(3, 2, 4, dtype=torch.bool)
-    where[0, 0] = where[1, 1] = True
-    seen: list[Tensor] = []
-
-    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        seen.append(sigma == 0)
-        return gaussian(x, sigma.clamp_min(1e-3))
-
-    sample_heun(denoise, normal(3, 2, 4), SIGMAS, Known(where, torch.zeros(3, 2, 4), 1))
-    expected = torch.tensor([[True, False], [False, True], [False, False]])
-    assert all(torch.equal(zero, expected) for zero in seen)
-
-
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_replacement_is_noised_to_the_level_of_the_new_step(name):
-    """Thesis, Algorithm 2: never one level too noisy, and clean at the end."""
-    shape = (2, 2, 64, 64)
-    where = torch.zeros(1, 2, 1, 1, dtype=torch.bool)
-    where[:, 1] = True
-    values = torch.full((1, 2, 1, 1), 0.25)
-    levels: list[float] = []
-
-    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        level = sigma[0, 0].item()
-        noise = (x[:, 1] - 0.25) / level
-        assert noise.mean().item() == pytest.approx(0, abs=5 / 90)
-        assert noise.std().item() == pytest.approx(1, abs=5 / math.sqrt(2 * noise.numel()))
-        assert torch.equal(sigma, torch.full_like(sigma, level))
-        levels.append(level)
-        return gaussian(x, sigma)
-
-    known = Known(where, values, 1, "replacement", source(*shape, seed=5))
-    result = every_sampler(*shape)[name](denoise, normal(*shape), SIGMAS, known=known)
-    assert (result[:, 1] == 0.25).all()
-    assert levels[0] == pytest.approx(80.0)
-
-
-def test_replacement_of_a_region_keeps_it_and_samples_the_rest():
-    where = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
-    where[..., :4] = True
-    values = normal(2, 2, 8, 8, seed=3)
-    known = Known(where, values, 1, "replacement", source(2, 2, 8, 8))
-    result = sample_heun(mixture, normal(2, 2, 8, 8), SIGMAS, known)
-    assert torch.equal(result[..., :4], values[..., :4])
-    torch.testing.assert_close(result[..., 4:], sample_heun(mixture, normal(2, 2, 8, 8), SIGMAS)[..., 4:])
-
-
-def test_known_that_cannot_be_kept_is_refused():
-    part = torch.zeros(1, 2, 4, dtype=torch.bool)
-    part[0, 0, 0] = True
-    with pytest.raises(ConfigError, match="part of a channel group"):
-        sample_heun(gaussian, normal(1, 2, 4), SIGMAS, Known(part, torch.zeros(1, 2, 4), 1))
-    with pytest.raises(ConfigError, match="noise source"):
-        Known(part, torch.zeros(1, 2, 4), 1, "replacement")
-    with pytest.raises(ConfigError, match="dtype"):
-        Known(part.float(), torch.zeros(1, 2, 4), 1)
-
-
-# Parity with an independent implementation
 
 
 @pytest.mark.parametrize("name", ["EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"])

@@ -44,13 +44,9 @@ class Known:
     def __post_init__(self) -> None:
         """Raises: ConfigError if `where` is not bool, or replacement has no source of noise."""
         if self.where.dtype != torch.bool:
-            raise ConfigError(
-                f"Known.where has dtype {self.where.dtype}; expected torch.bool; pass a bool mask"
-            )
+            raise ConfigError(f"Known.where has dtype {self.where.dtype}; expected torch.bool; pass a bool mask")
         if self.mode == "replacement" and self.fresh is None:
-            raise ConfigError(
-                "Known of mode 'replacement' has no noise source; pass fresh=, such as a CaseNoise"
-            )
+            raise ConfigError("Known of mode 'replacement' has no noise source; pass fresh=, such as a CaseNoise")
 
     def prepared(self, x: Tensor) -> Known | None:
         """This, expanded to x (B, C, *spatial) and in its dtype; None if nothing is given.
@@ -74,9 +70,7 @@ class Known:
 
     def _groups(self) -> list[Tensor]:
         """`where` of the image and of the mask, each (B, entries)."""
-        return [
-            g.flatten(1) for g in (self.where[:, : self.image_channels], self.where[:, self.image_channels :])
-        ]
+        return [g.flatten(1) for g in (self.where[:, : self.image_channels], self.where[:, self.image_channels :])]
 
     def levels(self, sigma: Tensor) -> Tensor:
         """`sigma` (B, 2), with zero for the groups that are given clean. Expects a prepared Known."""

@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from jdm.diffusion.conditioning import Known, Noise
+from jdm.diffusion.noise import Denoise
 from jdm.diffusion.vp import Predict, VPProcess
 from jdm.errors import ConfigError
-
-Denoise = Callable[[Tensor, Tensor], Tensor]
-"""(x (B, C, *spatial), sigma (B, 2)) -> estimate of x0, shaped like x."""
 
 
 class CaseNoise:
@@ -30,9 +28,7 @@ class CaseNoise:
     What a case receives depends on its seed and on how often it was asked, never on the cases beside it.
     """
 
-    def __init__(
-        self, seeds: Sequence[int], shape: Sequence[int], device: torch.device | str = "cpu"
-    ) -> None:
+    def __init__(self, seeds: Sequence[int], shape: Sequence[int], device: torch.device | str = "cpu") -> None:
         """Args: seeds: one per case (B). shape: (C, *spatial). device: where the noise is delivered."""
         # Drawn on the CPU whatever the device: a CUDA generator would give other numbers than a CPU one.
         self.generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
@@ -214,9 +210,7 @@ def sample_ancestral(
     x = noise.to(torch.float64)
     known = None if known is None else known.prepared(x)
     if known is not None and known.mode == "exact":
-        raise ConfigError(
-            "ancestral sampling got Known of mode 'exact'; expected mode 'replacement'; change it"
-        )
+        raise ConfigError("ancestral sampling got Known of mode 'exact'; expected mode 'replacement'; change it")
     if known is not None:
         x = known.impose(x, process.q_sample(known.values, process.steps - 1, x))
     for t in reversed(range(process.steps)):

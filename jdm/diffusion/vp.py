@@ -8,6 +8,7 @@ sigma_t = sqrt((1 - alpha_bar_t) / alpha_bar_t).
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -77,7 +78,9 @@ class VPProcess:
         if not 2 <= count <= self.training_steps:
             raise ConfigError(f"sampling steps is {count}; expected 2 to {self.training_steps}; correct it")
         stride = (self.training_steps - 1) / (count - 1)
-        return VPProcess(self.training_steps, self.schedule, [round(i * stride) for i in range(count)])
+        # Summed, not multiplied: a tie then rounds as in improved DDPM's code.
+        places = itertools.accumulate([stride] * (count - 1), initial=0.0)
+        return VPProcess(self.training_steps, self.schedule, [round(place) for place in places])
 
     def q_sample(self, x0: Tensor, t: Tensor | int, noise: Tensor) -> Tensor:
         """x_t from x0 (B, C, *spatial) and standard normal noise: Eq. 2.4. t: (B,) or one for all."""
@@ -133,9 +136,7 @@ class VPDenoiser(nn.Module):
     the noise, then v of the learned variance.
     """
 
-    def __init__(
-        self, network: nn.Module, process: VPProcess, image_channels: int, mask_channels: int
-    ) -> None:
+    def __init__(self, network: nn.Module, process: VPProcess, image_channels: int, mask_channels: int) -> None:
         super().__init__()
         self.network = network
         self.process = process

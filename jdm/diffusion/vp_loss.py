@@ -18,9 +18,7 @@ def l_simple(eps: Tensor, noise: Tensor) -> Tensor:
     return (eps - noise).square().flatten(1).mean(1)
 
 
-def l_vlb(
-    process: VPProcess, prediction: tuple[Tensor, Tensor], x0: Tensor, x_t: Tensor, t: Tensor
-) -> Tensor:
+def l_vlb(process: VPProcess, prediction: tuple[Tensor, Tensor], x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
     """One term of the variational bound, in bits per dimension: (B,).
 
     At t > 0 the divergence of the reverse step from the posterior of Eq. 2.6, L_{t-1} of thesis Eq. 2.10; at
@@ -84,9 +82,7 @@ def discretised_log_likelihood(x: Tensor, mean: Tensor, log_variance: Tensor) ->
     return probability.clamp_min(1e-12).log()
 
 
-def _gaussian_divergence(
-    mean: Tensor, log_variance: Tensor, mean_q: Tensor, log_variance_q: Tensor
-) -> Tensor:
+def _gaussian_divergence(mean: Tensor, log_variance: Tensor, mean_q: Tensor, log_variance_q: Tensor) -> Tensor:
     """Kullback-Leibler divergence in nats of N(mean, ...) from N(mean_q, ...), per entry."""
     ratio = log_variance - log_variance_q
     return 0.5 * (ratio.exp() - ratio - 1 + (mean - mean_q).square() * torch.exp(-log_variance_q))

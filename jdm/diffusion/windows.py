@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from jdm.diffusion.sampling import Denoise
+from jdm.diffusion.noise import Denoise
 from jdm.errors import ConfigError
 
 
