@@ -1,0 +1,103 @@
+"""The record of a conversion: what was accepted, repaired (how) and refused (why), file by file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from jdm import __version__
+
+Status = Literal["accepted", "repaired", "refused", "ignored"]
+STATUSES: tuple[Status, ...] = ("accepted", "repaired", "refused", "ignored")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One case, or one file that is part of none."""
+
+    status: Status
+    split: str
+    """train or test."""
+    case_id: str | None
+    files: tuple[str, ...]
+    """Source files, as they were found."""
+    notes: tuple[str, ...] = ()
+    """How it was repaired, or why it was refused or ignored."""
+
+
+@dataclass
+class Ledger:
+    """Entries in the order of conversion, and the images that occur more than once."""
+
+    source: dict[str, Any]
+    """What was asked for: folders, labels, options."""
+    entries: list[Entry] = field(default_factory=list)
+    duplicates: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What holds for the dataset as a whole, such as inferred names."""
+    _seen: dict[bytes, tuple[str, str]] = field(default_factory=dict, repr=False)
+
+    def add(self, status: Status, split: str, case_id: str | None, files: list[Path], notes: list[str]) -> None:
+        """Append an entry."""
+        self.entries.append(Entry(status, split, case_id, tuple(map(str, files)), tuple(notes)))
+
+    def see(self, image: np.ndarray, split: str, case_id: str) -> str | None:
+        """Remember an image by its content; a line about it if another case has the same."""
+        digest = hashlib.sha256(f"{image.shape}{image.dtype}".encode() + image.tobytes()).digest()
+        first = self._seen.setdefault(digest, (split, case_id))
+        if first == (split, case_id):
+            return None
+        where = "across training and test: leakage" if first[0] != split else f"within {split}"
+        line = f"{split} case {case_id} has the same image as {first[0]} case {first[1]} ({where})"
+        self.duplicates.append(line)
+        return line
+
+    def counts(self) -> dict[str, int]:
+        """Number of entries by status."""
+        found = Counter(entry.status for entry in self.entries)
+        return {status: found[status] for status in STATUSES}
+
+    def refused(self) -> list[Entry]:
+        return [entry for entry in self.entries if entry.status == "refused"]
+
+    def write(self, folder: Path) -> None:
+        """Write `conversion.json` and `conversion.md` into `folder`."""
+        content = {
+            "jdm_version": __version__,
+            "source": self.source,
+            "counts": self.counts(),
+            "notes": self.notes,
+            "duplicates": self.duplicates,
+            "entries": [
+                {
+                    "status": e.status, "split": e.split, "case": e.case_id,
+                    "files": list(e.files), "notes": list(e.notes),
+                }
+                for e in self.entries
+            ],
+        }  # fmt: skip
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        (folder / "conversion.json").write_text(text, encoding="utf-8")
+        (folder / "conversion.md").write_text(self._markdown(), encoding="utf-8")
+
+    def _markdown(self) -> str:
+        lines = ["# Conversion", "", *(f"- {key}: {value}" for key, value in self.source.items()), ""]
+        lines += [f"- {count} {status}" for status, count in self.counts().items()]
+        lines += ["", *self.notes] if self.notes else []
+        if self.duplicates:
+            lines += ["", f"## {len(self.duplicates)} duplicates", "", *(f"- {d}" for d in self.duplicates)]
+        for status in ("refused", "repaired", "ignored"):
+            chosen = [e for e in self.entries if e.status == status]
+            if chosen:
+                lines += ["", f"## {len(chosen)} {status}", "", "| split | case | files | notes |", "|---|---|---|---|"]
+            for e in chosen:
+                names = ", ".join(Path(f).name for f in e.files)
+                cells = (e.split, e.case_id or "", names, "; ".join(e.notes))
+                lines.append("| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |")
+        return "\n".join(lines) + "\n"

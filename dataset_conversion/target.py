@@ -1,0 +1,109 @@
+"""The dataset being made: invisible until complete, never in the way of another."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dataset_conversion.ledger import Ledger
+from jdm.data.raw_dataset import dataset_name, nnunet_folder, used_ids
+from jdm.errors import DataError, ExistsError
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What a conversion made."""
+
+    folder: Path
+    training: int
+    test: int
+    counts: dict[str, int]
+    """Entries of the ledger by status."""
+    warnings: tuple[str, ...] = ()
+    """What the user should know, one line each."""
+
+
+@contextlib.contextmanager
+def new_dataset(id: int, name: str, overwrite: bool) -> Iterator[tuple[Path, Path]]:
+    """A hidden folder to fill, and the final one under $nnUNet_raw that it becomes when the block ends well.
+
+    If the block raises, the hidden folder is removed and nothing else has changed.
+    Raises: ExistsError if the id or the target is in use; ConfigError for an unusable id, name or $nnUNet_raw.
+    """
+    final = nnunet_folder("nnUNet_raw") / dataset_name(id, name)
+    _check_free(id, final, overwrite)
+    partial = final.with_name(f".{final.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial, final
+        old = final.with_name(f".{final.name}.replaced-{os.getpid()}")
+        if final.exists():
+            _check_free(id, final, overwrite)
+            final.rename(old)
+        partial.rename(final)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _check_free(id: int, final: Path, overwrite: bool) -> None:
+    used = used_ids()
+    others = [folder for folder in used.get(id, []) if folder.name != final.name]
+    if others:
+        free = next((i for i in range(1, 1000) if i not in used), None)
+        raise ExistsError(
+            f"dataset id {id} is used by {', '.join(str(f) for f in others)}; nnU-Net wants each id under one name; "
+            f"choose a free one, such as --id {free}"
+        )
+    if final.exists() and not overwrite:
+        raise ExistsError(f"{final} is already there; expected a new dataset; choose another --id or add --overwrite")
+    if final.exists() and not (final / "conversion.json").is_file():
+        raise ExistsError(
+            f"{final} was not made by jdm-convert (it has no conversion.json), so --overwrite does not replace it; "
+            "choose another --id, or remove the folder yourself"
+        )
+
+
+def _stale_results(final: Path) -> list[str]:
+    """Warnings about what nnU-Net derived from an earlier dataset of this name."""
+    stale = [str(f) for folders in used_ids().values() for f in folders if f.name == final.name and f != final]
+    if not stale:
+        return []
+    return [f"made from an earlier dataset of this name, remove or redo before training: {', '.join(stale)}"]
+
+
+def finish(partial: Path, final: Path, ledger: Ledger, foreground: int, strict: bool) -> Conversion:
+    """Judge a conversion as a whole, write its ledger, and say what was made.
+
+    Args:
+        foreground: training cases whose label is not empty.
+    Raises: DataError if no training case is left, all labels are empty, or, if `strict`, for any refused or double one.
+    """
+    refused = ledger.refused()
+    reasons = [note for entry in refused for note in entry.notes]
+    kept = Counter(e.split for e in ledger.entries if e.status in ("accepted", "repaired"))
+    if not kept["train"]:
+        raise DataError(f"no training case is left, all {len(refused)} were refused; the first: {reasons[0]}")
+    if not foreground:
+        raise DataError(
+            f"the labels of all {kept['train']} training cases are empty (background only); expected some foreground; "
+            "look at the masks"
+        )
+    if strict and (refused or ledger.duplicates):
+        raise DataError(
+            f"--strict: {len(refused)} cases cannot be used and {len(ledger.duplicates)} images occur twice: "
+            f"{' | '.join([*reasons, *ledger.duplicates])}; correct these files, or leave --strict out"
+        )
+    ledger.write(partial)
+    warnings = [f"left out: {reason}" for reason in reasons]
+    warnings += [f"duplicate: {line}" for line in ledger.duplicates]
+    if foreground < kept["train"]:
+        warnings.append(f"{kept['train'] - foreground} of {kept['train']} training labels are empty (background only)")
+    warnings += [*ledger.notes, *_stale_results(final)]
+    return Conversion(final, kept["train"], kept["test"], ledger.counts(), tuple(warnings))
