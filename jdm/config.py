@@ -53,6 +53,8 @@ class DataConfig:
     """Volumes only: the array axis along which slices are taken, as nnU-Net's 2d configuration does."""
     spacing: tuple[float, ...] = (1.0, 1.0)
     """Spacing of patch_size's axes in the dataset's unit; other cases are resampled to it."""
+    per_case_intensity: bool = False
+    """Intensities have arbitrary units: each case's percentiles are brought to codec.low and codec.high."""
 
 
 @dataclass(frozen=True)

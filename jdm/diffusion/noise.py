@@ -69,11 +69,12 @@ def draw_sigmas(noise: NoiseConfig, count: int, generator: torch.Generator) -> T
 
     Each sample is of one kind, drawn from the mixture of `noise`: equal levels, independent levels, mask known or
     image known; ln(sigma) is normal (Karras et al. 2022, Table 1).
-    Returns: (count, 2).
+    Returns: (count, 2), on the generator's device.
     """
-    logs = noise.log_mean + noise.log_std * torch.randn(count, 2, generator=generator)
+    device = generator.device
+    logs = noise.log_mean + noise.log_std * torch.randn(count, 2, generator=generator, device=device)
     sigma = logs.exp()
-    shares = torch.tensor([noise.equal, noise.independent, noise.known_mask, noise.known_image])
+    shares = torch.tensor([noise.equal, noise.independent, noise.known_mask, noise.known_image], device=device)
     kind = torch.multinomial(shares, count, replacement=True, generator=generator)
     sigma[kind == 0, 1] = sigma[kind == 0, 0]
     sigma[kind == 2, 1] = 0

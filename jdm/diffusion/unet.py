@@ -25,6 +25,7 @@ class UNet(nn.Module):
     Args:
         levels: how many noise levels each sample has (2: image and mask; 1: a single step).
         condition_features: length of the optional condition vector; 0 for none.
+        bf16: compute in bfloat16 by autocast; weights, input and output stay float32.
     """
 
     def __init__(
@@ -35,12 +36,13 @@ class UNet(nn.Module):
         dims: int = 2,
         levels: int = 2,
         condition_features: int = 0,
+        bf16: bool = False,
     ) -> None:
         super().__init__()
         base, multipliers = network.base_channels, network.channel_multipliers
         if base % 4:
             raise ConfigError(f"setting network.base_channels is {base}; expected a multiple of 4")
-        self.dims, self.levels, self.in_channels = dims, levels, in_channels
+        self.dims, self.bf16 = dims, bf16
         self.multiple = 2 ** (len(multipliers) - 1)
         self.embedding = LevelEmbedding(base, levels, condition_features)
 
@@ -89,7 +91,11 @@ class UNet(nn.Module):
                 f"sample of {'x'.join(map(str, x.shape[2:]))} pixels does not fit the network; "
                 f"expected sides that are multiples of {self.multiple}; change data.patch_size"
             )
-        if self.dims == 2 and not torch.jit.is_tracing():
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            return self._denoise(x, levels, condition).to(x.dtype)
+
+    def _denoise(self, x: Tensor, levels: Tensor, condition: Tensor | None) -> Tensor:
+        if self.dims == 2:
             x = x.contiguous(memory_format=torch.channels_last)
         embedding = self.embedding(levels, condition)  # (B, 4 base)
         skips = []

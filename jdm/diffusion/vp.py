@@ -143,6 +143,10 @@ class VPDenoiser(nn.Module):
         self.image_channels = image_channels
         self.mask_channels = mask_channels
 
+    def respaced(self, count: int) -> VPDenoiser:
+        """The same network over the process in `count` steps, for ancestral sampling; see `VPProcess.respaced`."""
+        return VPDenoiser(self.network, self.process.respaced(count), self.image_channels, self.mask_channels)
+
     def forward(self, x: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
         """Estimate of x0 from variance-exploding x (B, C, *spatial) at sigma (B, 2), in the dtype of x.
 

@@ -1,0 +1,171 @@
+"""Checkpoints: safetensors weights with plain metadata, and a resume state without code in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from jdm.config import Config, from_dict, to_dict, validate
+from jdm.data.pairs import condition_features
+from jdm.diffusion.model import build_denoiser
+from jdm.diffusion.noise import Denoiser
+from jdm.diffusion.vp import VPDenoiser
+from jdm.errors import CheckpointError, ConfigError
+
+WEIGHTS, METADATA, RESUME = "checkpoint.safetensors", "checkpoint.json", "resume.pt"
+_PREVIOUS = ".previous"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights to sample from, and where they come from."""
+
+    config: Config
+    weights: Mapping[str, Tensor]
+    metadata: Mapping[str, Any]
+    """dataset, fold, training_ids, held_out_ids, step, sha256, jdm_version, ..."""
+
+    @property
+    def sha256(self) -> str:
+        return self.metadata["sha256"]
+
+    def denoiser(self, device: torch.device | str = "cpu") -> Denoiser | VPDenoiser:
+        """The network with these weights, ready to sample on `device`."""
+        denoiser = build_denoiser(self.config, condition_features(self.config.data.dims))
+        denoiser.load_state_dict(dict(self.weights))
+        return denoiser.to(device).eval().requires_grad_(False)
+
+
+def run_folder(dataset_name: str, fold: int | str) -> Path:
+    """Folder of a training run: $jdm_results/DatasetNNN_Name/fold_F, or below ./jdm_results."""
+    return Path(os.environ.get("jdm_results", "jdm_results")) / dataset_name / f"fold_{fold}"  # noqa: SIM112
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Have `write` fill a temporary file beside `path`, then put it in place; a crash leaves `path` as it was.
+
+    Raises: CheckpointError if the disk is full, saying how much is free.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write {path}: {error.strerror or error}; the previous file is kept; "
+            "free space and run again with --resume"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_checkpoint(folder: Path, weights: Mapping[str, Tensor], config: Config, metadata: Mapping[str, Any]) -> None:
+    """Write checkpoint.safetensors, whose header holds everything, and checkpoint.json, the same to read."""
+    weights = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in weights.items()}
+    content = {**metadata, "sha256": weights_sha256(weights), "config": to_dict(config)}
+    header = {"jdm": json.dumps(content)}
+    write_atomically(folder / WEIGHTS, lambda path: save_file(weights, str(path), metadata=header))
+    text = json.dumps(content, indent=2) + "\n"
+    write_atomically(folder / METADATA, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Read a checkpoint and verify it.
+
+    Raises: CheckpointError if it is missing, truncated, not of jdm, or differs from its checksum.
+    """
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise CheckpointError(
+            f"no checkpoint {path}; expected one written by jdm-train; train first, or name its folder"
+        )
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            header = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = json.loads(header["jdm"])
+        config = validate(from_dict(Config, metadata["config"]))
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}; the file was written by another version of jdm; train again") from None
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise CheckpointError(f"{path} is not a whole jdm checkpoint: {error}; restore it or train again") from None
+    if weights_sha256(weights) != metadata.get("sha256"):
+        raise CheckpointError(
+            f"{path} is damaged: the checksum of its weights is {weights_sha256(weights)[:12]}, expected "
+            f"{str(metadata.get('sha256'))[:12]}; restore it or train again"
+        )
+    return Checkpoint(config, weights, metadata)
+
+
+def weights_sha256(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, shapes and values, independent of file layout."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].contiguous()
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def save_resume_state(folder: Path, state: Mapping[str, Any]) -> None:
+    """Write resume.pt, keeping the one before it."""
+    path = folder / RESUME
+
+    def write(temporary: Path) -> None:
+        torch.save(dict(state), temporary)
+        if path.exists():
+            path.replace(path.with_name(RESUME + _PREVIOUS))
+
+    write_atomically(path, write)
+
+
+def load_resume_state(folder: Path) -> dict[str, Any] | None:
+    """The newest readable resume state, or None where there is none; says so if it is not the last one.
+
+    Raises: CheckpointError if there are only damaged ones.
+    """
+    paths = [p for p in (folder / RESUME, folder / (RESUME + _PREVIOUS)) if p.is_file()]
+    problem = ""
+    for path in paths:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, ValueError, OSError, EOFError, zipfile.BadZipFile, Exception) as error:
+            problem = f"{path} cannot be read ({type(error).__name__})"
+            print(f"jdm: warning: {problem}; falling back to the state before it", file=sys.stderr)
+            continue
+        return state
+    if paths:
+        raise CheckpointError(f"{problem}; expected a state written by jdm-train; train anew with --overwrite")
+    return None
+
+
+def differences(found: Mapping[str, Any], expected: Mapping[str, Any], path: str = "") -> list[str]:
+    """Field by field, where two nested mappings differ: `train.steps: 100, expected 200`."""
+    lines = []
+    for key in sorted({*found, *expected}):
+        a, b = found.get(key), expected.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            lines += differences(a, b, f"{path}{key}.")
+        elif a != b:
+            lines.append(f"{path}{key}: {a}, expected {b}")
+    return lines
+
+
+def with_config(checkpoint: Checkpoint, config: Config) -> Checkpoint:
+    """The checkpoint under settings changed for sampling."""
+    return dataclasses.replace(checkpoint, config=config)

@@ -1,0 +1,176 @@
+"""jdm-train: plan a run from the dataset, and train."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from jdm.cli import run_command
+from jdm.config import Config, Preset, dumps, load, validate
+from jdm.errors import ConfigError, DataError, ExistsError
+
+if TYPE_CHECKING:
+    from jdm.data.raw_dataset import RawDataset
+
+
+@dataclass(frozen=True)
+class TrainCommand:
+    """Train a joint image-mask diffusion model on one fold of an nnU-Net raw dataset.
+
+    The run configures itself from the dataset and writes what it chose to plan.toml. Every value of that plan is
+    also a flag, e.g. --train.steps 5000 or --network.base-channels 64; --dry-run prints them all.
+    """
+
+    dataset: Annotated[str, tyro.conf.Positional]
+    """nnU-Net dataset id or name, under $nnUNet_raw."""
+    fold: Annotated[str, tyro.conf.Positional]
+    """0 to 4 as nnU-Net splits, or "all". Cases outside the fold's training part only measure the held-out loss."""
+    budget_minutes: float | None = None
+    """Wall-clock minutes that training may take; the network and the number of steps are chosen to fit."""
+    preset: Preset = "default"
+    """default: EDM preconditioning with two noise levels. thesis: the process of Zhou 2023."""
+    plan: Path | None = None
+    """TOML file with settings that replace planned ones; a saved plan.toml or a part of it."""
+    resume: bool = False
+    """Go on where a killed run of this fold stopped."""
+    overwrite: bool = False
+    """Discard an existing run of this fold."""
+    dry_run: bool = False
+    """Print the plan and stop."""
+
+
+def main() -> None:
+    run_command(_run)
+
+
+def _run() -> None:
+    command, rest = tyro.cli(TrainCommand, return_unknown_args=True)
+    from jdm.checkpoint import run_folder
+    from jdm.data.raw_dataset import open_dataset
+    from jdm.training import train
+
+    dataset = open_dataset(command.dataset)
+    ids = training_and_held_out(dataset, command.fold)
+    out_dir = run_folder(dataset.name, command.fold)
+    saved = out_dir / "plan.toml"
+    if command.resume and saved.is_file():
+        config = overridden(load(saved), rest)
+    else:
+        if out_dir.exists() and any(out_dir.iterdir()) and not (command.overwrite or command.resume or command.dry_run):
+            raise ExistsError(f"{out_dir} holds a run already; expected none; add --resume or --overwrite")
+        config = planned(command, rest, dataset, ids[0])
+    if command.dry_run:
+        print(dumps(config), end="")
+        return
+    if command.overwrite and not command.resume:
+        _discard(out_dir)
+    print(summary(config, dataset, ids), file=sys.stderr)
+    checkpoint = train(config, dataset, command.fold, ids, out_dir, resume=command.resume)
+    held_out = checkpoint.metadata["held_out_loss"]
+    measured = "not measured" if held_out is None else f"{held_out:.4f}"
+    _draw_curves(out_dir, checkpoint.metadata["step"])
+    print(f"weights of step {checkpoint.metadata['step']} (held-out loss {measured}) are in {out_dir}")
+    print(f"next: jdm-export {command.dataset} {command.fold} --ratio 5.0 --id NEW_ID")
+
+
+def training_and_held_out(dataset: RawDataset, fold: str) -> tuple[list[str], list[str]]:
+    """Case ids to train on and to hold out: a fold's two parts; of "all", a seeded tenth is held out."""
+    import numpy as np
+
+    from jdm.data.splits import fold_split
+
+    training, held_out = fold_split(dataset, fold)
+    if not held_out and len(training) > 1:
+        order = np.random.default_rng(0).permutation(len(training))
+        chosen = set(order[: max(1, len(training) // 10)].tolist())
+        held_out = [case for index, case in enumerate(training) if index in chosen]
+        training = [case for index, case in enumerate(training) if index not in chosen]
+    if not training:
+        raise DataError(
+            f"{dataset.name} fold {fold} has no training cases; expected at least one; check splits_final.json"
+        )
+    return training, held_out
+
+
+def planned(command: TrainCommand, rest: list[str], dataset: RawDataset, training_ids: list[str]) -> Config:
+    """The plan for the dataset on this machine, with the user's settings over it."""
+    import dataclasses
+
+    import torch
+
+    from jdm.data.plan import fingerprint, plan, planned_patch, steps_within
+    from jdm.training import measure_step_seconds
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def step_seconds(config: Config) -> float:
+        return measure_step_seconds(config, device)
+
+    config = plan(
+        fingerprint(dataset, training_ids),
+        preset=command.preset,
+        budget_minutes=command.budget_minutes,
+        device="cuda" if device.type == "cuda" else "cpu",
+        precision="bf16" if supports_bf16(device) else "fp32",
+        step_seconds=step_seconds,
+        canvas_limit=planned_patch(dataset),
+    )
+    chosen = overridden(load(command.plan, config) if command.plan else config, rest)
+    measured_anew = chosen.network != config.network or chosen.data != config.data
+    if command.budget_minutes is not None and measured_anew and chosen.train == config.train:
+        steps = steps_within(command.budget_minutes, step_seconds(chosen))
+        chosen = dataclasses.replace(chosen, train=dataclasses.replace(chosen.train, steps=steps))
+    return validate(chosen)
+
+
+def supports_bf16(device) -> bool:
+    """Whether bfloat16 is faster than float32 on the device."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.is_file() and "avx512_bf16" in cpuinfo.read_text()
+
+
+def overridden(config: Config, arguments: list[str]) -> Config:
+    """The plan with command-line values in it."""
+    if not arguments:
+        return config
+    known = {a.split("=")[0].split(".")[0].lstrip("-") for a in arguments if a.startswith("--")}
+    parts = {"codec", "data", "augment", "network", "noise", "diffusion", "train"}
+    if not known <= parts or not arguments[0].startswith("--"):
+        raise ConfigError(
+            f"unknown argument {arguments[0]!r}; expected a flag of jdm-train --help or of its plan "
+            f"(--{', --'.join(sorted(parts))} followed by .NAME); see jdm-train DATASET FOLD --dry-run"
+        )
+    return validate(tyro.cli(Config, default=config, args=arguments))
+
+
+def summary(config: Config, dataset: RawDataset, ids: tuple[list[str], list[str]]) -> str:
+    """What will be trained, for the user to read before it starts."""
+    data = config.data
+    kind = "whole images" if data.whole else "patches"
+    return (
+        f"{dataset.name}: {len(ids[0])} cases to train on, {len(ids[1])} held out; {kind} of "
+        f"{'x'.join(map(str, data.patch_size))}, exported as {'x'.join(map(str, data.canvas_size))}; "
+        f"{config.network.base_channels} channels x {config.network.channel_multipliers}; "
+        f"{config.train.steps} steps of {config.train.batch_size}, {config.train.precision}"
+    )
+
+
+def _discard(out_dir: Path) -> None:
+    import shutil
+
+    if out_dir.is_dir():
+        shutil.rmtree(out_dir)
+
+
+def _draw_curves(out_dir: Path, selected: int) -> None:
+    from jdm.evaluation.figures import curves
+
+    curves(out_dir / "log.csv", out_dir / "curves.png", selected)

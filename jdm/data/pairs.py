@@ -1,0 +1,215 @@
+"""Training samples: crops of encoded pairs, and augmentation that does not leak into what is generated."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from jdm.config import AugmentConfig, Config, DataConfig
+from jdm.data.codec import PairCodec
+from jdm.data.raw_dataset import Pair, RawDataset, read_case
+from jdm.errors import TrainingError
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing to crop from: an image, a volume (slice None), or one slice of a volume."""
+
+    case_id: str
+    slice: int | None
+
+
+class PairDataset:
+    """The images, slices or volumes of some cases, cropped and encoded on demand.
+
+    Cases are kept in memory in their stored type while they fit `train.cache_bytes`, and read again beyond that.
+    """
+
+    def __init__(self, dataset: RawDataset, case_ids: list[str], config: Config) -> None:
+        self.dataset, self.config = dataset, config
+        self.codec = PairCodec(config.codec)
+        self._cache: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self.items: list[Item] = []
+        held = 0
+        for case_id in case_ids:
+            image, label = self._read(case_id)
+            held += image.nbytes + label.nbytes
+            if held <= config.train.cache_bytes:
+                self._cache[case_id] = (image, label)
+            self.items += [Item(case_id, index) for index in _slices(image, config.data)]
+        if not self.items:
+            raise TrainingError(
+                f"no training images in {dataset.name}: {len(case_ids)} cases found, expected at least one that is "
+                "not constant; check the fold and the images"
+            )
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def item_shape(self, index: int) -> tuple[int, ...]:
+        """Spatial shape of an item before cropping and padding."""
+        return self._arrays(self.items[index])[1].shape
+
+    def crop(self, index: int, size: tuple[int, ...], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A random crop (image, label) of an item at native resolution, padded symmetrically where it is smaller."""
+        image, label = self._arrays(self.items[index])
+        starts = [rng.integers(0, max(side - want, 0) + 1) for side, want in zip(label.shape, size, strict=True)]
+        window = tuple(slice(start, start + want) for start, want in zip(starts, size, strict=True))
+        image, label = image[(slice(None), *window)], label[window]
+        margins = centred_margins(label.shape, size)
+        if any(before or after for before, after in margins):
+            image = np.pad(image, [(0, 0), *margins], mode="symmetric")
+            label = np.pad(label, margins, mode="symmetric")
+        return image, label
+
+    def encoded(self, index: int, rng: np.random.Generator) -> np.ndarray:
+        """A random training sample of an item: float32, (channels, *patch_size)."""
+        return self.codec.encode(*self.crop(index, self.config.data.patch_size, rng))
+
+    def _arrays(self, item: Item) -> tuple[np.ndarray, np.ndarray]:
+        cached = self._cache.get(item.case_id)
+        image, label = cached if cached is not None else self._read(item.case_id)
+        return (image, label) if item.slice is None else (image[:, item.slice], label[item.slice])
+
+    def _read(self, case_id: str) -> tuple[np.ndarray, np.ndarray]:
+        return planned_arrays(read_case(self.dataset, case_id), self.config)
+
+
+class Batches(Dataset):
+    """Training batches by step: batch `s` is a function of (seed, rank, s) alone, so a resumed run repeats it."""
+
+    def __init__(self, pairs: PairDataset, batch_size: int, seed: int, rank: int = 0, augmented: bool = True) -> None:
+        self.pairs, self.batch_size, self.seed, self.rank, self.augmented = pairs, batch_size, seed, rank, augmented
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        """x0 (B, C, *patch_size) and the augmentation condition (B, features)."""
+        rng = np.random.default_rng([self.seed, self.rank, step])
+        indices = rng.integers(0, len(self.pairs), self.batch_size)
+        x0 = torch.from_numpy(np.stack([self.pairs.encoded(index, rng) for index in indices]))
+        config = self.pairs.config
+        if not self.augmented:
+            return x0, torch.zeros(len(x0), condition_features(config.data.dims))
+        return augment(x0, config.image_channels, config.augment, rng)
+
+
+def planned_arrays(pair: Pair, config: Config) -> tuple[np.ndarray, np.ndarray]:
+    """Image (channels, *axes) and label (*axes) as trained: slice axis first, resampled to the planned spacing.
+
+    In-plane spacing within one per cent of the plan is taken as equal.
+    """
+    data = config.data
+    image, label, spacing = pair.image, pair.label, list(pair.spacing)
+    if data.per_case_intensity:
+        image = rescaled(image, config)
+    if data.slice_axis is not None:
+        image, label = np.moveaxis(image, 1 + data.slice_axis, 1), np.moveaxis(label, data.slice_axis, 0)
+        spacing.insert(0, spacing.pop(data.slice_axis))
+    wanted = ([spacing[0]] if data.slice_axis is not None else []) + list(data.spacing)
+    zoom = [have / want for have, want in zip(spacing, wanted, strict=True)]
+    if any(abs(z - 1) > 0.01 for z in zoom):
+        image = np.stack([ndimage.zoom(channel, zoom, order=1, grid_mode=True, mode="nearest") for channel in image])
+        label = ndimage.zoom(label, zoom, order=0, grid_mode=True, mode="nearest")
+    return np.ascontiguousarray(image), np.ascontiguousarray(label)
+
+
+def case_percentiles(image: np.ndarray) -> np.ndarray:
+    """The 0.5 and 99.5 percentiles of each channel of (channels, *spatial): (2, channels)."""
+    return np.percentile(image.reshape(len(image), -1), [0.5, 99.5], axis=1)
+
+
+def rescaled(image: np.ndarray, config: Config) -> np.ndarray:
+    """The image with its own percentiles brought to the codec's range, per channel, float32."""
+    column = (slice(None), *[None] * (image.ndim - 1))
+    found_low, found_high = case_percentiles(image)
+    low, high = np.array(config.codec.low), np.array(config.codec.high)
+    gain = (high - low) / np.maximum(found_high - found_low, 1e-6)
+    return ((image - found_low[column]) * gain[column] + low[column]).astype(np.float32)
+
+
+def _slices(image: np.ndarray, data: DataConfig) -> list[int | None]:
+    """Slices worth training on: those that are not constant."""
+    if data.slice_axis is None:
+        return [None]
+    flat = image.swapaxes(0, 1).reshape(image.shape[1], -1)
+    return [index for index in range(len(flat)) if flat[index].min() < flat[index].max()]
+
+
+def centred_margins(shape: tuple[int, ...], size: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Padding (before, after) per axis that centres `shape` in `size`; zero where it is not smaller."""
+    missing = [max(want - side, 0) for side, want in zip(shape, size, strict=True)]
+    return [(m // 2, m - m // 2) for m in missing]
+
+
+def condition_features(dims: int) -> int:
+    """Length of the augmentation condition: flips, turn (2), zoom, rotation (2), brightness, contrast, shifts."""
+    return 2 * dims + 7
+
+
+def augment(x: Tensor, image_channels: int, config: AugmentConfig, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Augment image and mask alike, and say how.
+
+    Each kind happens to a sample with `config.probability`. Flips and quarter turns are exact; zoom, rotation and
+    shift resample once (image linearly, mask to the nearest pixel, mirrored outside); brightness and contrast touch
+    the image only. The condition is all zeros for an untouched sample, which is what sampling asks for.
+
+    Args:
+        x: (B, C, *spatial) encoded samples.
+    Returns: augmented samples, and the condition (B, condition_features(dims)).
+    Source: non-leaking augmentation, Karras et al. 2022, appendix F.2.
+    """
+    count, dims = len(x), x.ndim - 2
+    x = x.clone()
+
+    def drawn(values: np.ndarray) -> np.ndarray:
+        """The values, each sample's kept with the configured probability and zero otherwise."""
+        keep = rng.random(count) < config.probability
+        return values * keep.reshape(-1, *[1] * (values.ndim - 1))
+
+    flips = np.zeros((count, dims))
+    for axis in config.mirror_axes:
+        flips[:, axis] = rng.random(count) < config.probability
+    turns = drawn(rng.integers(1, 4, count)) if config.quarter_turns else np.zeros(count)
+    for index in range(count):
+        axes = [1 + axis for axis in range(dims) if flips[index, axis]]
+        x[index] = torch.rot90(x[index].flip(axes), int(turns[index]), (-2, -1))
+    zoom = drawn(config.scale * rng.standard_normal(count))
+    angle = drawn(np.deg2rad(config.rotation_degrees) * rng.standard_normal(count))
+    shift = drawn(config.translation * rng.standard_normal((count, dims)))
+    moved = np.flatnonzero((zoom != 0) | (angle != 0) | (shift != 0).any(axis=1))
+    if len(moved):
+        x[moved] = _affine(x[moved], image_channels, 2.0 ** zoom[moved], angle[moved], shift[moved])
+    brightness = drawn(config.brightness * rng.standard_normal(count))
+    contrast = drawn(config.contrast * rng.standard_normal(count))
+    gain = torch.from_numpy(2.0**contrast).to(x).reshape(-1, *[1] * (dims + 1))
+    offset = torch.from_numpy(brightness).to(x).reshape(-1, *[1] * (dims + 1))
+    x[:, :image_channels] = (x[:, :image_channels] * gain + offset).clamp(-1, 1)
+    quarter, turned = turns * math.pi / 2, [np.cos(angle) - 1, np.sin(angle)]
+    parts = [flips, np.stack([np.cos(quarter) - 1, np.sin(quarter), zoom, *turned, brightness, contrast], 1), shift]
+    return x, torch.from_numpy(np.concatenate(parts, axis=1)).float()
+
+
+def _affine(x: Tensor, image_channels: int, zoom: np.ndarray, angle: np.ndarray, shift: np.ndarray) -> Tensor:
+    """Zoom, rotate (in the plane of the last two axes) and shift samples (B, C, *spatial) about their centres."""
+    count, dims = len(x), x.ndim - 2
+    sides = np.array(x.shape[2:][::-1], dtype=np.float64)  # grid_sample orders coordinates from the last axis
+    inverse = np.tile(np.eye(dims), (count, 1, 1))
+    inverse[:, 0, 0] = inverse[:, 1, 1] = np.cos(angle)
+    inverse[:, 0, 1], inverse[:, 1, 0] = np.sin(angle), -np.sin(angle)
+    inverse = inverse / zoom[:, None, None] * (sides[None, None, :] / sides[None, :, None])  # normalised coordinates
+    theta = np.concatenate([inverse, -2 * shift[:, ::-1, None]], axis=2)
+    grid = F.affine_grid(torch.from_numpy(theta).to(x), list(x.shape), align_corners=False)
+    image, mask = x[:, :image_channels], x[:, image_channels:]
+    return torch.cat(
+        [
+            F.grid_sample(image, grid, mode="bilinear", padding_mode="reflection", align_corners=False),
+            F.grid_sample(mask, grid, mode="nearest", padding_mode="reflection", align_corners=False),
+        ],
+        dim=1,
+    )

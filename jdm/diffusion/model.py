@@ -1,0 +1,36 @@
+"""The denoiser that a configuration describes."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from jdm.config import Config
+from jdm.diffusion.noise import Denoiser
+from jdm.diffusion.unet import UNet
+from jdm.diffusion.vp import VPDenoiser, VPProcess
+
+
+def build_denoiser(config: Config, condition_features: int) -> Denoiser | VPDenoiser:
+    """A freshly initialised denoiser: preconditioned with two levels, or the thesis's with one.
+
+    Args:
+        condition_features: length of the augmentation condition.
+    """
+    thesis = config.preset == "thesis"
+    channels = config.image_channels + config.mask_channels
+    network: nn.Module = UNet(
+        channels,
+        2 * channels if thesis else channels,  # the thesis's network also predicts the variance
+        config.network,
+        dims=config.data.dims,
+        levels=1 if thesis else 2,
+        condition_features=0 if thesis else condition_features,
+        bf16=config.train.precision == "bf16",
+    )
+    if config.data.dims == 2:
+        network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    if thesis:
+        process = VPProcess(config.diffusion.steps, config.diffusion.schedule)
+        return VPDenoiser(network, process, config.image_channels, config.mask_channels)
+    return Denoiser(network, config.image_channels, config.noise.sigma_data)

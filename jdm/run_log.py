@@ -1,0 +1,109 @@
+"""The log of a training run: log.csv, TensorBoard events, sample grids."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from jdm.data.pairs import PairDataset
+from jdm.data.raw_dataset import Pair
+from jdm.errors import TrainingError
+from jdm.evaluation.figures import pair_grid
+
+FIELDS = ("step", "loss", "gradient_norm", "learning_rate", "seen_loss", "held_out_loss", "smoothed")
+_MEASURED = ("seen_loss", "held_out_loss", "smoothed")
+
+
+class RunLog:
+    """Rows of log.csv, one per step; those after the step a run resumes from are dropped.
+
+    Values stay on their device until `flush`, so that a step need not wait for them.
+    """
+
+    def __init__(self, folder: Path, step: int, active: bool) -> None:
+        self.active = active
+        self._folder, self._path = folder, folder / "log.csv"
+        self._pending: list[dict[str, Any]] = []
+        self._last: dict[str, float] = {}
+        self._events: SummaryWriter | None = None
+        if active:
+            kept = [row for row in read_log(self._path) if int(row["step"]) <= step] if step else []
+            self._write(kept)
+            self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._events is not None:
+            self._events.close()
+
+    def row(self, **values: Any) -> None:
+        """Note one step's values, numbers or tensors."""
+        self._pending.append(values)
+
+    def check(self) -> None:
+        """Fetch the pending values from their device.
+
+        Raises: TrainingError at the first loss that is not finite.
+        """
+        self._pending = [
+            {name: v.item() if isinstance(v, torch.Tensor) else v for name, v in row.items()} for row in self._pending
+        ]
+        bad = next((row for row in self._pending if not math.isfinite(row["loss"])), None)
+        if bad is not None:
+            raise TrainingError(
+                f"the loss of step {bad['step']} is {bad['loss']}, expected a finite number; "
+                "the last checkpoint is kept; train anew with --overwrite and --train.precision fp32 "
+                "or a lower --train.learning-rate"
+            )
+
+    def measured(self, **values: float) -> None:
+        """Add the losses of fixed samples to the last row."""
+        self._last = values
+        self._pending[-1].update(values)
+
+    def shown(self) -> dict[str, str]:
+        """The last measured losses, for a progress bar."""
+        return {name: f"{value:.4f}" for name, value in self._last.items() if not math.isnan(value)}
+
+    def flush(self) -> None:
+        """Check the pending rows and write them."""
+        self.check()
+        rows, self._pending = self._pending, []
+        if self._events is None:
+            return
+        with self._path.open("a", newline="") as file:
+            csv.DictWriter(file, FIELDS).writerows(rows)
+        for row in rows:
+            for name in ("loss", *_MEASURED):
+                if name in row:
+                    self._events.add_scalar(name, row[name], row["step"])
+
+    def grid(self, step: int, samples: np.ndarray, pairs: PairDataset) -> None:
+        """Save decoded samples as samples/step_NNNNNN.png."""
+        folder = self._folder / "samples"
+        folder.mkdir(exist_ok=True)
+        decoded = [Pair("", *pairs.codec.decode(sample), (1.0,) * (sample.ndim - 1), None) for sample in samples]
+        pair_grid(decoded, folder / f"step_{step:06d}.png")
+
+    def _write(self, rows: list[dict[str, str]]) -> None:
+        with self._path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, FIELDS)
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def read_log(path: Path) -> list[dict[str, str]]:
+    """Rows of a log.csv; none if it is not there."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))

@@ -1,0 +1,372 @@
+"""Training, from a plan and a dataset to a checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from jdm import __version__
+from jdm.checkpoint import (
+    Checkpoint,
+    differences,
+    load_checkpoint,
+    load_resume_state,
+    save_checkpoint,
+    save_resume_state,
+)
+from jdm.config import Config, TrainConfig, dumps, to_dict
+from jdm.data.pairs import Batches, PairDataset, condition_features
+from jdm.data.raw_dataset import RawDataset
+from jdm.diffusion.loss import denoising_loss
+from jdm.diffusion.model import build_denoiser
+from jdm.diffusion.noise import Denoiser, draw_sigmas
+from jdm.diffusion.sampling import karras_sigmas, sample_heun
+from jdm.diffusion.vp import VPDenoiser
+from jdm.diffusion.vp_loss import l_hybrid
+from jdm.errors import CheckpointError, TrainingError
+from jdm.run_log import RunLog
+
+_HELD_OUT_BATCHES, _HELD_OUT_BATCH = 4, 16
+_GRID_PAIRS, _GRID_STEPS = 12, 18
+_FLUSH_EVERY = 50
+
+
+def train(
+    config: Config, dataset: RawDataset, fold: int | str, ids: tuple[Sequence[str], Sequence[str]], out_dir: Path,
+    resume: bool = False,
+) -> Checkpoint:  # fmt: skip
+    """Fit a joint diffusion model to a dataset.
+
+    Args:
+        ids: training case ids, and held-out ones, which only measure the loss.
+        out_dir: receives plan.toml, checkpoint.safetensors, checkpoint.json, resume.pt, log.csv, samples/.
+        resume: go on from out_dir/resume.pt if it is there.
+    Returns: the checkpoint to sample from.
+    Raises: TrainingError if the loss is not finite or memory runs out; CheckpointError if the state to resume is
+        of another plan or dataset.
+    """
+    training_ids, held_out_ids = (list(group) for group in ids)
+    with _processes() as (device, rank):
+        torch.manual_seed(config.train.seed)
+        pairs = PairDataset(dataset, training_ids, config)
+        measures = [_FixedLoss(pairs, config, device)]
+        if held_out_ids:
+            measures.append(_FixedLoss(PairDataset(dataset, held_out_ids, config), config, device))
+        denoiser = build_denoiser(config, condition_features(config.data.dims)).to(device)
+        ema = Ema(denoiser, config.train.ema_decay)
+        optimizer = torch.optim.AdamW(denoiser.parameters(), config.train.learning_rate, weight_decay=0.0, fused=True)
+        origin = {
+            "jdm_version": __version__,
+            "dataset": dataset.name,
+            "fold": str(fold),
+            "training_ids": training_ids,
+            "held_out_ids": held_out_ids,
+            "labels": dict(dataset.labels),
+            "channel_names": list(dataset.channel_names),
+            "file_ending": dataset.file_ending,
+        }
+        progress = _Progress(out_dir, config, origin)
+        if resume:
+            progress.restore(denoiser, ema, optimizer)
+        out_dir.mkdir(parents=True, exist_ok=True)
+        if rank == 0:
+            (out_dir / "plan.toml").write_text(dumps(config), encoding="utf-8")
+        if dist.is_initialized():
+            denoiser.network = DistributedDataParallel(denoiser.network)
+        with RunLog(out_dir, progress.step, rank == 0) as log, _stop_signals() as stop:
+            _loop(config, pairs, measures, (denoiser, ema, optimizer), progress, log, stop)
+        if rank == 0 and not progress.saved:
+            progress.save_weights(ema, measured=bool(held_out_ids))
+        if dist.is_initialized():
+            dist.barrier()
+        return load_checkpoint(out_dir)
+
+
+def _loop(
+    config: Config, pairs: PairDataset, measures: list[_FixedLoss],
+    trained: tuple[Denoiser | VPDenoiser, Ema, torch.optim.Optimizer],
+    progress: _Progress, log: RunLog, stop: list[int],
+) -> None:  # fmt: skip
+    """Steps until the plan's count, the budget or a signal ends them."""
+    denoiser, ema, optimizer = trained
+    settings, rank = config.train, dist.get_rank() if dist.is_initialized() else 0
+    device = next(denoiser.parameters()).device
+    batches = Batches(pairs, settings.batch_size, settings.seed, rank)
+    workers = min(4, os.cpu_count() or 1) if device.type == "cuda" else 0
+    loader = DataLoader(
+        batches, batch_size=None, sampler=range(progress.step, settings.steps), num_workers=workers,
+        pin_memory=device.type == "cuda",
+    )  # fmt: skip
+    denoiser.train()
+    bar = tqdm(total=settings.steps, initial=progress.step, disable=None if rank == 0 else True, unit="step")
+    for x0, condition in loader:
+        step = progress.step
+        started = time.monotonic()
+        generator = step_generator(settings.seed, rank, step, device)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(settings, step)
+        with _memory_errors(settings.batch_size):
+            loss = sample_losses(denoiser, x0.to(device), condition.to(device), config, generator).mean()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(denoiser.parameters(), settings.gradient_clip)
+            optimizer.step()
+            ema.update(step)
+        log.row(step=step + 1, loss=loss.detach(), gradient_norm=norm, learning_rate=learning_rate(settings, step))
+        progress.step += 1
+        progress.seconds += time.monotonic() - started
+        bar.update()
+        last = progress.step == settings.steps or progress.out_of_time() or _any_process(bool(stop), progress.step)
+        if last or progress.step % settings.validate_every == 0:
+            log.check()  # stops here if a loss was not finite, before anything of it is saved
+            with progress.timed():
+                progress.measure(ema, measures, log)
+                bar.set_postfix(log.shown())
+        if last or progress.step % _FLUSH_EVERY == 0 or progress.step % settings.checkpoint_every == 0:
+            log.flush()
+        if rank == 0 and (last or progress.step % settings.sample_every == 0):
+            with progress.timed():
+                log.grid(progress.step, sample_grid(ema.denoiser, config), pairs)
+        if rank == 0 and (last or progress.step % settings.checkpoint_every == 0):
+            progress.save_state(denoiser, ema, optimizer)
+        if last:
+            break
+    bar.close()
+    if stop:
+        raise SystemExit(128 + stop[0])
+
+
+def sample_losses(
+    denoiser: Denoiser | VPDenoiser, x0: Tensor, condition: Tensor, config: Config, generator: torch.Generator
+) -> Tensor:
+    """Training loss per sample, (B,): weighted denoising error, or L_hybrid for the thesis's process."""
+    noise = torch.randn(x0.shape, generator=generator, device=x0.device)
+    if isinstance(denoiser, VPDenoiser):
+        t = torch.randint(denoiser.process.steps, (len(x0),), generator=generator, device=x0.device)
+        return l_hybrid(denoiser, x0, t, noise, config.diffusion.vlb_weight)
+    sigma = draw_sigmas(config.noise, len(x0), generator)
+    error = denoising_loss(
+        lambda x, s: denoiser(x, s, condition), x0, sigma, noise, config.image_channels, config.noise.sigma_data
+    )
+    return error.flatten(1).mean(1)
+
+
+class Ema:
+    """Exponential moving average of the parameters; buffers are left alone.
+
+    The decay at step s is min(decay, (1 + s) / (10 + s)), so that early weights are forgotten quickly.
+    """
+
+    def __init__(self, denoiser: Denoiser | VPDenoiser, decay: float) -> None:
+        self.denoiser = copy.deepcopy(denoiser).eval().requires_grad_(False)
+        self._pairs = list(self.denoiser.parameters()), list(denoiser.parameters())
+        self._decay = decay
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Move towards the trained weights after step `step`, counted from zero."""
+        averaged, trained = self._pairs
+        decay = min(self._decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(averaged, [p.detach() for p in trained], 1 - decay)
+
+
+class _FixedLoss:
+    """Denoising loss of fixed crops at fixed noise and levels: two moments differ by the weights alone."""
+
+    def __init__(self, pairs: PairDataset, config: Config, device: torch.device) -> None:
+        self._batches = Batches(pairs, _HELD_OUT_BATCH, seed=2**31, augmented=False)
+        self._samples = [self._batches[index] for index in range(_HELD_OUT_BATCHES)]
+        self._config, self._device = config, device
+
+    @torch.no_grad()
+    def __call__(self, denoiser: Denoiser | VPDenoiser) -> float:
+        losses = [
+            sample_losses(
+                denoiser, x0.to(self._device), condition.to(self._device), self._config,
+                step_generator(2**31, 0, index, self._device),
+            )
+            for index, (x0, condition) in enumerate(self._samples)
+        ]  # fmt: skip
+        return float(torch.cat(losses).mean())
+
+
+class _Progress:
+    """Where a run is: its step, its clock, and the best held-out loss so far."""
+
+    def __init__(self, out_dir: Path, config: Config, origin: Mapping[str, Any]) -> None:
+        self.out_dir, self.config, self.origin = out_dir, config, origin
+        self.step, self.seconds = 0, 0.0
+        self.smoothed, self.best = math.nan, math.inf
+        self.saved = False
+
+    @contextlib.contextmanager
+    def timed(self) -> Iterator[None]:
+        """Count what happens inside towards the budget."""
+        started = time.monotonic()
+        yield
+        self.seconds += time.monotonic() - started
+
+    def out_of_time(self) -> bool:
+        budget = self.config.train.budget_minutes
+        spent = budget is not None and self.seconds > 60 * budget
+        return _any_process(spent, self.step) if budget is not None else False
+
+    def measure(self, ema: Ema, measures: list[_FixedLoss], log: RunLog) -> None:
+        """Log the loss of seen and held-out samples; keep the weights of the smoothed minimum."""
+        seen, held_out = measures[0](ema.denoiser), measures[1](ema.denoiser) if len(measures) > 1 else math.nan
+        judged = held_out if len(measures) > 1 else seen
+        self.smoothed = judged if math.isnan(self.smoothed) else _smooth(self.smoothed, judged)
+        log.measured(seen_loss=seen, held_out_loss=held_out, smoothed=self.smoothed)
+        if self.config.train.select == "best" and len(measures) > 1 and self.smoothed < self.best:
+            self.best = self.smoothed
+            self.saved = True
+            if log.active:
+                self.save_weights(ema, measured=True)
+
+    def save_weights(self, ema: Ema, measured: bool) -> None:
+        chosen = {"step": self.step, "held_out_loss": self.smoothed if measured else None}
+        save_checkpoint(self.out_dir, ema.denoiser.state_dict(), self.config, {**self.origin, **chosen})
+
+    def save_state(self, denoiser: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer) -> None:
+        state = {
+            "network": {name.replace("network.module.", "network."): v for name, v in denoiser.state_dict().items()},
+            "ema": ema.denoiser.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "clock": {name: getattr(self, name) for name in ("step", "seconds", "smoothed", "best", "saved")},
+            "origin": {**self.origin, "config": to_dict(self.config)},
+        }
+        save_resume_state(self.out_dir, state)
+
+    def restore(self, denoiser: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer) -> None:
+        state = load_resume_state(self.out_dir)
+        if state is None:
+            return
+        changed = differences(state["origin"], {**self.origin, "config": to_dict(self.config)})
+        if changed:
+            raise CheckpointError(
+                f"{self.out_dir} holds a run of another plan or dataset: {'; '.join(changed)}; "
+                "resume with the same settings, or start anew with --overwrite"
+            )
+        denoiser.load_state_dict(state["network"])
+        ema.denoiser.load_state_dict(state["ema"])
+        optimizer.load_state_dict(state["optimizer"])
+        for name, value in state["clock"].items():
+            setattr(self, name, value)
+
+
+def _smooth(before: float, now: float) -> float:
+    """Half old, half new: one lucky measurement does not pick the weights."""
+    return 0.5 * before + 0.5 * now
+
+
+def learning_rate(settings: TrainConfig, step: int) -> float:
+    """Rate at a step counted from zero: linear warm-up, then constant or linear to zero."""
+    warm = min(1.0, (step + 1) / max(1, settings.warmup_steps))
+    left = 1 - step / settings.steps if settings.decay == "linear" else 1.0
+    return settings.learning_rate * warm * left
+
+
+def step_generator(seed: int, rank: int, step: int, device: torch.device) -> torch.Generator:
+    """Randomness of one step: a function of its arguments alone, so that a resumed run repeats it."""
+    state = np.random.SeedSequence([seed, rank, step]).generate_state(2, np.uint32)
+    return torch.Generator(device).manual_seed(int(state[0]) << 32 | int(state[1]))
+
+
+def sample_grid(denoiser: Denoiser | VPDenoiser, config: Config) -> np.ndarray:
+    """A few encoded samples of the current weights, (n, channels, *patch_size), always from the same noise."""
+    shape = (_GRID_PAIRS, config.image_channels + config.mask_channels, *config.data.patch_size)
+    device = next(denoiser.parameters()).device
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
+    sigmas = karras_sigmas(_GRID_STEPS, config.noise.sigma_min, config.noise.sigma_max)
+    return sample_heun(denoiser, noise, sigmas).cpu().numpy()
+
+
+def measure_step_seconds(config: Config, device: torch.device, repeats: int = 3) -> float:
+    """Wall-clock seconds of one training step of a plan on this machine, the quickest of `repeats` after a warm-up."""
+    denoiser = build_denoiser(config, condition_features(config.data.dims)).to(device)
+    optimizer = torch.optim.AdamW(denoiser.parameters(), fused=True)
+    x0 = torch.zeros(config.train.batch_size, config.image_channels + config.mask_channels, *config.data.patch_size)
+    x0, condition = x0.to(device), torch.zeros(len(x0), condition_features(config.data.dims), device=device)
+    times = []
+    with _memory_errors(config.train.batch_size):
+        for step in range(repeats + 1):
+            started = time.monotonic()
+            sample_losses(denoiser, x0, condition, config, step_generator(0, 0, step, device)).mean().backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            times.append(time.monotonic() - started)
+    return min(times[1:])
+
+
+@contextlib.contextmanager
+def _processes() -> Iterator[tuple[torch.device, int]]:
+    """This process's device and rank; joins the group that torchrun started, if it did."""
+    ranked = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
+    if not ranked:
+        yield device, 0
+        return
+    if cuda:
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield device, dist.get_rank()
+    finally:
+        dist.destroy_process_group()
+
+
+def _any_process(flag: bool, step: int) -> bool:
+    """Whether the flag is up in any process; asked of the others every tenth step only."""
+    if not dist.is_initialized():
+        return flag
+    if step % 10:
+        return False
+    shared = torch.tensor(float(flag), device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.all_reduce(shared, dist.ReduceOp.MAX)
+    return bool(shared)
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """A list that receives SIGTERM or SIGINT, so that the loop can save before it ends."""
+    received: list[int] = []
+    try:
+        previous = {
+            s: signal.signal(s, lambda number, _: received.append(number)) for s in (signal.SIGTERM, signal.SIGINT)
+        }
+    except ValueError:  # not in the main thread
+        previous = {}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _memory_errors(batch_size: int) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"the device ran out of memory at train.batch_size {batch_size}: {str(error).splitlines()[0]}; "
+            f"run again with --train.batch-size {max(1, batch_size // 2)}"
+        ) from None
