@@ -268,6 +268,7 @@ def test_what_does_not_fit_is_refused_in_one_line(three_classes: tuple[Path, Pat
 
 def test_command_prints_the_table_and_names_labels(
     three_classes: tuple[Path, Path],
+    nnunet_folders: dict[str, Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
@@ -286,6 +287,22 @@ def test_command_prints_the_table_and_names_labels(
     assert stopped.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
 
+    dataset = nnunet_folders["nnUNet_raw"] / "Dataset011_Cells"
+    _write(dataset / "imagesTr", {"a_0000": np.zeros((4, 4), np.uint8)})
+    _write(dataset / "labelsTr", {"a": np.eye(4, dtype=np.uint8)})
+    description = {"channel_names": {"0": "grey"}, "labels": {"background": 0, "rim": 1, "core": 2}}
+    description |= {"numTraining": 1, "file_ending": ".png"}
+    (dataset / "dataset.json").write_text(json.dumps(description))
+    monkeypatch.setattr("sys.argv", [*base, "--dataset", "11"])
+    evaluate.main()
+    assert "| core |" in capsys.readouterr().out
+
+    monkeypatch.setattr("sys.argv", base)
+    (predictions / "dataset.json").write_text('{"labels": {"background": 0, "whole": [1, 2]}}')
+    with pytest.raises(SystemExit) as stopped:
+        evaluate.main()
+    assert stopped.value.code == 2
+    assert "dataset.json" in capsys.readouterr().err
     (predictions / "dataset.json").write_text('{"labels": {"background": 0, "anterior": 1, "posterior": 2}}')
     evaluate.main()
     assert "| posterior |" in capsys.readouterr().out

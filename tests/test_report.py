@@ -123,15 +123,22 @@ def test_grid_holds_every_pair_twice(tmp_path: Path) -> None:
         figures.pair_grid([], tmp_path / "none.png")
 
 
+def test_large_pictures_can_be_shown_by_their_centre(tmp_path: Path) -> None:
+    pair = _pair(8, shape=(90, 60))
+    figures.pair_grid([pair], tmp_path / "centre.png", crop=30)
+    figures.pair_grid([_Pair(pair.image[:, 30:60, 15:45], pair.label[30:60, 15:45])], tmp_path / "cut.png")
+    assert (_read(tmp_path / "centre.png") == _read(tmp_path / "cut.png")).all()
+
+
 def test_comparison_and_nearest_sheets(tmp_path: Path) -> None:
     pair = _pair(6)
     arms = {"real": pair.label, "pretrain-finetune": np.roll(pair.label, 3)}
     row = Comparison("case_1", pair.image, pair.label, arms)
     figures.comparison([row, row], tmp_path / "comparison.png")
-    assert _read(tmp_path / "comparison.png").shape[1] == 4 * (figures.TILE + 4) + 4
+    assert _read(tmp_path / "comparison.png").shape[1] == 4 * (2 * figures.TILE + 4) + 4
     with pytest.raises(DataError, match="arms"):
         figures.comparison([row, Comparison("b", pair.image, pair.label, {})], tmp_path / "x.png")
-    figures.nearest_sheet([Match(pair, _pair(7), "d 1.00, ratio 0.90")], tmp_path / "nearest.png")
+    figures.nearest_sheet([Match(pair, _pair(7), "distance 1.00, ratio 0.90")], tmp_path / "nearest.png")
     assert (_read(tmp_path / "nearest.png") < 100).all(-1).any()  # text and picture on white
 
 

@@ -26,7 +26,7 @@ COLOURS = (
 """Outline of class 1, 2, ...: the colour-blind-safe palettes of Okabe and Ito, and two of Tol's; then repeated."""
 
 TILE = 128
-"""Pixels of the longer side of a picture in a sheet."""
+"""Pixels of the longer side of a picture in a sheet; twice that where predictions are compared."""
 _GAP = 4
 _TEXT = 12
 
@@ -110,37 +110,40 @@ def plane(image: np.ndarray, label: np.ndarray, *others: np.ndarray) -> list[np.
     return [image, *masks]
 
 
-def pair_grid(pairs: Sequence[ImageAndLabel], path: Path, columns: int = 6) -> None:
+def pair_grid(pairs: Sequence[ImageAndLabel], path: Path, columns: int = 6, crop: int | None = None) -> None:
     """Write a sheet of pairs: each image, and beside it the image with its mask outlined.
 
-    Args: columns: pairs per row.
+    Args:
+        columns: pairs per row.
+        crop: show the central part of this many pixels per side of larger images, where outlines would merge.
     """
-    cells = [tile for pair in pairs for tile in _tiles(pair)]
+    cells = [tile for pair in pairs for tile in _tiles(pair, crop)]
     _save(_sheet(cells, 2 * columns), path)
 
 
-def comparison(rows: Sequence[Comparison], path: Path) -> None:
+def comparison(rows: Sequence[Comparison], path: Path, crop: int | None = None) -> None:
     """Write a sheet with a row per case: image, reference, and the prediction of every arm.
 
-    Raises: DataError if the cases do not have the same arms.
+    Args: crop: as for `pair_grid`.
+    Raises: DataError if there are no cases, or they do not have the same arms.
     """
-    arms = list(rows[0].predictions)
+    arms = list(rows[0].predictions) if rows else []
     cells, headings = [], []
     for row in rows:
         if list(row.predictions) != arms:
             raise DataError(f"case {row.title} has the arms {list(row.predictions)}; expected {arms} as the first")
-        image, *masks = plane(row.image, row.reference, *row.predictions.values())
-        cells += [_tile(image), *(_tile(image, mask) for mask in masks)]
+        image, *masks = _central(plane(row.image, row.reference, *row.predictions.values()), crop)
+        cells += [_tile(image, None, 2 * TILE), *(_tile(image, mask, 2 * TILE) for mask in masks)]
         headings += [row.title, "reference", *arms]
     _save(_sheet(cells, 2 + len(arms), headings), path)
 
 
 def nearest_sheet(matches: Sequence[Match], path: Path) -> None:
-    """Write a sheet with a row per synthetic pair: the pair, the training pair nearest to it, and the caption."""
+    """Write a sheet with a row per synthetic pair: the pair, and below its caption the training pair nearest to it."""
     cells, headings = [], []
     for match in matches:
         cells += [*_tiles(match.synthetic), *_tiles(match.training)]
-        headings += ["synthetic", "", "nearest in training", match.caption]
+        headings += ["synthetic", "", f"nearest: {match.caption}", ""]
     _save(_sheet(cells, 4, headings), path)
 
 
@@ -197,17 +200,25 @@ def _read_log(log: Path) -> dict[str, list[float]]:
     return columns
 
 
-def _tiles(pair: ImageAndLabel) -> list[PillowImage]:
-    image, label = plane(pair.image, pair.label)
+def _tiles(pair: ImageAndLabel, crop: int | None = None) -> list[PillowImage]:
+    image, label = _central(plane(pair.image, pair.label), crop)
     return [_tile(image), _tile(image, label)]
 
 
-def _tile(image: np.ndarray, label: np.ndarray | None = None) -> PillowImage:
-    """A picture whose longer side is TILE: small ones are enlarged by repeating pixels, large ones averaged."""
+def _central(arrays: list[np.ndarray], crop: int | None) -> list[np.ndarray]:
+    """The central part of arrays (..., H, W), at most `crop` pixels per side."""
+    if crop is None:
+        return arrays
+    top, left = (max(0, (n - crop) // 2) for n in arrays[0].shape[-2:])
+    return [a[..., top : top + crop, left : left + crop] for a in arrays]
+
+
+def _tile(image: np.ndarray, label: np.ndarray | None = None, side: int = TILE) -> PillowImage:
+    """A picture whose longer side is `side`: small ones are enlarged by repeating pixels, large ones averaged."""
     from PIL import Image
 
     height, width = image.shape[1:]
-    factor = TILE / max(height, width)
+    factor = side / max(height, width)
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     method = Image.Resampling.NEAREST if factor > 1 else Image.Resampling.BOX
     rgb = Image.fromarray(to_rgb(image)).resize(size, method)
@@ -219,7 +230,7 @@ def _tile(image: np.ndarray, label: np.ndarray | None = None) -> PillowImage:
 
 
 def _sheet(cells: Sequence[PillowImage], columns: int, headings: Sequence[str] | None = None) -> PillowImage:
-    """Pictures in rows on white, each below its heading."""
+    """Pictures in rows on white, each below its heading; an empty heading leaves its place to the one before."""
     from PIL import Image, ImageDraw, ImageFont
 
     if not cells:
@@ -232,11 +243,10 @@ def _sheet(cells: Sequence[PillowImage], columns: int, headings: Sequence[str] |
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_TEXT)
     for number, cell in enumerate(cells):
         left, top = _GAP + number % columns * width, _GAP + number // columns * height
-        if headings:
-            text = headings[number]
-            while text and draw.textlength(text, font) > width - _GAP:
-                text = text[:-1]
-            draw.text((left, top), text, fill="black", font=font)
+        if headings and headings[number]:
+            # first blank what ran over from the heading before
+            draw.rectangle((left - _GAP, top, sheet.width, top + head - 1), fill="white")
+            draw.text((left, top), headings[number], fill="black", font=font)
         sheet.paste(cell, (left, top + head))
     return sheet
 
