@@ -37,6 +37,31 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     raise CheckpointError(f"cannot read the nnU-Net checkpoint {file}: {reason}; expected a checkpoint of nnU-Net 2.8")
 
 
+def load_body(network: torch.nn.Module, file: Path) -> None:
+    """Load all but the segmentation layers of a checkpoint, as nnU-Net's `-pretrained_weights` does.
+
+    Unlike nnU-Net it executes nothing in the file and takes a checkpoint of a GPU to a machine without one.
+    Raises: CheckpointError if a layer is missing or has another shape.
+    """
+    weights = read_checkpoint(file)["network_weights"]
+    body = {name: value for name, value in unwrap(network).state_dict().items() if HEAD not in name}
+    for name, value in body.items():
+        if name not in weights or weights[name].shape != value.shape:
+            found = tuple(weights[name].shape) if name in weights else "nothing"
+            raise CheckpointError(
+                f"{file} has {found} for the layer {name}; expected {tuple(value.shape)}; pretrain with the "
+                "same plans and configuration"
+            )
+    unwrap(network).load_state_dict({name: weights[name] for name in body}, strict=False)
+
+
+def unwrap(network: torch.nn.Module) -> torch.nn.Module:
+    """The network itself, out of DistributedDataParallel and torch.compile."""
+    for wrapper in ("module", "_orig_mod"):
+        network = getattr(network, wrapper, network)
+    return network
+
+
 def load_head(network: torch.nn.Module, file: Path, labels: dict) -> str | None:
     """Load the segmentation layers of a checkpoint into `network`, if they segment the same labels.
 
@@ -49,8 +74,7 @@ def load_head(network: torch.nn.Module, file: Path, labels: dict) -> str | None:
     before = checkpoint["init_args"]["dataset_json"]["labels"]
     if json.dumps(before) != json.dumps(labels):
         return f"the pretrained head segments {before}, this dataset has {labels}"
-    for wrapper in ("module", "_orig_mod"):  # DistributedDataParallel, torch.compile
-        network = getattr(network, wrapper, network)
+    network = unwrap(network)
     head = {name: value for name, value in checkpoint["network_weights"].items() if HEAD in name}
     own = {name: value.shape for name, value in network.state_dict().items() if HEAD in name}
     if own != {name: value.shape for name, value in head.items()}:

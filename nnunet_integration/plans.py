@@ -86,7 +86,7 @@ def _architecture(architecture: dict[str, Any], patch: list[int], features: Sequ
     """The architecture, whole, for another patch and other channels; halves as often as the patch carries."""
     changed = copy.deepcopy(architecture)
     kwargs = changed["arch_kwargs"]
-    strides = _strides(patch)
+    strides = stage_strides(patch)
     wanted = [int(channels) for channels in features or kwargs["features_per_stage"]]
     if features is None:
         wanted = wanted[: len(strides)]
@@ -106,7 +106,7 @@ def _architecture(architecture: dict[str, Any], patch: list[int], features: Sequ
     return changed
 
 
-def _strides(patch: list[int]) -> list[list[int]]:
+def stage_strides(patch: Sequence[int]) -> list[list[int]]:
     """Strides per stage (the first is 1) that halve every axis as long as it stays whole and large enough."""
     strides, sides = [[1] * len(patch)], list(patch)
     while True:

@@ -72,24 +72,29 @@ def pretrained_weights(setting: str | None, arguments: Sequence[str] = ()) -> Pa
     return None
 
 
-def origin_of_weights(weights: Path | None, synthetic: str | None, output_folder: Path) -> dict[str, Any]:
+def origin_of_weights(weights: Path | None, synthetic: str | None, continued: Path | None) -> dict[str, Any]:
     """The generator behind a run's initial weights.
 
-    Told by the pretraining's `jdm_run.json`, else by JDM_SYNTHETIC, else, if continued, by the run's own file.
-
-    Raises: ConfigError if none of the three tells.
+    Args:
+        weights: the pretrained checkpoint; `jdm_run.json` beside it tells.
+        synthetic: JDM_SYNTHETIC, which tells where that file is missing.
+        continued: output folder of a run that goes on from its own checkpoint; its own file tells.
+    Raises: ConfigError if none of them does, or if there are no weights to start from.
     """
-    for folder in [weights.parent] if weights else []:
-        if generator := read_run(folder).get("generator"):
-            return generator
+    if continued is not None and (generator := read_run(continued).get("generator")):
+        return generator
+    if weights is None and continued is None:
+        raise ConfigError(
+            "no pretrained weights to finetune; expected the checkpoint of a nnUNetTrainerJDMPretrain run; add "
+            "-pretrained_weights PATH/checkpoint_final.pth"
+        )
+    if weights is not None and (generator := read_run(weights.parent).get("generator")):
+        return generator
     if synthetic:
         return read_generator(open_dataset(synthetic))
-    if generator := read_run(output_folder).get("generator"):
-        return generator
     raise ConfigError(
-        f"cannot tell which synthetic set the weights {weights or '(none given)'} come from; expected "
-        f"-pretrained_weights of a nnUNetTrainerJDMPretrain run ({RUN_FILE} beside it), or the synthetic "
-        "dataset's id in JDM_SYNTHETIC"
+        f"cannot tell which synthetic set the weights {weights} come from: no {RUN_FILE} beside them; expected "
+        "those of a nnUNetTrainerJDMPretrain run; else set JDM_SYNTHETIC to the synthetic dataset's id"
     )
 
 

@@ -230,7 +230,7 @@ def check_same_kind(real: RawDataset, synthetic: RawDataset) -> None:
 def register(
     synthetic: RawDataset, real: RawDataset, configuration: str = "2d", plans_name: str = STOCK_PLANS
 ) -> Registered:
-    """Plan the real set where needed, move its plans to the synthetic set, preprocess the synthetic set.
+    """Plan the real set where needed, move its plans to the synthetic set, preprocess both.
 
     What exists and is current is kept, so that a second call is quick and a killed one continues.
     Raises: DataError if the two sets are not of a kind; ConfigError for unknown plans.
@@ -240,6 +240,7 @@ def register(
     with chatter_to(log):
         plan_dataset(real, plans_name)
         target = move_plans(real, synthetic, plans_name)
+        preprocess(real, plans_name, configuration, owned=False)
         folder = preprocess(synthetic, target, configuration, owned=True)
     return Registered(target, configuration, folder, len(synthetic.cases))
 
@@ -257,7 +258,6 @@ def next_commands(synthetic: RawDataset, real: RawDataset, registered: Registere
         f"export nnUNet_extTrainer={ext_folder()}",
         "export OMP_WAIT_POLICY=passive",
         f"nnUNetv2_train {synthetic.id} {configuration} all -tr nnUNetTrainerJDMPretrain -p {registered.plans_name}",
-        f"nnUNetv2_preprocess -d {real.id} -plans_name {plans_name} -c {configuration}",
         f"nnUNetv2_train {real.id} {configuration} 0 -tr nnUNetTrainerJDMFinetune -p {plans_name} "
         f"-pretrained_weights {weights}",
     ]

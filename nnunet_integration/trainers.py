@@ -52,7 +52,7 @@ class nnUNetTrainerJDM(nnUNetTrainer):  # noqa: N801
         self.save_every = max(1, min(self.save_every, self.num_epochs // 10))
         self.generator: dict[str, Any] | None = None
         self.continued = False
-        self.after_epoch: Callable[[], None] | None = None
+        self.after_epoch: Callable[[], object] | None = None
         """Called after each epoch, for a progress bar."""
 
     def initialize(self) -> None:
@@ -150,8 +150,9 @@ class nnUNetTrainerJDMFinetune(nnUNetTrainerJDM):  # noqa: N801
     """
 
     def find_generator(self) -> dict[str, Any]:
+        own = Path(str(self.output_folder)) if self.continued else None
         weights = provenance.pretrained_weights(self.settings.pretrained_weights)
-        generator = provenance.origin_of_weights(weights, self.settings.synthetic, Path(str(self.output_folder)))
+        generator = provenance.origin_of_weights(weights, self.settings.synthetic, own)
         self.check_generator(generator)
         if weights is not None:
             self.settings = replace(self.settings, pretrained_weights=str(weights))

@@ -1,0 +1,32 @@
+"""jdm-experiment: measure whether synthetic pairs help nnU-Net."""
+
+from __future__ import annotations
+
+import os
+
+import tyro
+
+from jdm.cli import run_command
+from nnunet_integration.arms import ExperimentOptions
+
+
+def run(options: ExperimentOptions) -> None:
+    # before torch is imported: threads that spin make a busy small machine many times slower
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("nnUNet_def_n_proc", "1")
+    from jdm.data.raw_dataset import nnunet_folder
+
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed"):
+        nnunet_folder(variable)
+    from nnunet_integration.experiment import run_experiment
+    from nnunet_integration.report import interval_text
+
+    folder, results = run_experiment(options)
+    for entry in results["differences"]:
+        print(f"Dice, {interval_text(entry)}")
+    print(f"Results: {folder / 'results.md'}")
+
+
+def main() -> None:
+    options = tyro.cli(ExperimentOptions, prog="jdm-experiment")
+    run_command(lambda: run(options))

@@ -1,0 +1,163 @@
+"""Settle an experiment before its first update: open, check, plan, preprocess, and fix every open setting."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jdm.checkpoint import run_folder
+from jdm.data.raw_dataset import RawDataset, nnunet_folder, open_dataset
+from jdm.data.splits import fold_split
+from jdm.errors import ConfigError, DataError
+from nnunet_integration import host
+from nnunet_integration.arms import ExperimentOptions, Resolved, schedule
+from nnunet_integration.plans import resolve, stage_strides, with_experiment_configuration
+from nnunet_integration.provenance import check_generator, read_generator
+from nnunet_integration.register import register
+
+CPU_PATCH, CPU_BATCH, CPU_FEATURES = 128, 8, (16, 32, 64, 128)
+SETTINGS_FILE = "experiment.json"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that is fixed before the first update."""
+
+    real: RawDataset
+    synthetic: RawDataset
+    settings: Resolved
+    training_ids: tuple[str, ...]
+    evaluated_ids: tuple[str, ...]
+    on_test_set: bool
+    """Scored on imagesTs, otherwise on the fold's validation cases."""
+    plans: dict[str, dict[str, Any]]
+    """Plans with the experiment's configuration, by dataset name."""
+    configuration: str
+    folder: Path
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.settings.device)
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "nnunet.log"
+
+    def preprocessed(self, dataset: RawDataset) -> Path:
+        """Folder of a dataset's preprocessed cases."""
+        identifier = resolve(self.plans[dataset.name], self.configuration)["data_identifier"]
+        return nnunet_folder("nnUNet_preprocessed") / dataset.name / identifier
+
+
+def prepare(options: ExperimentOptions) -> Experiment:
+    """Open, check, plan and preprocess both datasets, and settle every open setting."""
+    real, synthetic = open_dataset(options.real), open_dataset(options.synthetic)
+    fold: int | str = options.fold if options.fold == "all" else _fold(options.fold)
+    training_ids, validation_ids = fold_split(real, fold)
+    test_ids = sorted(case for case, files in real.test_files.items() if files.label is not None)
+    evaluated = test_ids or validation_ids
+    if not evaluated:
+        raise DataError(
+            f"{real.name} has no labelled test set (labelsTs) and fold all holds no cases back; expected cases to "
+            "score; choose --fold 0 to 4"
+        )
+    folder = options.out or run_folder(real.name, fold).with_name(f"experiment_fold_{fold}")
+    check_generator(read_generator(synthetic), real, validation_ids, f"fold {fold} of {real.name}")
+    registered = register(synthetic, real, options.configuration, options.plans)
+    settings, plans, configuration = _settle(options, real, synthetic, fold, folder)
+    moved = host.read_plans(nnunet_folder("nnUNet_preprocessed") / synthetic.name, registered.plans_name)
+    moved["configurations"] = {**moved["configurations"]}
+    if configuration != options.configuration:
+        moved["configurations"][configuration] = plans["configurations"][configuration]
+    return Experiment(
+        real, synthetic, settings, tuple(training_ids), tuple(evaluated), bool(test_ids),
+        {real.name: plans, synthetic.name: moved}, configuration, folder,
+    )  # fmt: skip
+
+
+def _fold(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise ConfigError(f"--fold is {text!r}; expected 0 to 4 or all; choose one of these")
+    return int(text)
+
+
+def _settle(
+    options: ExperimentOptions, real: RawDataset, synthetic: RawDataset, fold: int | str, folder: Path
+) -> tuple[Resolved, dict[str, Any], str]:
+    """Every setting, the real dataset's plans with the experiment's configuration, and that one's name."""
+    device = _device(options.device)
+    small = device == "cpu"
+    iterations = options.iterations or (500 if small else 5000)
+    times = schedule(iterations, options.pretrain_iterations or iterations, options.epochs, options.synthetic_share)
+    plans = host.read_plans(nnunet_folder("nnUNet_preprocessed") / real.name, options.plans)
+    patch, batch, features = options.patch_size, options.batch_size, options.network_features
+    if small:
+        sides = resolve(plans, options.configuration)["patch_size"]
+        patch = patch or tuple(min(int(side), CPU_PATCH) for side in sides)
+        batch, features = batch or CPU_BATCH, features or CPU_FEATURES[: len(stage_strides(patch))]
+    plans, configuration = with_experiment_configuration(plans, options.configuration, patch, batch, features)
+    values = resolve(plans, configuration)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = options.threads or earlier_settings(folder).get("threads")
+    if threads is None:
+        threads = host.fastest_threads(values, len(real.channel_names), cores) if small else 1
+    workers = options.workers if options.workers is not None else (0 if small else min(12, cores))
+    settings = Resolved(
+        real=real.name,
+        synthetic=synthetic.name,
+        cases_sha256=_fingerprint(real, synthetic),
+        fold=fold,
+        iterations_per_epoch=times.iterations_per_epoch,
+        epochs=times.epochs,
+        pretrain_epochs=times.pretrain_epochs,
+        mix_epochs=times.mix_epochs,
+        synthetic_share=times.synthetic_share,
+        configuration=options.configuration,
+        plans=options.plans,
+        patch_size=tuple(int(side) for side in values["patch_size"]),
+        batch_size=int(values["batch_size"]),
+        network_features=tuple(values["architecture"]["arch_kwargs"]["features_per_stage"]),
+        learning_rate=options.learning_rate,
+        keep_head=options.keep_head,
+        mirroring=options.mirroring if options.mirroring is not None else not small,
+        device=device,
+        threads=threads,
+        workers=workers,
+    )
+    return settings, plans, configuration
+
+
+def _device(wanted: str) -> str:
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wanted == "auto":
+        return "cuda" if available["cuda"] else "cpu"
+    if not available[wanted]:
+        raise ConfigError(f"--device is {wanted}, which torch does not find here; expected cpu; choose that or auto")
+    return wanted
+
+
+def _fingerprint(real: RawDataset, synthetic: RawDataset) -> str:
+    digest = hashlib.sha256((synthetic.folder / "provenance.json").read_bytes())
+    for cases in (synthetic.cases, real.cases, real.test_cases):
+        digest.update("\n".join([*cases, ""]).encode())
+    return digest.hexdigest()
+
+
+def earlier_settings(folder: Path) -> dict[str, Any]:
+    """What an experiment in this folder was started with; empty if there is none.
+
+    Raises: DataError if the file is damaged.
+    """
+    file = folder / SETTINGS_FILE
+    if not file.is_file():
+        return {}
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        raise DataError(f"{file} is not JSON; expected an experiment's settings; choose another --out") from None

@@ -1,0 +1,227 @@
+"""What an experiment hands over: results.json, results.md and pictures of predictions."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jdm.evaluation.statistics import Interval, holm, mean_interval, paired_difference
+from nnunet_integration.arms import DESCRIPTIONS, ArmName, Resolved
+
+COMPARISONS: tuple[tuple[ArmName, ArmName], ...] = (
+    ("synthetic", "real"),
+    ("pretrain-finetune", "real"),
+    ("mix", "real"),
+    ("real-long", "real"),
+    ("pretrain-finetune", "real-long"),
+    ("mix", "real-long"),
+)
+METRICS = ("dice", "iou")
+
+
+def strict(value: Any) -> Any:
+    """Plain values in which what JSON cannot hold (NaN, infinity) is null."""
+    if isinstance(value, dict):
+        return {str(key): strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(item) for item in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if np.isfinite(value) else None
+    return value
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Write strict JSON, whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f"{file.name}.partial")
+    partial.write_text(json.dumps(strict(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    partial.replace(file)
+
+
+def circumstances() -> dict[str, Any]:
+    """Command, commit, versions and hardware of this process."""
+    import torch
+
+    packages = {name: version(name) for name in ("jdm", "nnunetv2", "numpy")} | {"torch": torch.__version__}
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "commit": _commit(),
+        "versions": packages,
+        "hardware": {"cpu": _cpu(), "cores": os.cpu_count(), "gpu": gpus},
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the sources in use, marked where they differ from it; None outside a checkout."""
+    source = Path(__file__).resolve().parent.parent
+    if not (source / ".git").exists():
+        return None
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(source), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _cpu() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def score_table(scores: dict[int, dict[str, Any]], metric: str, label: str | None = None) -> np.ndarray:
+    """Scores of one arm, shape (seeds, images), images sorted by id; the mean of the classes that define it.
+
+    Args:
+        scores: `Evaluation.to_dict()` per seed.
+        label: one class instead of the mean of all.
+    """
+    rows = []
+    for evaluation in scores.values():
+        images: dict[str, list[float]] = {}
+        for case in evaluation["cases"]:
+            values = images.setdefault(case["case_id"], [])
+            if case[metric] is not None and label in (None, case["label"]):
+                values.append(case[metric])
+        rows.append([float(np.mean(images[key])) if images[key] else np.nan for key in sorted(images)])
+    return np.array(rows)
+
+
+def summarise(
+    settings: Resolved, arms: dict[ArmName, dict[str, Any]], scores: dict[ArmName, dict[int, dict[str, Any]]]
+) -> dict[str, Any]:
+    """The numbers of results.json.
+
+    Args:
+        arms: updates, padding and minutes of each arm.
+        scores: `Evaluation.to_dict()` by arm and seed.
+    """
+    tables: dict[ArmName, dict[str, np.ndarray]] = {
+        arm: {metric: score_table(scores[arm], metric) for metric in METRICS} for arm in scores
+    }
+    labels = [entry["label"] for entry in next(iter(next(iter(scores.values())).values()))["classes"]]
+    summary: dict[str, Any] = {"settings": settings.to_dict(), "arms": {}}
+    for arm, facts in arms.items():
+        per_seed = {
+            seed: {name: evaluation[name] for name in ("mean_dice", "mean_iou", "micro_dice", "micro_iou")}
+            for seed, evaluation in scores[arm].items()
+        }
+        classes = {label: _mean(score_table(scores[arm], "dice", label)) for label in labels}
+        means = {metric: _mean(tables[arm][metric]) for metric in METRICS}
+        summary["arms"][arm] = {**facts, **means, "dice_per_class": classes, "per_seed": per_seed}
+    summary["images"] = int(next(iter(tables.values()))["dice"].shape[1])
+    summary["differences"] = _differences(tables)
+    return summary
+
+
+def _mean(table: np.ndarray) -> dict[str, Any] | None:
+    return asdict(mean_interval(table)) if np.isfinite(table).any() else None
+
+
+def _differences(tables: dict[ArmName, dict[str, np.ndarray]]) -> list[dict[str, Any]]:
+    found = []
+    for arm, other in COMPARISONS:
+        if arm in tables and other in tables:
+            intervals = {m: paired_difference(tables[arm][m], tables[other][m]) for m in METRICS}
+            found.append({"arm": arm, "minus": other, **{m: asdict(i) for m, i in intervals.items()}})
+    adjusted = holm([entry["dice"]["p_wilcoxon"] for entry in found])
+    for entry, p in zip(found, adjusted, strict=True):
+        entry["dice"]["p_holm"] = p
+    return found
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The results as tables that can be read without the JSON."""
+    settings, data = results["settings"], results["data"]
+    seeds = len(next(iter(results["arms"].values()))["per_seed"])
+    lines = [
+        f"# {settings['real']}, fold {settings['fold']}: do synthetic pairs help?",
+        "",
+        f"{data['training_cases']} real and {data['synthetic_cases']} synthetic training cases; scored on "
+        f"{results['images']} images ({data['test_set']}) at native size; {seeds} seed(s). {settings_line(settings)}",
+        "",
+        "| arm | | updates on real | on synthetic | padding | Dice | IoU |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for arm, facts in results["arms"].items():
+        dice, iou = facts["dice"], facts["iou"]
+        lines.append(
+            f"| {arm} | {DESCRIPTIONS[arm]} | {facts['updates_real']:.0f} | {facts['updates_synthetic']:.0f} | "
+            f"{100 * facts['padding_share']:.0f} % | {_cell(dice)} | {_cell(iou)} |"
+        )
+    lines += ["", "Means over images of the mean over seeds, with 95 % bootstrap intervals over images.", ""]
+    if results["differences"]:
+        lines += ["| difference in Dice | mean [95 % interval] | p (Wilcoxon) | p (Holm) |", "|---|---:|---:|---:|"]
+        for entry in results["differences"]:
+            dice = entry["dice"]
+            lines.append(
+                f"| {entry['arm']} minus {entry['minus']} | {dice['mean']:+.4f} [{dice['low']:+.4f}, "
+                f"{dice['high']:+.4f}] | {dice['p_wilcoxon']:.3g} | {dice['p_holm']:.3g} |"
+            )
+        lines += ["", "Paired over images, seeds averaged within an image first.", ""]
+    return "\n".join([*lines, *_class_table(results), *_footer(results)]) + "\n"
+
+
+def settings_line(settings: dict[str, Any]) -> str:
+    """Patch, batch, network and device, in a sentence."""
+    patch = "x".join(str(side) for side in settings["patch_size"])
+    features = " ".join(str(channels) for channels in settings["network_features"])
+    mirroring = "with" if settings["mirroring"] else "without"
+    return (
+        f"All arms: configuration {settings['configuration']} of {settings['plans']}, patch {patch}, batch "
+        f"{settings['batch_size']}, channels {features}; predicted {mirroring} mirroring; on {settings['device']}."
+    )
+
+
+def _cell(interval: dict[str, Any] | None) -> str:
+    if interval is None:
+        return "undefined"
+    return f"{interval['mean']:.4f} [{interval['low']:.4f}, {interval['high']:.4f}]"
+
+
+def _class_table(results: dict[str, Any]) -> list[str]:
+    labels = list(next(iter(results["arms"].values()))["dice_per_class"])
+    if len(labels) == 1:
+        return []
+    lines = ["| Dice | " + " | ".join(labels) + " |", "|---|" + "---:|" * len(labels)]
+    for arm, facts in results["arms"].items():
+        cells = [facts["dice_per_class"][label] for label in labels]
+        lines.append(f"| {arm} | " + " | ".join(f"{c['mean']:.4f}" if c else "undefined" for c in cells) + " |")
+    return [*lines, ""]
+
+
+def _footer(results: dict[str, Any]) -> list[str]:
+    hardware = results["hardware"]
+    machine = ", ".join([f"{hardware['cores']} cores of {hardware['cpu']}", *hardware["gpu"]])
+    versions = ", ".join(f"{name} {number}" for name, number in results["versions"].items())
+    minutes = sum(facts["minutes"] for facts in results["trainings"].values())
+    return [
+        f"Made by `{results['command']}` at commit {results['commit'] or 'unknown'}; {versions}; {machine}; "
+        f"{minutes:.1f} minutes of training."
+    ]
+
+
+def interval_text(entry: dict[str, Any]) -> str:
+    """One line for the terminal: the difference between two arms."""
+    dice = entry["dice"]
+    interval = Interval(dice["mean"], dice["low"], dice["high"], dice["p_wilcoxon"], dice["n"])
+    return f"{entry['arm']} minus {entry['minus']}: {interval}"
