@@ -151,7 +151,8 @@ def curves(log: Path, path: Path, selected: int | None = None) -> None:
     """Write the training and held-out loss of a run's log.csv, with the step whose weights are used.
 
     Args:
-        log: CSV with columns step, loss, held_out_loss, smoothed; any but step may be empty in a row.
+        log: CSV with columns step, loss, seen_loss, held_out_loss, smoothed; all but step may be empty in a row,
+            and the last three may be absent.
         selected: that step; the minimum of `smoothed` by default.
     Raises: DataError if the file has no step and loss.
     """
@@ -163,6 +164,7 @@ def curves(log: Path, path: Path, selected: int | None = None) -> None:
     axes = figure.add_subplot()
     styles = {
         "loss": ("training", "-", 0),
+        "seen_loss": ("training cases, measured as held out", ".-", 2),
         "held_out_loss": ("held out", ".", 5),
         "smoothed": ("held out, smoothed", "-", 4),
     }
@@ -187,7 +189,8 @@ def curves(log: Path, path: Path, selected: int | None = None) -> None:
 
 
 def _read_log(log: Path) -> dict[str, list[float]]:
-    columns: dict[str, list[float]] = {name: [] for name in ("step", "loss", "held_out_loss", "smoothed")}
+    names = ("step", "loss", "seen_loss", "held_out_loss", "smoothed")
+    columns: dict[str, list[float]] = {name: [] for name in names}
     try:
         with log.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
