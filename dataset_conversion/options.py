@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class PairsOptions:
     An image and its mask have the same file name up to the ending. Nothing is resized. Files that cannot be used
     faithfully are left out and listed with the reason in conversion.md inside the new dataset.
 
-    Example:
+    For example:
       jdm-convert pairs --images train/images --masks train/masks --id 11 --name MoNuSeg
       --labels 0=background 255=nuclei --test-images test/images --test-masks test/masks
     """
@@ -28,9 +29,9 @@ class PairsOptions:
     """nnU-Net dataset id for the new dataset, 1 to 999, not yet in use."""
     name: str
     """Name of the new dataset: --id 11 --name MoNuSeg makes Dataset011_MoNuSeg in $nnUNet_raw."""
-    labels: tuple[str, ...]
-    """What the values in the masks mean, as VALUE=NAME, background first. The order numbers the classes 0, 1, 2;
-    a name given twice joins its values into one class."""
+    labels: Annotated[tuple[str, ...], arg(metavar="VALUE=NAME [VALUE=NAME ...]")]
+    """What the values in the masks mean, as VALUE=NAME, background first. The order numbers the classes
+    0, 1, 2 ...; a name given twice joins its values into one class."""
     test_images: Path | None = None
     """Folder of test images, never trained on."""
     test_masks: Path | None = None
@@ -48,7 +49,7 @@ class MsdOptions:
     Reads imagesTr, labelsTr, imagesTs and labelsTs (where there), and channel and class names from its
     dataset.json (where there). Volumes of several channels become one file per channel.
 
-    Example:
+    For example:
       jdm-convert msd Task04_Hippocampus --id 4
     """
 

@@ -13,8 +13,11 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Bring annotated images into nnU-Net's raw format, in the folder $nnUNet_raw.
 
-Choose what you have: "pairs" for a folder of images and a folder of masks, "msd" for a task of the Medical
-Segmentation Decathlon. "jdm-convert pairs --help" shows its options and an example."""
+Choose what you have:
+  pairs   a folder of images and a folder of masks (PNG, JPEG, BMP or TIFF)
+  msd     a task folder of the Medical Segmentation Decathlon (NIfTI)
+
+"jdm-convert pairs --help" shows the options and an example."""
 
 
 def main() -> None:
@@ -22,20 +25,12 @@ def main() -> None:
     import tyro
 
     options = tyro.extras.subcommand_cli_from_dict(
-        {"pairs": _pairs, "msd": _msd},
+        {"pairs": PairsOptions, "msd": MsdOptions},
         prog="jdm-convert",
         description=DESCRIPTION,
         config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
     )
     run_command(lambda: _report(options))
-
-
-def _pairs(options: PairsOptions) -> PairsOptions:
-    return options
-
-
-def _msd(options: MsdOptions) -> MsdOptions:
-    return options
 
 
 def _report(options: PairsOptions | MsdOptions) -> None:
