@@ -170,11 +170,10 @@ def test_adapter_tells_the_network_the_step_and_the_condition():
             seen.append((levels, condition))
             return torch.cat([x_t, x_t], dim=1)
 
-    process = PROCESS.respaced(5)
-    denoise, condition = VPDenoiser(Network(), process, 1, 1), torch.ones(2, 9)
+    denoise, condition = VPDenoiser(Network(), PROCESS, 1, 1).respaced(5), torch.ones(2, 9)
     denoise(torch.zeros(2, 2, 4), torch.full((2, 2), PROCESS.sigma(250)), condition)
     denoise.predict(torch.zeros(2, 2, 4), torch.tensor([1, 4]), condition)
-    assert [levels.flatten().tolist() for levels, _ in seen] == [[250, 250], [process.timesteps[1], 999]]
+    assert [levels.flatten().tolist() for levels, _ in seen] == [[250, 250], [250, 999]]
     assert all(levels.shape == (2, 1) and given is condition for levels, given in seen)
 
 
