@@ -54,7 +54,7 @@ def read_raster(path: Path, label: bool = False) -> Raster:
 
 
 def _check_volume_file(path: Path, ending: str) -> None:
-    """What ITK does not refuse: a truncated NIfTI file, which it fills up, and headers that name another file."""
+    """Refuse what ITK accepts: content of another kind, headers that name another file, damaged NIfTI files."""
     found = sniff(path)
     expected = {".nii.gz": "gzip", ".nii": "nifti", ".mha": "mha", ".nrrd": "nrrd"}[ending]
     if found not in (expected, "unknown" if expected == "mha" else expected):
@@ -72,17 +72,27 @@ def _check_volume_file(path: Path, ending: str) -> None:
                 "expected them inside; save it as one file"
             )
         return
+    _check_nifti(path, found)
+
+
+def _check_nifti(path: Path, kind: str) -> None:
+    """Refuse what ITK's NIfTI reader mends without a word: missing voxels and voxels that are no number become 0."""
     import nibabel
     from nibabel.filebasedimages import ImageFileError
     from nibabel.spatialimages import HeaderDataError
 
     try:
         image: Any = nibabel.load(path)
-        expected_bytes = image.dataobj.offset + math.prod(image.shape) * image.get_data_dtype().itemsize
-        found_bytes = _unzipped_size(path, 2 * expected_bytes) if found == "gzip" else path.stat().st_size
+        check_size(path, math.prod(image.shape), MAX_VOXELS)
+        stored = image.get_data_dtype()
+        expected_bytes = image.dataobj.offset + math.prod(image.shape) * stored.itemsize
+        found_bytes = _unzipped_size(path, 2 * expected_bytes) if kind == "gzip" else path.stat().st_size
+        whole = found_bytes >= expected_bytes
+        if whole and stored.kind == "f":
+            finite(path, Raster(np.asarray(image.dataobj.get_unscaled()), ()))
     except (OSError, EOFError, ValueError, zlib.error, HeaderDataError, ImageFileError) as error:
         raise damaged(path, error) from None
-    if found_bytes < expected_bytes:
+    if not whole:
         raise DataError(
             f"{path}: holds {found_bytes} bytes, its header announces {expected_bytes}; the file is truncated; "
             "replace it or remove its case"

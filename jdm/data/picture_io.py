@@ -65,15 +65,16 @@ def peek_picture(path: Path, kind: str) -> tuple[int, np.dtype]:
             return channels, np.dtype(deep)
 
 
-def _open_pillow(path: Path, kind: str) -> Image:
+@contextlib.contextmanager
+def _open_pillow(path: Path, kind: str) -> Iterator[Image]:
     from PIL import Image
 
-    with warnings.catch_warnings():
+    with path.open("rb") as file, warnings.catch_warnings():
         # our own limit, checked before pixels are decoded, takes the place of Pillow's warning
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        picture = Image.open(path, formats=[kind.upper()])
-    check_size(path, picture.width * picture.height, MAX_PIXELS)
-    return picture
+        with Image.open(file, formats=[kind.upper()]) as picture:
+            check_size(path, picture.width * picture.height, MAX_PIXELS)
+            yield picture
 
 
 def _read_pillow(path: Path, kind: str, label: bool) -> Raster:
