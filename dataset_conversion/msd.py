@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from dataset_conversion.ledger import Ledger
 from dataset_conversion.options import MsdOptions
-from dataset_conversion.rules import case_id_of, pair_by_stem
+from dataset_conversion.rules import case_ids, pair_by_stem, plain_name
 from dataset_conversion.target import Conversion, finish, new_dataset
 from jdm.data.image_io import read_raster
 from jdm.data.raster import Raster, ending_of
@@ -53,13 +53,12 @@ def convert_msd(options: MsdOptions) -> Conversion:
             training = training[: options.max_cases]
         labels = names.labels or _infer_labels([label for _, label in training if label], ledger)
         channels, foreground = names.channels, 0
-        for split, files in (("train", training), ("test", test)):
-            for image, label in tqdm(files, desc=f"converting {split}", unit="case", disable=None):
-                count, filled = _convert_case(partial, (split, image, label), labels, channels, ledger)
-                foreground += filled
-                if channels is None and count:
-                    channels = ("image",) if count == 1 else tuple(f"channel_{i}" for i in range(count))
-                    ledger.notes.append(f"no channel names were given: {', '.join(channels)} assumed")
+        for case in tqdm(_cases(training, test), desc="converting", unit="case", disable=None):
+            count, filled = _convert_case(partial, case, labels, channels, ledger)
+            foreground += filled
+            if channels is None and count:
+                channels = ("image",) if count == 1 else tuple(f"channel_{i}" for i in range(count))
+                ledger.notes.append(f"no channel names were given: {', '.join(channels)} assumed")
         kept = sum(e.status in ("accepted", "repaired") and e.split == "train" for e in ledger.entries)
         write_dataset_json(
             partial, channel_names=channels or ("image",), labels=labels, file_ending=ENDING, num_training=kept
@@ -68,7 +67,7 @@ def convert_msd(options: MsdOptions) -> Conversion:
 
 
 def _default_name(source: Path) -> str:
-    return case_id_of(re.sub(r"^Task\d+_", "", source.resolve().name))
+    return plain_name(re.sub(r"^Task\d+_", "", source.resolve().name))
 
 
 def _read_names(source: Path) -> _Names:
@@ -108,7 +107,7 @@ def _files(source: Path, suffix: str, ledger: Ledger) -> list[tuple[Path, Path |
             elif ending_of(path) not in (".nii.gz", ".nii"):
                 ledger.add("ignored", split, None, [path], ["not NIfTI"])
             else:
-                stem = path.name[: -len(ending_of(path))]
+                stem = _stem(path)
                 if stems.setdefault(stem, path) != path:
                     raise DataError(f"{folder}: {stem} is there as .nii and .nii.gz; expected it once; remove one")
         found.append(stems)
@@ -138,17 +137,31 @@ def _infer_labels(paths: list[Path], ledger: Ledger) -> dict[str, int]:
     return labels
 
 
+def _cases(
+    training: list[tuple[Path, Path | None]], test: list[tuple[Path, Path | None]]
+) -> list[tuple[str, str, Path, Path | None]]:
+    """(split, case id, image, label) of every case."""
+    taken: set[str] = set()
+    cases = []
+    for split, files in (("train", training), ("test", test)):
+        ids = case_ids([_stem(image) for image, _ in files], split, taken)
+        cases += [(split, ids[_stem(image)], image, label) for image, label in files]
+    return cases
+
+
+def _stem(path: Path) -> str:
+    return path.name[: -len(ending_of(path))]
+
+
 def _convert_case(
-    partial: Path, case: tuple[str, Path, Path | None], labels: dict[str, int], channels: tuple[str, ...] | None,
+    partial: Path, case: tuple[str, str, Path, Path | None], labels: dict[str, int], channels: tuple[str, ...] | None,
     ledger: Ledger,
 ) -> tuple[int, bool]:  # fmt: skip
-    """Write one case (split, image, label), or enter it as refused; its channels, and whether it has foreground."""
-    split, image_path, label_path = case
-    stem = image_path.name[: -len(ending_of(image_path))]
-    case_id = case_id_of(stem)
+    """Write a case (split, id, image, label), or enter it as refused; its channels and whether it has foreground."""
+    split, case_id, image_path, label_path = case
     suffix = "Tr" if split == "train" else "Ts"
     files = [image_path, *([label_path] if label_path else [])]
-    notes = [f"{stem!r} renamed {case_id!r}"] if case_id != stem else []
+    notes = [f"{_stem(image_path)!r} renamed {case_id!r}"] if case_id != _stem(image_path) else []
     filled = False
     try:
         image = read_raster(image_path)

@@ -14,7 +14,7 @@ from dataset_conversion.options import PairsOptions
 from dataset_conversion.rules import (
     PICTURE_KINDS,
     ValueMap,
-    case_id_of,
+    case_ids,
     list_pictures,
     map_mask,
     pair_by_stem,
@@ -65,9 +65,9 @@ def convert_pairs(options: PairsOptions) -> Conversion:
         }
     )  # fmt: skip
     with new_dataset(options.id, options.name, options.overwrite) as (partial, final):
-        cases = _cases("train", options.images, options.masks, set(), ledger)
+        taken: set[str] = set()
+        cases = _cases("train", options.images, options.masks, taken, ledger)
         if options.test_images is not None:
-            taken = {case.case_id.lower() for case in cases}
             cases += _cases("test", options.test_images, options.test_masks, taken, ledger)
         form = _common_form([case.image for case in cases])
         foreground = 0
@@ -82,7 +82,7 @@ def convert_pairs(options: PairsOptions) -> Conversion:
 
 
 def _cases(split: str, images: Path, masks: Path | None, taken: set[str], ledger: Ledger) -> list[_Case]:
-    """Cases of one split, sorted by stem; `taken` are lower-case ids that they may not have."""
+    """Cases of one split, sorted by stem; `taken` as for `case_ids`."""
     pictures, aside = list_pictures(images)
     found: dict[str, Path] = {}
     if masks is not None:
@@ -91,21 +91,17 @@ def _cases(split: str, images: Path, masks: Path | None, taken: set[str], ledger
         pair_by_stem(pictures, found, (images, masks))
     for path, reason in aside:
         ledger.add("ignored", split, None, [path], [reason])
-    cases = []
-    mine: dict[str, str] = {}
-    for stem in sorted(pictures):
-        case_id = case_id_of(stem)
-        if case_id.lower() in taken:
-            # the guard against leakage compares ids, so training and test ids must differ
-            case_id = f"{split}_{case_id}"
-        if mine.setdefault(case_id.lower(), stem) != stem or case_id.lower() in taken:
-            raise DataError(
-                f"{images}: {mine[case_id.lower()]!r} and {stem!r} both give the case id {case_id!r}; "
-                "expected different ones; rename one"
-            )
-        renamed = (f"{stem!r} renamed {case_id!r}",) if case_id != stem else ()
-        cases.append(_Case(split, case_id, pictures[stem], found.get(stem), renamed))
-    return cases
+    ids = case_ids(sorted(pictures), split, taken)
+    return [
+        _Case(
+            split,
+            case_id,
+            pictures[stem],
+            found.get(stem),
+            () if case_id == stem else (f"{stem!r} renamed {case_id!r}",),
+        )
+        for stem, case_id in ids.items()
+    ]
 
 
 def _common_form(paths: list[Path]) -> _Form:

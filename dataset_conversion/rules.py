@@ -6,7 +6,7 @@ Content decides, not the file name's ending; nothing is resized; pairs are found
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -221,6 +221,30 @@ def _check_near(grey: np.ndarray, nearest: np.ndarray, declared: np.ndarray, whe
         )
 
 
-def case_id_of(stem: str) -> str:
-    """A stem as a case id: anything but letters, digits, '.', '_' and '-' becomes '_'."""
+def case_ids(stems: Iterable[str], split: str, taken: set[str]) -> dict[str, str]:
+    """Case ids by stem: plain file names that no other case has, upper and lower case not counted.
+
+    Args:
+        taken: lower-case ids of other splits; the new ones are added. A test case that shares the id of a training
+            case gets a prefix, since the guard against leakage compares ids.
+    Raises: DataError if two stems would have the same id.
+    """
+    chosen: dict[str, str] = {}
+    mine: dict[str, str] = {}
+    for stem in stems:
+        case_id = plain_name(stem)
+        if case_id.lower() in taken:
+            case_id = f"{split}_{case_id}"
+        if case_id.lower() in taken or mine.setdefault(case_id.lower(), stem) != stem:
+            raise DataError(
+                f"{split}: the file {stem!r} would be the case {case_id!r}, which is there already; expected different "
+                "names; rename one"
+            )
+        chosen[stem] = case_id
+    taken.update(mine)
+    return chosen
+
+
+def plain_name(stem: str) -> str:
+    """A stem in which anything but letters, digits, '.', '_' and '-' is '_'."""
     return re.sub(r"[^\w.-]", "_", stem).lstrip(".") or "_"

@@ -81,7 +81,7 @@ def read_dataset(folder: Path) -> RawDataset:
         outside the folder and $nnUNet_raw, or if images or labels are missing (all are listed).
     """
     folder = Path(folder)
-    match = NAME.fullmatch(folder.resolve().name)
+    match = NAME.fullmatch(folder.name) or NAME.fullmatch(folder.resolve().name)
     if not match:
         raise DataError(f"{folder}: expected a folder named like Dataset011_MoNuSeg; rename it")
     path = folder / "dataset.json"
@@ -108,7 +108,7 @@ def read_dataset(folder: Path) -> RawDataset:
             "them equal; correct the number or restore the files"
         )
     return RawDataset(
-        folder, int(match[1]), folder.resolve().name, channel_names, labels, ending,
+        folder, int(match[1]), match[0], channel_names, labels, ending,
         tuple(sorted(training)), tuple(sorted(test)), training, test,
     )  # fmt: skip
 
