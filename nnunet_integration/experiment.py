@@ -44,7 +44,7 @@ def run_experiment(options: ExperimentOptions) -> tuple[Path, dict[str, Any]]:
     """
     experiment = prepare(options)
     _claim(experiment, options.overwrite)
-    print(report.settings_line(experiment.settings.to_dict()), flush=True)
+    print(report.settings_line(experiment.settings.to_dict(), experiment.stock), flush=True)
     needed = needed_trainings(experiment.settings, options.arms)
     _copy_references(experiment)
     threads = torch.get_num_threads()
@@ -169,6 +169,7 @@ def _write_results(experiment: Experiment, options: ExperimentOptions) -> dict[s
             "test_set": "imagesTs" if on_test_set else f"validation cases of fold {fold}",
         },
         "trainings": _minutes(experiment),
+        "stock": experiment.stock,
         **report.summarise(experiment.settings, _arm_facts(experiment, tuple(scores)), scores),
     }
     report.write_json(experiment.folder / "results.json", results)

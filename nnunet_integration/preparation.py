@@ -49,6 +49,11 @@ class Experiment:
     def log(self) -> Path:
         return self.folder / "nnunet.log"
 
+    @property
+    def stock(self) -> dict[str, Any]:
+        """Patch, batch and channels that the plans have without the experiment's changes."""
+        return sizes(resolve(self.plans[self.real.name], self.settings.configuration))
+
     def preprocessed(self, dataset: RawDataset) -> Path:
         """Folder of a dataset's preprocessed cases."""
         identifier = resolve(self.plans[dataset.name], self.configuration)["data_identifier"]
@@ -120,9 +125,7 @@ def _settle(
         synthetic_share=times.synthetic_share,
         configuration=options.configuration,
         plans=options.plans,
-        patch_size=tuple(int(side) for side in values["patch_size"]),
-        batch_size=int(values["batch_size"]),
-        network_features=tuple(values["architecture"]["arch_kwargs"]["features_per_stage"]),
+        **sizes(values),
         learning_rate=options.learning_rate,
         keep_head=options.keep_head,
         mirroring=options.mirroring if options.mirroring is not None else not small,
@@ -131,6 +134,15 @@ def _settle(
         workers=workers,
     )
     return settings, plans, configuration
+
+
+def sizes(configuration: dict[str, Any]) -> dict[str, Any]:
+    """Patch, batch and channels of a resolved nnU-Net configuration."""
+    return {
+        "patch_size": tuple(int(side) for side in configuration["patch_size"]),
+        "batch_size": int(configuration["batch_size"]),
+        "network_features": tuple(configuration["architecture"]["arch_kwargs"]["features_per_stage"]),
+    }
 
 
 def _device(wanted: str) -> str:

@@ -157,7 +157,8 @@ def markdown(results: dict[str, Any]) -> str:
         f"# {settings['real']}, fold {settings['fold']}: do synthetic pairs help?",
         "",
         f"{data['training_cases']} real and {data['synthetic_cases']} synthetic training cases; scored on "
-        f"{results['images']} images ({data['test_set']}) at native size; {seeds} seed(s). {settings_line(settings)}",
+        f"{results['images']} images ({data['test_set']}) at native size; {seeds} seed(s). "
+        f"{settings_line(settings, results['stock'])}",
         "",
         "| arm | | updates on real | on synthetic | padding | Dice | IoU |",
         "|---|---|---:|---:|---:|---:|---:|",
@@ -181,15 +182,21 @@ def markdown(results: dict[str, Any]) -> str:
     return "\n".join([*lines, *_class_table(results), *_footer(results)]) + "\n"
 
 
-def settings_line(settings: dict[str, Any]) -> str:
-    """Patch, batch, network and device, in a sentence."""
-    patch = "x".join(str(side) for side in settings["patch_size"])
-    features = " ".join(str(channels) for channels in settings["network_features"])
+def settings_line(settings: dict[str, Any], stock: dict[str, Any]) -> str:
+    """Patch, batch, network and device of all arms, and what the plans have where that differs."""
+    ours, theirs = _sizes(settings), _sizes(stock)
+    changed = "" if ours == theirs else f" (the plans have {theirs})"
     mirroring = "with" if settings["mirroring"] else "without"
     return (
-        f"All arms: configuration {settings['configuration']} of {settings['plans']}, patch {patch}, batch "
-        f"{settings['batch_size']}, channels {features}; predicted {mirroring} mirroring; on {settings['device']}."
+        f"All arms: configuration {settings['configuration']} of {settings['plans']}, {ours}{changed}; predicted "
+        f"{mirroring} mirroring; on {settings['device']}."
     )
+
+
+def _sizes(values: dict[str, Any]) -> str:
+    patch = "x".join(str(side) for side in values["patch_size"])
+    features = " ".join(str(channels) for channels in values["network_features"])
+    return f"patch {patch}, batch {values['batch_size']}, channels {features}"
 
 
 def _cell(interval: dict[str, Any] | None) -> str:

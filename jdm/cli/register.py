@@ -16,7 +16,7 @@ class Register:
     """Make a synthetic dataset ready for nnU-Net with the plans of the real dataset it was generated from.
 
     Fingerprints the synthetic set, moves the real set's plans to it (planning the real set where needed),
-    copies dataset.json, preprocesses, and prints the nnU-Net commands to run next. What is done is kept.
+    copies dataset.json, preprocesses both, and prints the nnU-Net commands to run next. What is done is kept.
     """
 
     synthetic: Annotated[str, tyro.conf.Positional]

@@ -1,0 +1,124 @@
+"""The experiment on real nnU-Net: planning, training, prediction and scores of all arms, in this process."""
+
+import json
+import os
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from nnunet_blobs import LABELS, write_blobs, write_provenance, write_real_and_synthetic
+
+os.environ.setdefault("nnUNet_def_n_proc", "1")  # read by nnU-Net on import
+
+from jdm.cli.experiment import main
+from jdm.data.raw_dataset import read_image
+from jdm.errors import ConfigError, DataError, ExistsError
+from nnunet_integration.arms import ARMS, ExperimentOptions
+from nnunet_integration.experiment import run_experiment
+from nnunet_integration.pictures import draw_case, evenly_spaced
+from nnunet_integration.preparation import prepare
+
+OPTIONS = ExperimentOptions(
+    real="11", synthetic="511", seeds=(0,), iterations=6, epochs=2, batch_size=4, network_features=(8, 16, 32),
+    threads=1, device="cpu",
+)  # fmt: skip
+
+
+@pytest.fixture
+def datasets(nnunet_folders):
+    return write_real_and_synthetic(nnunet_folders["nnUNet_raw"])
+
+
+def strict_load(text: str):
+    def refuse(name):
+        raise AssertionError(f"{name} is not strict JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_all_arms_from_planning_to_the_table(datasets, nnunet_folders, monkeypatch, capsys):
+    real, _ = datasets
+    folder = nnunet_folders["jdm_results"] / real.name / "experiment_fold_0"
+    arguments = (
+        "jdm-experiment 11 --synthetic 511 --seeds 0 --iterations 6 --epochs 2 --batch-size 4 "
+        "--network-features 8 16 32 --threads 1 --device cpu"
+    )
+    monkeypatch.setattr(sys, "argv", [*arguments.split(), "--arms", "real"])
+    main()
+    first = (folder / "scores" / "real_seed_0.json").stat().st_mtime_ns
+    monkeypatch.setattr(sys, "argv", arguments.split())
+    main()
+    printed = capsys.readouterr()
+    assert printed.err == "" and "pretrain-finetune minus real-long" in printed.out
+    assert "the plans have patch 64x64, batch 2, channels 32 64 128 256 512" in printed.out
+    assert (folder / "scores" / "real_seed_0.json").stat().st_mtime_ns == first  # kept, not run again
+
+    results = strict_load((folder / "results.json").read_text(encoding="utf-8"))
+    assert list(results["arms"]) == list(ARMS) and results["images"] == 4
+    assert results["command"] == arguments and results["versions"]["nnunetv2"].startswith("2.8")
+    for arm in ARMS:
+        facts = results["arms"][arm]
+        assert 0 < facts["dice"]["mean"] <= 1 and facts["padding_share"] == 0
+        assert facts["dice"]["mean"] == pytest.approx(nnunets_own_dice(real, folder / "predictions" / arm / "seed_0"))
+    updates = {arm: (f["updates_real"], f["updates_synthetic"]) for arm, f in results["arms"].items()}
+    assert updates == {
+        "real": (6, 0), "synthetic": (0, 6), "pretrain-finetune": (6, 6), "mix": (6, 6), "real-long": (12, 0),
+    }  # fmt: skip
+    table = (folder / "results.md").read_text(encoding="utf-8")
+    assert all(f"| {arm} |" in table for arm in ARMS) and "pretrain-finetune minus real-long" in table
+    assert sorted(f.name for f in (folder / "pictures").iterdir()) == [f"t{i:02d}.png" for i in range(4)]
+
+    with pytest.raises(ExistsError, match="network_features"):
+        run_experiment(replace(OPTIONS, network_features=(8, 16, 16), out=folder))
+
+
+def nnunets_own_dice(real, predictions) -> float:
+    from nnunetv2.evaluation.evaluate_predictions import compute_metrics
+    from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
+
+    scores = [
+        compute_metrics(
+            str(real.label_file(case, test=True)), str(predictions / f"{case}.png"), NaturalImage2DIO(), [1]
+        )["metrics"][1]["Dice"]
+        for case in real.test_cases
+    ]
+    return float(np.mean(scores))
+
+
+def test_unusable_requests_are_refused_before_any_training(datasets, nnunet_folders, tmp_path):
+    real, synthetic = datasets
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("keep", encoding="utf-8")
+    with pytest.raises(ExistsError, match="no experiment's folder"):
+        run_experiment(replace(OPTIONS, out=tmp_path / "mine", overwrite=True))
+    assert (tmp_path / "mine" / "thesis.txt").read_text(encoding="utf-8") == "keep"
+    with pytest.raises(ConfigError, match="--fold"):
+        prepare(replace(OPTIONS, fold="first"))
+    with pytest.raises(ConfigError, match="nnUNetv2_plan_experiment"):
+        prepare(replace(OPTIONS, plans="nnUNetResEncUNetMPlans"))
+    write_provenance(synthetic, real, list(real.cases))
+    with pytest.raises(DataError, match="fold 0 of Dataset011_Blobs"):
+        prepare(OPTIONS)
+    description = synthetic.folder / "dataset.json"
+    description.write_text(description.read_text(encoding="utf-8").replace("grey", "red"), encoding="utf-8")
+    write_provenance(synthetic, real, ["r00"])
+    with pytest.raises(DataError, match="channels"):
+        prepare(OPTIONS)
+    other = write_blobs(nnunet_folders["nnUNet_raw"] / "Dataset012_Other", [f"r{i}" for i in range(8)])
+    with pytest.raises(DataError, match="labelsTs"):
+        prepare(replace(OPTIONS, real=str(other.id), fold="all"))
+
+
+def test_pictures_are_of_cases_nobody_chose(datasets, tmp_path):
+    real, _ = datasets
+    assert evenly_spaced(["d", "b", "a", "c"], 2) == ["a", "d"]
+    assert evenly_spaced(["a"], 6) == ["a"]
+    file = tmp_path / "picture.png"
+    draw_case(real, "t00", True, {"real": real.label_file("t01", test=True)}, file)
+    from PIL import Image
+
+    with Image.open(file) as picture:
+        width, height = picture.size
+    assert width > 2 * height and LABELS["blob"] == 1
+    assert read_image(real, "t00", test=True)[0].shape == (1, 64, 64)
