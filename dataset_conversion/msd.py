@@ -129,8 +129,8 @@ def _infer_labels(paths: list[Path], ledger: Ledger) -> dict[str, int]:
             continue
     if not 1 <= highest <= 255:
         raise DataError(
-            f"{paths[0].parent}: the highest label value is {highest}; expected 1 to 255 so that class names can be "
-            "inferred; add the task's dataset.json"
+            f"{paths[0].parent}: the highest label value is {highest}; expected 1 to 255 so that class names can "
+            "be inferred; add the task's dataset.json"
         )
     labels = {"background": 0} | {f"label_{i}": i for i in range(1, highest + 1)}
     ledger.notes.append(f"no dataset.json: class names inferred from the labels' values: {', '.join(labels)}")
@@ -200,8 +200,8 @@ def _label(path: Path, image: Raster, labels: dict[str, int]) -> tuple[np.ndarra
         raise DataError(f"{path}: spacing {raster.spacing}, but the image's is {image.spacing}; expected them equal")
     if not np.allclose(raster.geometry.direction, image.geometry.direction, atol=1e-3):
         raise DataError(
-            f"{path}: direction {raster.geometry.direction}, but the image's is {image.geometry.direction}; expected "
-            "them equal; resample the label onto the image"
+            f"{path}: direction {raster.geometry.direction}, but the image's is {image.geometry.direction}; "
+            "expected them equal; resample the label onto the image"
         )
     moved = not np.allclose(raster.geometry.origin, image.geometry.origin, atol=1e-2)
     return label.astype(np.uint8), ["origin of the label replaced by the image's"] if moved else []

@@ -77,8 +77,8 @@ def list_pictures(folder: Path) -> tuple[dict[str, Path], list[tuple[Path, str]]
     clashes = [" and ".join(names) for names in by_stem.values() if len(names) > 1]
     if clashes:
         raise DataError(
-            f"{folder}: {len(clashes)} stems occur twice ({few(clashes)}); expected one picture per stem, upper and "
-            "lower case not counted; rename or remove one of each"
+            f"{folder}: {len(clashes)} stems occur twice ({few(clashes)}); expected one picture per stem, upper "
+            "and lower case not counted; rename or remove one of each"
         )
     if not chosen:
         raise DataError(f"{folder}: holds no pictures; expected PNG, JPEG, BMP or TIFF files; correct the path")
@@ -147,8 +147,8 @@ def upright(image: Raster, mask: Raster, where: Path) -> tuple[np.ndarray, np.nd
         pair = turned, mask.array if on_upright else turn(mask.array, first)
     else:
         raise DataError(
-            f"{where}: the image has orientation tag {first}, the mask {second}, and the sizes do not tell how they "
-            "lie on each other; save both upright, without the tag"
+            f"{where}: the image has orientation tag {first}, the mask {second}, and the sizes do not tell how "
+            "they lie on each other; save both upright, without the tag"
         )
     if pair[0].shape[1:] != pair[1].shape[1:]:
         raise DataError(
@@ -182,8 +182,8 @@ def map_mask(mask: np.ndarray, kind: str, values: ValueMap, where: Path) -> tupl
     if mask.shape[0] > 1:
         if not (mask[1:] == mask[:1]).all():
             raise DataError(
-                f"{where}: the mask is a colour picture (its channels differ); expected one value per class; save it "
-                "with one grey value per class"
+                f"{where}: the mask is a colour picture (its channels differ); expected one value per class; save "
+                "it with one grey value per class"
             )
         notes.append(f"{mask.shape[0]} equal channels collapsed")
     grey = mask[0]
@@ -237,8 +237,8 @@ def case_ids(stems: Iterable[str], split: str, taken: set[str]) -> dict[str, str
             case_id = f"{split}_{case_id}"
         if case_id.lower() in taken or mine.setdefault(case_id.lower(), stem) != stem:
             raise DataError(
-                f"{split}: the file {stem!r} would be the case {case_id!r}, which is there already; expected different "
-                "names; rename one"
+                f"{split}: the file {stem!r} would be the case {case_id!r}, which is there already; expected "
+                "different names; rename one"
             )
         chosen[stem] = case_id
     taken.update(mine)

@@ -58,8 +58,8 @@ def _check_free(id: int, final: Path, overwrite: bool) -> None:
     if others:
         free = next((i for i in range(1, 1000) if i not in used), None)
         raise ExistsError(
-            f"dataset id {id} is used by {', '.join(str(f) for f in others)}; nnU-Net wants each id under one name; "
-            f"choose a free one, such as --id {free}"
+            f"dataset id {id} is used by {', '.join(str(f) for f in others)}; nnU-Net wants each id under one "
+            f"name; choose a free one, such as --id {free}"
         )
     if final.exists() and not overwrite:
         raise ExistsError(f"{final} is already there; expected a new dataset; choose another --id or add --overwrite")
@@ -92,8 +92,8 @@ def finish(partial: Path, final: Path, ledger: Ledger, foreground: int, strict: 
         raise DataError(f"no training case is left, all {len(refused)} were refused; the first: {reasons[0]}")
     if not foreground:
         raise DataError(
-            f"the labels of all {kept['train']} training cases are empty (background only); expected some foreground; "
-            "look at the masks"
+            f"the labels of all {kept['train']} training cases are empty (background only); expected some "
+            "foreground; look at the masks"
         )
     if strict and (refused or ledger.duplicates):
         raise DataError(

@@ -47,8 +47,7 @@ def read_case(dataset: RawDataset, case_id: str, test: bool = False) -> Pair:
         label = label.astype(np.uint8 if dataset.classes <= 256 else np.uint16)
     if label.shape != image.shape[1:]:
         raise DataError(
-            f"{path}: the label's size is {label.shape}, the image's {image.shape[1:]}; expected them "
-            "equal; jdm "
+            f"{path}: the label's size is {label.shape}, the image's {image.shape[1:]}; expected them equal; jdm "
             "never resizes, correct the file or remove the case"
         )
     if not np.allclose(raster.spacing, spacing):
@@ -71,22 +70,18 @@ def read_image(
     for path, raster in zip(files, rasters, strict=True):
         if raster.array.shape[1:] != first.array.shape[1:] or not np.allclose(raster.spacing, first.spacing):
             raise DataError(
-                f"{path}: size {raster.array.shape[1:]} and spacing {raster.spacing}, but {files[0].name} "
-                "has "
-                f"{first.array.shape[1:]} and {first.spacing}; expected the same for all channels; "
-                "correct the case"
+                f"{path}: size {raster.array.shape[1:]} and spacing {raster.spacing}, but {files[0].name} has "
+                f"{first.array.shape[1:]} and {first.spacing}; expected the same for all channels; correct the case"
             )
         if raster.array.dtype != first.array.dtype:
             raise DataError(
-                f"{path}: pixels are {raster.array.dtype}, but those of {files[0].name} are "
-                f"{first.array.dtype}; "
+                f"{path}: pixels are {raster.array.dtype}, but those of {files[0].name} are {first.array.dtype}; "
                 "expected one type for all channels; save them alike"
             )
     image = first.array if len(rasters) == 1 else np.concatenate([r.array for r in rasters])
     if image.shape[0] != len(dataset.channel_names):
         raise DataError(
-            f"{files[0]}: case {case_id!r} has {image.shape[0]} channels; expected "
-            f"{len(dataset.channel_names)} "
+            f"{files[0]}: case {case_id!r} has {image.shape[0]} channels; expected {len(dataset.channel_names)} "
             f"({', '.join(dataset.channel_names)}) as dataset.json says; correct one of them"
         )
     return image, first.spacing, first.geometry
@@ -96,8 +91,7 @@ def _one_channel(array: np.ndarray, path: Path) -> np.ndarray:
     """(*spatial) of a label whose channels are all equal."""
     if not (array[1:] == array[:1]).all():
         raise DataError(
-            f"{path}: the label has {array.shape[0]} channels that differ (colours); expected one channel "
-            "of class "
+            f"{path}: the label has {array.shape[0]} channels that differ (colours); expected one channel of class "
             "values; map its colours to values"
         )
     return array[0]
@@ -131,8 +125,8 @@ def write_case(
     image, label = pair.image, pair.label
     if image.shape[1:] != label.shape or label.dtype.kind not in "iub" or label.size == 0:
         raise DataError(
-            f"case {pair.case_id!r}: image {image.shape}, label {label.shape} of {label.dtype}; "
-            "expected (channels, *spatial) and (*spatial) of integers, not empty"
+            f"case {pair.case_id!r}: image {image.shape}, label {label.shape} of {label.dtype}; expected "
+            "(channels, *spatial) and (*spatial) of integers, not empty"
         )
     if label.min() < 0 or label.max() > 65535:
         raise DataError(f"case {pair.case_id!r}: label values {label.min()} to {label.max()}; expected 0 to 65535")

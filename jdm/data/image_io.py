@@ -46,9 +46,8 @@ def read_raster(path: Path, label: bool = False) -> Raster:
     found = sniff(path)
     if expected is None or found != expected:
         raise DataError(
-            f"{path}: the content is of kind {found}; expected "
-            f"{expected or 'one of ' + ' '.join(FILE_ENDINGS)} "
-            "as its ending says; save it anew in the right format"
+            f"{path}: the content is of kind {found}; expected {expected or 'one of ' + ' '.join(FILE_ENDINGS)} as "
+            "its ending says; save it anew in the right format"
         )
     return read_picture(path, found, label)
 
@@ -59,8 +58,8 @@ def _check_volume_file(path: Path, ending: str) -> None:
     expected = {".nii.gz": "gzip", ".nii": "nifti", ".mha": "mha", ".nrrd": "nrrd"}[ending]
     if found not in (expected, "unknown" if expected == "mha" else expected):
         raise DataError(
-            f"{path}: the content is of kind {found}; expected {expected} as its ending {ending} says; "
-            "save it anew in the right format"
+            f"{path}: the content is of kind {found}; expected {expected} as its ending {ending} says; save it "
+            "anew in the right format"
         )
     if expected in ("mha", "nrrd"):
         with path.open("rb") as file:
@@ -68,8 +67,8 @@ def _check_volume_file(path: Path, ending: str) -> None:
         detached = re.search(rb"^(?:ElementDataFile[ \t]*=(?!\s*LOCAL\s)|data ?file:)[^\r\n]*", header, re.I | re.M)
         if detached:
             raise DataError(
-                f"{path}: keeps its voxels in another file ({detached[0].decode(errors='replace')}); "
-                "expected them inside; save it as one file"
+                f"{path}: keeps its voxels in another file ({detached[0].decode(errors='replace')}); expected them "
+                "inside; save it as one file"
             )
         return
     _check_nifti(path, found)
@@ -124,8 +123,7 @@ def _read_volume(path: Path) -> Raster:
         check_size(path, int(np.prod(reader.GetSize(), dtype=np.int64)), MAX_VOXELS)
         if components != 1 or dims not in (2, 3, 4):
             raise DataError(
-                f"{path}: has {dims} axes and {components} values per voxel; expected 2 to 4 axes and one "
-                "value; "
+                f"{path}: has {dims} axes and {components} values per voxel; expected 2 to 4 axes and one value; "
                 "save each channel as its own file _000N"
             )
         image = reader.Execute()

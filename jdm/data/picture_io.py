@@ -95,8 +95,7 @@ def _refuse_deep_colour_png(path: Path) -> None:
         header = file.read(26)
     if len(header) == 26 and header[24] == 16 and header[25] != 0:
         raise DataError(
-            f"{path}: is a 16-bit colour PNG, which nnU-Net cuts to 8 bits; expected 8 bits or grey; save "
-            "it as "
+            f"{path}: is a 16-bit colour PNG, which nnU-Net cuts to 8 bits; expected 8 bits or grey; save it as "
             "16-bit .tif, or each channel as its own grey file _0000 .. _0002"
         )
 
@@ -132,8 +131,7 @@ def _without_alpha(path: Path, array: np.ndarray) -> tuple[np.ndarray, bool]:
         opaque = 1 if array.dtype.kind == "f" else np.iinfo(array.dtype).max
         if not (array[-1] == opaque).all():
             raise DataError(
-                f"{path}: has a transparent alpha channel (lowest value {array[-1].min()}, opaque is "
-                f"{opaque}); "
+                f"{path}: has a transparent alpha channel (lowest value {array[-1].min()}, opaque is {opaque}); "
                 "expected none or an opaque one; flatten the image onto its background"
             )
         return _native(array[:-1]), True
@@ -182,8 +180,8 @@ def write_picture(temporary: Path, array: np.ndarray, path: Path) -> None:
     ending = ending_of(path)
     if array.ndim != 3 or not can_hold(ending, array.shape[0], array.dtype):
         raise DataError(
-            f"{path}: {ending} cannot hold {array.shape} of {array.dtype}; expected (1 or 3, y, x) of uint8"
-            f"{' or grey uint16' if ending == '.png' else ''}; use .tif"
+            f"{path}: {ending} cannot hold {array.shape} of {array.dtype}; expected (1 or 3, y, x) of "
+            f"uint8{' or grey uint16' if ending == '.png' else ''}; use .tif"
         )
     pixels = array[0] if array.shape[0] == 1 else np.moveaxis(array, 0, -1)
     pixels = np.ascontiguousarray(pixels)

@@ -112,8 +112,8 @@ def finite(path: Path, raster: Raster) -> Raster:
     if raster.array.dtype.kind == "f" and not np.isfinite(raster.array).all():
         count = int((~np.isfinite(raster.array)).sum())
         raise DataError(
-            f"{path}: {count} pixels are NaN or infinite; expected finite numbers; replace them by a value "
-            "that makes sense for the images"
+            f"{path}: {count} pixels are NaN or infinite; expected finite numbers; replace them by a value that "
+            "makes sense for the images"
         )
     return raster
 

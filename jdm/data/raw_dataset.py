@@ -53,16 +53,14 @@ def open_dataset(dataset: str | int) -> RawDataset:
     if len(matches) != 1:
         state = "is ambiguous" if matches else "is not there"
         raise ConfigError(
-            f"dataset {text!r} {state} in {raw}: expected one of "
-            f"{few(matches or names) or 'none, it is empty'}; "
+            f"dataset {text!r} {state} in {raw}: expected one of {few(matches or names) or 'none, it is empty'}; "
             f"give {'its full name' if matches else 'one of these, or make it with jdm-convert'}"
         )
     number = int(matches[0][7:10])
     others = sorted({f.name for f in used_ids()[number]} - {matches[0]})
     if others:
         raise ConfigError(
-            f"dataset id {number} belongs to {matches[0]} and to {', '.join(others)} in nnU-Net's "
-            "folders; nnU-Net "
+            f"dataset id {number} belongs to {matches[0]} and to {', '.join(others)} in nnU-Net's folders; nnU-Net "
             "stops at that; rename or remove one of them"
         )
     return read_dataset(raw / matches[0])
@@ -103,9 +101,8 @@ def read_dataset(folder: Path) -> RawDataset:
     training, test = find_cases(folder, content, ending)
     if content.get("numTraining") != len(training):
         raise DataError(
-            f"{path}: numTraining is {content.get('numTraining')!r}, found {len(training)} training "
-            "cases; expected "
-            "them equal; correct the number or restore the files"
+            f"{path}: numTraining is {content.get('numTraining')!r}, found {len(training)} training cases; "
+            "expected them equal; correct the number or restore the files"
         )
     return RawDataset(
         folder, int(match[1]), match[0], channel_names, labels, ending,

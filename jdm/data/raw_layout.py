@@ -86,13 +86,12 @@ def nnunet_folder(variable: str) -> Path:
     value = os.environ.get(variable)
     if not value:
         raise ConfigError(
-            f"the environment variable {variable} is not set; expected nnU-Net's folder of that name; type: "
-            f"export {variable}=/path/to/{variable}"
+            f"the environment variable {variable} is not set; expected nnU-Net's folder of that name; type: export "
+            f"{variable}=/path/to/{variable}"
         )
     if not Path(value).is_dir():
         raise ConfigError(
-            f"the environment variable {variable} names {value}, which is not a folder; type: mkdir -p "
-            f"{value}, "
+            f"the environment variable {variable} names {value}, which is not a folder; type: mkdir -p {value}, "
             f"or: export {variable}=/path/to/{variable}"
         )
     return Path(value)
@@ -148,15 +147,13 @@ def parse_labels(path: Path, content: dict[str, Any]) -> dict[str, int]:
     regions = [name for name, value in labels.items() if isinstance(value, list | tuple)]
     if regions or content.get("regions_class_order"):
         raise DataError(
-            f"{path}: labels has regions ({few(regions) or 'regions_class_order'}); regions are not "
-            "supported yet; "
+            f"{path}: labels has regions ({few(regions) or 'regions_class_order'}); regions are not supported yet; "
             "declare one integer per class"
         )
     if "ignore" in labels:
         raise DataError(
-            f"{path}: labels has an ignore label ({labels['ignore']!r}); an ignore label is not supported "
-            "yet; leave "
-            "out the cases that use it, or annotate them fully"
+            f"{path}: labels has an ignore label ({labels['ignore']!r}); an ignore label is not supported yet; "
+            "leave out the cases that use it, or annotate them fully"
         )
     values = list(labels.values())
     if any(type(v) is not int for v in values) or sorted(values) != list(range(len(values))):
@@ -180,9 +177,8 @@ def find_cases(folder: Path, content: dict[str, Any], ending: str) -> tuple[dict
         missing = [str(c.label) for c in training.values() if c.label is not None and not c.label.is_file()]
         if missing:
             raise DataError(
-                f"{folder}: {len(missing)} training labels are missing ({few(missing)}); expected one for "
-                "each image; "
-                "restore them or remove their images"
+                f"{folder}: {len(missing)} training labels are missing ({few(missing)}); expected one for each "
+                "image; restore them or remove their images"
             )
     test = _folder_cases(folder, "imagesTs", "labelsTs", ending)
     test = {
@@ -211,9 +207,8 @@ def _folder_cases(folder: Path, images: str, labels: str, ending: str) -> dict[s
         match = re.fullmatch(r"(.+)_(\d{4})", name[: -len(ending)])
         if not match:
             raise DataError(
-                f"{folder / images / name}: expected a name like case_0000{ending} (channel number of "
-                "four digits); "
-                "rename the file"
+                f"{folder / images / name}: expected a name like case_0000{ending} (channel number of four "
+                "digits); rename the file"
             )
         channels.setdefault(match[1], {})[int(match[2])] = folder / images / name
     expected = sorted({channel for files in channels.values() for channel in files})
@@ -270,8 +265,7 @@ def inside(folder: Path, text: str, where: Path) -> Path:
     target = path.resolve()
     if not any(target.is_relative_to(root) for root in roots):
         raise DataError(
-            f"{where}: path {text!r} leads to {target}, outside the dataset and $nnUNet_raw; expected it "
-            "inside; move "
-            "the file there"
+            f"{where}: path {text!r} leads to {target}, outside the dataset and $nnUNet_raw; expected it inside; "
+            "move the file there"
         )
     return path

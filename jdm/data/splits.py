@@ -57,16 +57,14 @@ def check_fold_safety(generator_ids: Iterable[str], evaluated_ids: Iterable[str]
     generator = set(generator_ids)
     if not generator:
         raise DataError(
-            f"{what}: the generator's training cases are unknown (empty list); expected the ids of every "
-            "case it "
+            f"{what}: the generator's training cases are unknown (empty list); expected the ids of every case it "
             "was trained on; export again with jdm-export"
         )
     both = sorted(generator & set(evaluated_ids))
     if both:
         raise DataError(
-            f"{what}: the generator was trained on {len(both)} of the cases to be evaluated "
-            f"({_few(both)}); expected "
-            "none; train a generator for this fold with jdm-train and export from it"
+            f"{what}: the generator was trained on {len(both)} of the cases to be evaluated ({_few(both)}); "
+            "expected none; train a generator for this fold with jdm-train and export from it"
         )
 
 
@@ -105,8 +103,7 @@ def _check_split(path: Path, fold: int, training: list[str], validation: list[st
     unknown = sorted((set(training) | set(validation)) - known)
     if unknown:
         raise DataError(
-            f"{path}: fold {fold} names {len(unknown)} cases that the dataset does not have "
-            f"({_few(unknown)}); "
+            f"{path}: fold {fold} names {len(unknown)} cases that the dataset does not have ({_few(unknown)}); "
             "expected training cases only; correct or remove the file"
         )
     both = sorted(set(training) & set(validation))
@@ -123,8 +120,7 @@ def _seeded(dataset: RawDataset, ids: list[str], fold: int) -> tuple[list[str], 
 
     if len(ids) < FOLDS:
         raise DataError(
-            f"{dataset.name}: has {len(ids)} training cases; expected at least {FOLDS} for fold {fold}; "
-            "use fold "
+            f"{dataset.name}: has {len(ids)} training cases; expected at least {FOLDS} for fold {fold}; use fold "
             "'all', or write a splits_final.json into the dataset folder"
         )
     folds = KFold(n_splits=FOLDS, shuffle=True, random_state=SPLIT_SEED).split(ids)
