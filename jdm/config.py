@@ -297,7 +297,7 @@ def validate(config: Config) -> Config:
         (len(data.patch_size) == data.dims, "data.patch_size", data.patch_size, f"{data.dims} sides"),
         (
             all(side % network_multiple == 0 and side > 0 for side in data.patch_size),
-            "data.patch_size", data.patch_size, f"positive multiples of {network_multiple} (network.channel_multipliers)",
+            "data.patch_size", data.patch_size, f"multiples of {network_multiple} (network.channel_multipliers)",
         ),
         (
             len(data.canvas_size) == data.dims

@@ -17,7 +17,7 @@ from jdm.data.raw_dataset import Pair
 from jdm.errors import TrainingError
 from jdm.evaluation.figures import pair_grid
 
-FIELDS = ("step", "loss", "gradient_norm", "learning_rate", "seen_loss", "held_out_loss", "smoothed")
+FIELDS: tuple[str, ...] = ("step", "loss", "gradient_norm", "learning_rate", "seen_loss", "held_out_loss", "smoothed")
 _MEASURED = ("seen_loss", "held_out_loss", "smoothed")
 
 

@@ -174,15 +174,15 @@ class Ema:
 
     def __init__(self, denoiser: Denoiser | VPDenoiser, decay: float) -> None:
         self.denoiser = copy.deepcopy(denoiser).eval().requires_grad_(False)
-        self._pairs = list(self.denoiser.parameters()), list(denoiser.parameters())
+        self._pairs = list(zip(self.denoiser.parameters(), denoiser.parameters(), strict=True))
         self._decay = decay
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Move towards the trained weights after step `step`, counted from zero."""
-        averaged, trained = self._pairs
         decay = min(self._decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(averaged, [p.detach() for p in trained], 1 - decay)
+        for averaged, trained in self._pairs:
+            averaged.lerp_(trained, 1 - decay)
 
 
 class _FixedLoss:

@@ -143,18 +143,18 @@ def plan(
     """
     networks = _NETWORKS if preset == "default" else (NetworkConfig(128, (1, 1, 2, 2, 4, 4), 2, (16, 32), 4),)
     sigma_image = round(min(max(found.image_rms, 0.05), 1.0), 4)
-    fixed = dict(
-        preset=preset,
-        codec=_codec(found),
-        augment=_augment(found),
-        noise=NoiseConfig(sigma_data=(sigma_image, 0.5)),
-    )
 
     def planned(network: NetworkConfig, steps: int) -> Config:
-        data = _data(found, 2 ** (len(network.channel_multipliers) - 1), device, canvas_limit)
-        return validate(
-            Config(**fixed, network=network, data=data, train=_train(preset, steps, budget_minutes, precision))
+        config = Config(
+            preset=preset,
+            codec=_codec(found),
+            data=_data(found, 2 ** (len(network.channel_multipliers) - 1), device, canvas_limit),
+            augment=_augment(found),
+            network=network,
+            noise=NoiseConfig(sigma_data=(sigma_image, 0.5)),
+            train=_train(preset, steps, budget_minutes, precision),
         )
+        return validate(config)
 
     if budget_minutes is None:
         # Without a clock, the size follows the device, and the steps the amount of data.

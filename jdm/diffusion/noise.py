@@ -33,6 +33,8 @@ class Denoiser(nn.Module):
     Source: Karras et al. 2022, Eq. 7 and Table 1 (column "Ours"), with sigma and sigma_data of the channel's group.
     """
 
+    sigma_data: Tensor
+
     def __init__(self, network: nn.Module, image_channels: int, sigma_data: tuple[float, float]) -> None:
         super().__init__()
         self.network = network

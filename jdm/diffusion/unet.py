@@ -214,14 +214,23 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Double every side by nearest neighbours and a convolution."""
+    """Double every side by nearest neighbours and a convolution of three taps per axis.
+
+    Computed as one transposed convolution: between two copies of a pixel, taps that meet the same value are summed
+    first, which leaves two of three taps per axis and never builds the enlarged map.
+    """
 
     def __init__(self, width: int, dims: int) -> None:
         super().__init__()
         self.conv = _CONV[dims](width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        kernel = self.conv.weight.transpose(0, 1)  # (in, out, 3, ...)
+        for axis in range(2, x.ndim):
+            left, middle, right = kernel.unbind(axis)
+            kernel = torch.stack([right, middle + right, left + middle, left], dim=axis)  # (in, out, 4, ...)
+        transposed = F.conv_transpose2d if x.ndim == 4 else F.conv_transpose3d
+        return transposed(x, kernel, self.conv.bias, stride=2, padding=1)
 
 
 def _norm(width: int) -> nn.GroupNorm:
@@ -232,10 +241,10 @@ def _norm(width: int) -> nn.GroupNorm:
 class GroupNorm(nn.GroupNorm):
     """`nn.GroupNorm` with a gradient that is fast for large channels-last maps on CPU."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == "cpu" and x.requires_grad and math.prod(x.shape[2:]) >= 1024:
-            return _ChannelsLastGroupNorm.apply(x, self.weight, self.bias, self.num_groups, self.eps)
-        return super().forward(x)
+    def forward(self, input: Tensor) -> Tensor:
+        if input.device.type == "cpu" and input.requires_grad and math.prod(input.shape[2:]) >= 1024:
+            return _ChannelsLastGroupNorm.apply(input, self.weight, self.bias, self.num_groups, self.eps)
+        return super().forward(input)
 
 
 class _ChannelsLastGroupNorm(torch.autograd.Function):

@@ -1,0 +1,129 @@
+"""jdm-export: synthetic pairs as a new nnU-Net raw dataset."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+
+from jdm.cli import run_command
+from jdm.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class ExportCommand:
+    """Sample synthetic pairs from a trained fold and write them as DatasetNNN_Name_syn under $nnUNet_raw.
+
+    A killed export goes on when the same command is given again. Several processes share the work under torchrun
+    or with --shard; the one that finishes last puts the dataset in place.
+    """
+
+    dataset: Annotated[str, tyro.conf.Positional]
+    """The real dataset's nnU-Net id or name."""
+    fold: Annotated[str, tyro.conf.Positional]
+    """Fold that jdm-train was run on: 0 to 4, or "all"."""
+    id: int
+    """Id of the new dataset; must be free."""
+    ratio: float | None = None
+    """Synthetic data relative to the training set: in images where those are trained whole, else in pixels."""
+    count: int | None = None
+    """Number of pairs, instead of --ratio."""
+    name: str | None = None
+    """Name of the new dataset; the real one's with "_syn" by default."""
+    canvas_size: tuple[int, ...] | None = None
+    """Size of a pair in pixels; by default the plan's, which reaches nnU-Net's patch."""
+    sampler: Literal["heun", "dpmpp-2m", "ddim", "ancestral"] | None = None
+    """heun by default; ancestral is for the thesis preset, and its default."""
+    steps: int | None = None
+    """Sampling steps: 18 by default (35 network evaluations with heun), 250 for ancestral."""
+    seed: int = 0
+    batch_size: int = 16
+    """Pairs sampled together. Part of what fixes their bytes."""
+    overlap: float = 0.25
+    """Least overlap of windows where a pair is larger than the training patch."""
+    margin: float = 0.25
+    """How far, as a share of the real range, a pair's foreground may leave it before it is drawn again."""
+    shard: str = "0/1"
+    """Which part of the batches to make, as i/n with i from 0, e.g. for a Slurm array."""
+    overwrite: bool = False
+    """Replace an earlier synthetic dataset of this name."""
+    dry_run: bool = False
+    """Say what would be sampled and stop."""
+
+
+def main() -> None:
+    run_command(_run)
+
+
+def _run() -> None:
+    command = tyro.cli(ExportCommand)
+    import torch
+
+    from jdm.checkpoint import load_checkpoint, run_folder
+    from jdm.data.raw_dataset import open_dataset
+    from jdm.export import check_origin, export
+
+    shard, local_rank = _shard(command.shard)
+    dataset = open_dataset(command.dataset)
+    checkpoint = load_checkpoint(run_folder(dataset.name, command.fold))
+    check_origin(checkpoint, dataset)
+    request = _request(command, checkpoint, dataset)
+    print(
+        f"{request.count} pairs of {'x'.join(map(str, request.canvas_size))} with {request.sampler}, "
+        f"{request.steps} steps, from step {checkpoint.metadata['step']} of {dataset.name} fold {command.fold}"
+    )
+    if command.dry_run:
+        return
+    device = f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"
+    done = export(checkpoint, dataset, request, shard=shard, device=device, overwrite=command.overwrite)
+    if not done.finished:
+        print(f"shard {shard[0]}/{shard[1]} is done; the dataset appears when the others are")
+        return
+    print(f"{done.count} pairs in {done.folder}; {done.redrawn} were drawn again because the first was degenerate")
+    print(f"next: jdm-experiment {command.dataset} --synthetic {command.id} --fold {command.fold}")
+    print(f"  or, for stock nnU-Net: jdm-register {command.id} --like {command.dataset}")
+
+
+def _request(command: ExportCommand, checkpoint, dataset):
+    from jdm.data.pairs import PairDataset
+    from jdm.export import ExportRequest, synthetic_count
+
+    config = checkpoint.config
+    if (command.ratio is None) == (command.count is None):
+        raise ConfigError("found both or neither of --ratio and --count; expected one of them; try --ratio 5.0")
+    canvas = tuple(command.canvas_size or config.data.canvas_size)
+    if len(canvas) != len(config.data.patch_size) or any(
+        c < p for c, p in zip(canvas, config.data.patch_size, strict=False)
+    ):
+        raise ConfigError(f"--canvas-size is {canvas}; expected at least the training patch {config.data.patch_size}")
+    count = command.count
+    if command.ratio is not None:
+        pairs = PairDataset(dataset, list(checkpoint.metadata["training_ids"]), config)
+        count = synthetic_count(command.ratio, config, pairs, canvas)
+    if count is None or count < 1:
+        raise ConfigError(f"--count is {count}; expected at least 1")
+    sampler = command.sampler or ("ancestral" if config.preset == "thesis" else "heun")
+    return ExportRequest(
+        id=command.id,
+        name=command.name or dataset.name.split("_", 1)[1] + "_syn",
+        count=count,
+        canvas_size=canvas,
+        sampler=sampler,
+        steps=command.steps or (250 if sampler == "ancestral" else 18),
+        seed=command.seed,
+        batch_size=command.batch_size,
+        overlap=command.overlap,
+        margin=command.margin,
+    )
+
+
+def _shard(text: str) -> tuple[tuple[int, int], int]:
+    """((index, count), local rank): torchrun's where it runs, else --shard."""
+    if "LOCAL_RANK" in os.environ and text == "0/1":
+        return (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])), int(os.environ["LOCAL_RANK"])
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise ConfigError(f"--shard is {text!r}; expected i/n with i from 0 to n - 1, such as 0/4")
+    return (int(index), int(count)), 0
