@@ -24,6 +24,7 @@ from jdm.diffusion.model import build_denoiser
 from jdm.diffusion.noise import Denoiser
 from jdm.diffusion.vp import VPDenoiser
 from jdm.errors import CheckpointError, ConfigError
+from jdm.import_weights import import_improved_diffusion as import_improved_diffusion
 
 WEIGHTS, METADATA, RESUME = "checkpoint.safetensors", "checkpoint.json", "resume.pt"
 _PREVIOUS = ".previous"
