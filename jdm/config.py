@@ -127,7 +127,7 @@ class TrainConfig:
 
     steps: int = 20_000
     batch_size: int = 16
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
     decay: Literal["constant", "linear"] = "constant"
     warmup_steps: int = 200
     gradient_clip: float = 1.0

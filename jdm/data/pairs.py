@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,9 +115,14 @@ def planned_arrays(pair: Pair, config: Config) -> tuple[np.ndarray, np.ndarray]:
     wanted = ([spacing[0]] if data.slice_axis is not None else []) + list(data.spacing)
     zoom = [have / want for have, want in zip(spacing, wanted, strict=True)]
     if any(abs(z - 1) > 0.01 for z in zoom):
-        image = np.stack([ndimage.zoom(channel, zoom, order=1, grid_mode=True, mode="nearest") for channel in image])
-        label = ndimage.zoom(label, zoom, order=0, grid_mode=True, mode="nearest")
+        image = np.stack([zoomed(channel, zoom, order=1) for channel in image])
+        label = zoomed(label, zoom, order=0)
     return np.ascontiguousarray(image), np.ascontiguousarray(label)
+
+
+def zoomed(array: np.ndarray, zoom: Sequence[float], order: int) -> np.ndarray:
+    """The array resampled by a factor per axis, in its own type; order 1 interpolates linearly, 0 takes the nearest."""
+    return np.asarray(ndimage.zoom(array, zoom, order=order, grid_mode=True, mode="nearest"))
 
 
 def case_percentiles(image: np.ndarray) -> np.ndarray:
