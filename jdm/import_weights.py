@@ -132,6 +132,6 @@ def _our_name(key: str) -> str:
 
 def _refusal(path: Path, found: str) -> CheckpointError:
     return CheckpointError(
-        f"{path}: {found}; expected an unconditional improved-diffusion or guided-diffusion state dict with scale-shift "
-        "norm; re-save it as a .safetensors file or choose another"
+        f"{path}: {found}; expected an unconditional improved-diffusion or guided-diffusion state dict with "
+        "scale-shift norm; re-save it as a .safetensors file or choose another"
     )
