@@ -1,0 +1,133 @@
+"""`jdm-demo`: the four commands on one annotated field of nuclei, and a report of what came out."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jdm.cli import run_command
+
+if TYPE_CHECKING:
+    from jdm.demo import Step
+
+REAL, SYNTHETIC = (1, "Dataset001_Nuclei"), (501, "Dataset501_Nuclei_syn")
+MARK = "demo.txt"
+_EPOCHS = 10
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """Convert, train, export and measure on one annotated field of nuclei; the left half is yours, the right the test.
+
+    Prints each command before it runs. Needs the extra "demo". All files go below --out.
+    """
+
+    out: Path = Path("demo_run")
+    """Folder for everything the demo makes."""
+    budget_minutes: float = 4.0
+    """Minutes of training for the generator."""
+    iterations: int = 250
+    """Updates on real tiles in each arm of the comparison, and as many on synthetic ones."""
+    seeds: tuple[int, ...] = (0,)
+    """Seeds of the comparison; each takes as long as the first."""
+    overwrite: bool = False
+    """Discard an earlier demo in --out."""
+
+
+def main() -> None:
+    """Entry point of `jdm-demo`."""
+    import tyro
+
+    options = tyro.cli(DemoOptions, prog="jdm-demo")
+    run_command(lambda: run(options))
+
+
+def run(options: DemoOptions) -> None:
+    """Make the pictures, run the commands, write the report, print table and path."""
+    from jdm.demo import Places, read_field, write_demo_report, write_tiles
+    from nnunet_integration.arms import DESCRIPTIONS
+
+    image, mask = read_field()
+    out = claim(options.out.resolve(), options.overwrite)
+    write_tiles(out / "pictures", image, mask)
+    folders = {name: out / name for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "jdm_results")}
+    for folder in folders.values():
+        folder.mkdir()
+    setup = [f"cd {shlex.quote(str(out))}", *(f"export {name}=$PWD/{name}" for name in folders)]
+    print("\n".join(f"$ {line}" for line in setup))
+    variables = {name: str(folder) for name, folder in folders.items()}
+    steps = [call(command, out, variables) for command in commands(options)]
+    run_folder = folders["jdm_results"] / REAL[1]
+    places = Places(
+        real=folders["nnUNet_raw"] / REAL[1],
+        synthetic=folders["nnUNet_raw"] / SYNTHETIC[1],
+        training=run_folder / "fold_all",
+        experiment=run_folder / "experiment_fold_all",
+    )
+    tables = write_demo_report(out / "report.html", places, steps, DESCRIPTIONS, setup)
+    print("", *tables, f"Report: {out / 'report.html'}", sep="\n")
+
+
+def commands(options: DemoOptions) -> list[list[str]]:
+    """The four commands, as typed inside --out."""
+    real, synthetic = str(REAL[0]), str(SYNTHETIC[0])
+    return [
+        ["jdm-convert", "pairs", "--id", real, "--name", "Nuclei",
+         "--images", "pictures/train/images", "--masks", "pictures/train/masks",
+         "--test-images", "pictures/test/images", "--test-masks", "pictures/test/masks",
+         "--labels", "0=background", "255=nuclei"],
+        ["jdm-train", real, "all", "--budget-minutes", f"{options.budget_minutes:g}"],
+        ["jdm-export", real, "all", "--ratio", "5.0", "--id", synthetic],
+        ["jdm-experiment", real, "--synthetic", synthetic, "--fold", "all",
+         "--iterations", str(options.iterations), "--epochs", str(min(_EPOCHS, options.iterations)),
+         "--seeds", *map(str, options.seeds)],
+    ]  # fmt: skip
+
+
+def claim(out: Path, overwrite: bool) -> Path:
+    """Make `out` an empty folder marked as a demo's.
+
+    Raises: ExistsError if it holds anything, unless that is an earlier demo and `overwrite` is given.
+    """
+    from jdm.errors import ExistsError
+
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        if not (out / MARK).is_file():
+            raise ExistsError(
+                f"{out} is there and is not a demo's; expected a new or empty folder; choose another --out"
+            )
+        if not overwrite:
+            raise ExistsError(f"{out} holds a demo already; expected none; choose another --out, or add --overwrite")
+        shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / MARK).write_text("Made by jdm-demo; open report.html.\n", encoding="utf-8")
+    return out
+
+
+def call(command: list[str], folder: Path, variables: dict[str, str]) -> Step:
+    """Print a command and run it in `folder`, with nnU-Net's folders set for it alone.
+
+    Raises: JdmError if it fails; its own message is on the terminal by then.
+    """
+    from jdm.demo import Step
+    from jdm.errors import JdmError
+
+    print(f"\n$ {shlex.join(command)}", flush=True)
+    program = Path(sys.executable).with_name(command[0])
+    start = time.monotonic()
+    done = subprocess.run(
+        [str(program) if program.exists() else command[0], *command[1:]],
+        cwd=folder,
+        env={"OMP_WAIT_POLICY": "passive", **os.environ, **variables},
+        check=False,
+    )
+    if done.returncode:
+        raise JdmError(f"{command[0]} ended with status {done.returncode}; expected 0; its message is above")
+    return Step(shlex.join(command), time.monotonic() - start)
