@@ -1,0 +1,119 @@
+"""What is installed is whole, and what the README says can be typed."""
+
+import dataclasses
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import typing
+import zipfile
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+
+from jdm.config import Config
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMANDS = {point.name: point for point in distribution("jdm").entry_points if point.group == "console_scripts"}
+HEAVY = ("torch", "nnunetv2", "matplotlib", "scipy", "sklearn")
+
+
+def run_help(*words: str) -> tuple[str, list[str]]:
+    """Help text of a command, and which heavy packages were imported for it."""
+    point = COMMANDS[words[0]]
+    module, _, function = point.value.partition(":")
+    code = (
+        f"import sys; sys.argv = {[*words, '--help']!r}\n"
+        f"from {module} import {function}\n"
+        f"try:\n    {function}()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
+        f"print('IMPORTED', *[name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    wide = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=wide, check=True)
+    text, _, imported = done.stdout.rpartition("IMPORTED")
+    return text, imported.split()
+
+
+def readme_commands() -> list[list[str]]:
+    """Words of every jdm command in the README's code blocks, launchers before it and what follows a pipe cut off."""
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    found = []
+    for line in lines:
+        if match := re.search(r"jdm-[a-z]+ .*", line.replace("'", " ") if "--wrap" in line else line):
+            found.append(shlex.split(match[0]))
+    return found
+
+
+def is_setting(dotted: str) -> bool:
+    """Whether train.batch-size and the like name a value of the plan."""
+    kind: typing.Any = Config
+    for name in dotted.replace("-", "_").split("."):
+        hints = typing.get_type_hints(kind) if dataclasses.is_dataclass(kind) else {}
+        if name not in hints:
+            return False
+        kind = hints[name]
+    return not dataclasses.is_dataclass(kind)
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_help_is_there_and_imports_nothing_heavy(name: str) -> None:
+    text, imported = run_help(name)
+    assert text.startswith("usage:") and name in text.splitlines()[0]
+    assert not imported
+
+
+def test_commands_of_the_readme_and_their_flags_exist() -> None:
+    commands = readme_commands()
+    assert {words[0] for words in commands} == set(COMMANDS) - {"jdm-demo"}
+    texts: dict[tuple[str, ...], str] = {}
+    for words in commands:
+        key = (words[0], words[1]) if words[0] == "jdm-convert" else (words[0],)
+        text = texts.setdefault(key, run_help(*key)[0])
+        for flag in [word.split("=")[0] for word in words if word.startswith("--")]:
+            known = re.search(rf"{re.escape(flag)}(?![\w-])", text)
+            assert known or (key[0] == "jdm-train" and is_setting(flag[2:])), f"{words[0]} has no {flag}"
+
+
+def test_settings_in_the_readme_exist() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    dotted = {flag.rstrip(".") for flag in re.findall(r"--([a-z-]+\.[a-z-]+)", text)}
+    assert dotted and all(map(is_setting, dotted)), dotted
+    from nnunet_integration.settings import VARIABLES
+
+    assert set(re.findall(r"JDM_[A-Z_]+", text)) == set(VARIABLES.values())
+
+
+def test_trainers_named_in_the_readme_exist() -> None:
+    named = set(re.findall(r"nnUNetTrainerJDM\w*?(?=__|\b)", (ROOT / "README.md").read_text(encoding="utf-8")))
+    shim = (ROOT / "nnunet_integration" / "ext" / "jdm_trainers.py").read_text(encoding="utf-8")
+    assert named and all(f'"{name}"' in shim for name in named), named
+
+
+def test_wheel_holds_the_files_that_are_not_modules(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for package in ("jdm", "nnunet_integration", "dataset_conversion"):
+        shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    build = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=source, capture_output=True, check=True)
+    (wheel,) = tmp_path.glob("jdm-*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    expected = {
+        str(path.relative_to(source))
+        for package in ("jdm", "nnunet_integration", "dataset_conversion")
+        for path in (source / package).rglob("*")
+        if path.is_file()
+    }
+    assert expected - names == set()
+    assert {"jdm/evaluation/report.html.jinja", "nnunet_integration/ext/jdm_trainers.py"} <= names
+
+
+def test_version_is_the_distributions() -> None:
+    import jdm
+
+    assert distribution("jdm").version == jdm.__version__
