@@ -1,0 +1,66 @@
+"""A sheet of random pairs of a raw dataset, not selected: image, and image with its mask outlined.
+
+python scripts/pair_sheet.py 511 24 results/monuseg_pairs.png 0 --crop 192
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+from PIL import Image
+
+from jdm.cli import run_command
+from jdm.data.raw_dataset import open_dataset, read_case
+from jdm.errors import ConfigError
+from jdm.evaluation.figures import pair_grid
+
+
+@dataclass(frozen=True)
+class Options:
+    """Write a PNG sheet of random, unselected pairs of a raw dataset."""
+
+    dataset: Annotated[str, tyro.conf.Positional]
+    """Id or name, under $nnUNet_raw."""
+    count: Annotated[int, tyro.conf.Positional]
+    """Number of pairs."""
+    out: Annotated[Path, tyro.conf.Positional]
+    """PNG file to write."""
+    seed: Annotated[int, tyro.conf.Positional]
+    """Of the choice of pairs."""
+    columns: int = 6
+    crop: int | None = None
+    """Show the central part of this many pixels per side of larger images."""
+    most_kilobytes: int = 600
+    """Larger files are reduced to 256 colours, then in size."""
+
+
+def main(options: Options) -> None:
+    """Draw the pairs and write the sheet."""
+    dataset = open_dataset(options.dataset)
+    if not 1 <= options.count <= len(dataset.cases):
+        raise ConfigError(f"count is {options.count}; expected 1 to {len(dataset.cases)}, the cases of {dataset.name}")
+    chosen = np.random.default_rng(options.seed).choice(dataset.cases, options.count, replace=False)
+    pairs = [read_case(dataset, case_id) for case_id in chosen.tolist()]
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    pair_grid(pairs, options.out, options.columns, options.crop)
+    shrink(options.out, 1000 * options.most_kilobytes)
+    print(f"{options.out}: {', '.join(chosen.tolist())}")
+
+
+def shrink(path: Path, most: int) -> None:
+    """Bring a PNG file to at most `most` bytes: 256 colours first, then smaller by steps of a tenth."""
+    full = Image.open(path).convert("RGB")
+    factor = 1.0
+    while path.stat().st_size > most:
+        size = (round(full.width * factor), round(full.height * factor))
+        full.resize(size, Image.Resampling.LANCZOS).quantize(256).save(path, format="PNG", optimize=True)
+        factor *= 0.9
+
+
+if __name__ == "__main__":
+    arguments = tyro.cli(Options)
+    run_command(lambda: main(arguments))

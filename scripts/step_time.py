@@ -1,0 +1,128 @@
+"""CPU time of one training step: jdm's U-Net, and diffusers' of the same shape if it is installed.
+
+Both take 64 px, 4 channels in and out, 32 channels times 1, 2, 2, 4, two blocks per level, attention at 16 and 8 px,
+batch 8, and do a forward pass, a mean square error, a backward pass and a fused AdamW step on one thread. The
+contestants take turns, so that a machine that slows down slows all of them.
+
+  python scripts/step_time.py --steps 20 > results/step_time.json
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import torch
+import torch.nn.functional as F
+import tyro
+from torch import Tensor, nn
+
+from jdm.config import NetworkConfig
+from jdm.diffusion.unet import UNet
+from jdm.evaluation.report import describe_run
+
+SIDE, BATCH, CHANNELS, BASE, MULTIPLIERS, BLOCKS = 64, 8, 4, 32, (1, 2, 2, 4), 2
+ATTENTION = (4, 8)  # downsampling factors: 16 and 8 px
+
+
+@dataclass(frozen=True)
+class Options:
+    """CPU time of a training step of jdm's and of diffusers' U-Net, as JSON."""
+
+    steps: int = 20
+    """Timed steps of each contestant; the median is reported."""
+    warm_up: int = 3
+
+
+def ours(bf16: bool) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+    """jdm's network and its forward pass."""
+    config = NetworkConfig(BASE, MULTIPLIERS, BLOCKS, ATTENTION, 4)
+    network = UNet(CHANNELS, CHANNELS, config, levels=2, bf16=bf16).to(memory_format=torch.channels_last)
+    levels = torch.full((BATCH, 2), 100.0)
+    return network, lambda x: network(x, levels)
+
+
+def theirs() -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+    """diffusers' network and its forward pass in bf16 autocast. Raises: ImportError."""
+    from diffusers import UNet2DModel
+
+    attended = [2**level in ATTENTION for level in range(len(MULTIPLIERS))]
+    network = UNet2DModel(
+        sample_size=SIDE,
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        layers_per_block=BLOCKS,
+        block_out_channels=tuple(BASE * multiplier for multiplier in MULTIPLIERS),
+        down_block_types=tuple("AttnDownBlock2D" if here else "DownBlock2D" for here in attended),
+        up_block_types=tuple("AttnUpBlock2D" if here else "UpBlock2D" for here in reversed(attended)),
+        attention_head_dim=16,
+    )
+    steps = torch.full((BATCH,), 100)
+
+    def forward(x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return network(x, steps).sample
+
+    return network, forward
+
+
+def stepper(network: nn.Module, forward: Callable[[Tensor], Tensor]) -> Callable[[], float]:
+    """A function that does one training step and returns its CPU seconds."""
+    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
+    x, target = torch.randn(2, BATCH, CHANNELS, SIDE, SIDE)
+
+    def step() -> float:
+        start = time.process_time()
+        loss = F.mse_loss(forward(x).float(), target)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        return time.process_time() - start
+
+    return step
+
+
+def main(options: Options) -> None:
+    """Time the contestants in turn and print JSON."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    contestants = {"jdm bf16": ours(True), "jdm fp32": ours(False)}
+    try:
+        contestants["diffusers bf16"] = theirs()
+    except ImportError:
+        print("diffusers is not installed and is left out; pip install diffusers", file=sys.stderr)
+    steps = {name: stepper(*parts) for name, parts in contestants.items()}
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(options.warm_up + options.steps):
+        for name, step in steps.items():
+            seconds = step()
+            if turn >= options.warm_up:
+                times[name].append(1000 * seconds)
+    run = describe_run()
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    result = {
+        "command": f"python scripts/{run.command}",
+        "commit": run.commit,
+        "hardware": run.hardware,
+        "threads": 1,
+        "n": options.steps,
+        "median_ms": {name: round(value, 1) for name, value in medians.items()},
+        "quartiles_ms": {
+            name: [round(value, 1) for value in statistics.quantiles(values, n=4)[::2]]
+            for name, values in times.items()
+        },
+        "parameters": {name: sum(p.numel() for p in parts[0].parameters()) for name, parts in contestants.items()},
+        "ratio_to_jdm_bf16": {name: round(value / medians["jdm bf16"], 3) for name, value in medians.items()},
+    }
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))
