@@ -116,7 +116,6 @@ def _loop(
     bar = tqdm(total=settings.steps, initial=progress.step, disable=None if rank == 0 else True, unit="step")
     for x0, condition in loader:
         step = progress.step
-        started = time.monotonic()
         generator = step_generator(settings.seed, rank, step, device)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(settings, step)
@@ -129,19 +128,16 @@ def _loop(
             ema.update(step)
         log.row(step=step + 1, loss=loss.detach(), gradient_norm=norm, learning_rate=learning_rate(settings, step))
         progress.step += 1
-        progress.seconds += time.monotonic() - started
         bar.update()
         last = progress.step == settings.steps or progress.out_of_time() or _any_process(bool(stop), progress.step)
         if last or progress.step % settings.validate_every == 0:
             log.check()  # stops here if a loss was not finite, before anything of it is saved
-            with progress.timed():
-                progress.measure(ema, measures, log)
-                bar.set_postfix(log.shown())
+            progress.measure(ema, measures, log)
+            bar.set_postfix(log.shown())
         if last or progress.step % _FLUSH_EVERY == 0 or progress.step % settings.checkpoint_every == 0:
             log.flush()
         if rank == 0 and (last or progress.step % settings.sample_every == 0):
-            with progress.timed():
-                log.grid(progress.step, sample_grid(ema.denoiser, config), pairs)
+            log.grid(progress.step, sample_grid(ema.denoiser, config), pairs)
         if rank == 0 and (last or progress.step % settings.checkpoint_every == 0):
             progress.save_state(denoiser, ema, optimizer)
         if last:
@@ -210,16 +206,14 @@ class _Progress:
 
     def __init__(self, out_dir: Path, config: Config, origin: Mapping[str, Any]) -> None:
         self.out_dir, self.config, self.origin = out_dir, config, origin
-        self.step, self.seconds = 0, 0.0
+        self.step, self._earlier, self._started = 0, 0.0, time.monotonic()
         self.smoothed, self.best = math.nan, math.inf
         self.saved = False
 
-    @contextlib.contextmanager
-    def timed(self) -> Iterator[None]:
-        """Count what happens inside towards the budget."""
-        started = time.monotonic()
-        yield
-        self.seconds += time.monotonic() - started
+    @property
+    def seconds(self) -> float:
+        """Wall clock that this run has had, earlier sessions included."""
+        return self._earlier + time.monotonic() - self._started
 
     def out_of_time(self) -> bool:
         budget = self.config.train.budget_minutes
@@ -247,7 +241,8 @@ class _Progress:
             "network": {name.replace("network.module.", "network."): v for name, v in denoiser.state_dict().items()},
             "ema": ema.denoiser.state_dict(),
             "optimizer": optimizer.state_dict(),
-            "clock": {name: getattr(self, name) for name in ("step", "seconds", "smoothed", "best", "saved")},
+            "seconds": self.seconds,
+            "reached": {name: getattr(self, name) for name in ("step", "smoothed", "best", "saved")},
             "origin": {**self.origin, "config": to_dict(self.config)},
         }
         save_resume_state(self.out_dir, state)
@@ -265,7 +260,8 @@ class _Progress:
         denoiser.load_state_dict(state["network"])
         ema.denoiser.load_state_dict(state["ema"])
         optimizer.load_state_dict(state["optimizer"])
-        for name, value in state["clock"].items():
+        self._earlier = state["seconds"]
+        for name, value in state["reached"].items():
             setattr(self, name, value)
 
 
