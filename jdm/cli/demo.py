@@ -33,6 +33,8 @@ class DemoOptions:
     """Folder for everything the demo makes."""
     budget_minutes: float = 4.0
     """Minutes of training for the generator."""
+    ratio: float = 5.0
+    """Synthetic pairs for each training tile."""
     iterations: int = 250
     """Updates on real tiles in each arm of the comparison, and as many on synthetic ones."""
     seeds: tuple[int, ...] = (0,)
@@ -84,7 +86,7 @@ def commands(options: DemoOptions) -> list[list[str]]:
          "--test-images", "pictures/test/images", "--test-masks", "pictures/test/masks",
          "--labels", "0=background", "255=nuclei"],
         ["jdm-train", real, "all", "--budget-minutes", f"{options.budget_minutes:g}"],
-        ["jdm-export", real, "all", "--ratio", "5.0", "--id", synthetic],
+        ["jdm-export", real, "all", "--ratio", str(options.ratio), "--id", synthetic],
         ["jdm-experiment", real, "--synthetic", synthetic, "--fold", "all",
          "--iterations", str(options.iterations), "--epochs", str(min(_EPOCHS, options.iterations)),
          "--seeds", *map(str, options.seeds)],
