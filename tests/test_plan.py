@@ -1,0 +1,210 @@
+"""Self-configuration: from what a dataset is to a plan."""
+
+import dataclasses
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from small_runs import write_pictures
+
+from jdm.config import CodecConfig
+from jdm.data.pairs import PairDataset
+from jdm.data.plan import Fingerprint, fingerprint, plan, planned_patch, steps_within
+from jdm.data.raw_dataset import Geometry, Pair, read_case, read_dataset, write_case, write_dataset_json
+from jdm.errors import ConfigError, DataError
+
+PHOTOGRAPHS = Fingerprint(
+    cases=30, items=30, channels=3, classes=2, dtype="uint8", median_shape=(1000, 1000), largest_shape=(1000, 1000),
+    spacing=(1.0, 1.0), slice_axis=None, low=(0.0,) * 3, high=(255.0,) * 3, per_case_intensity=False, image_rms=0.4,
+    zero_border=False, sided_labels=False,
+)  # fmt: skip
+
+
+def found(**values) -> Fingerprint:
+    return dataclasses.replace(PHOTOGRAPHS, **values)
+
+
+@pytest.mark.parametrize(
+    ("shape", "device", "whole", "patch", "canvas"),
+    [
+        ((64, 64), "cpu", True, (64, 64), (64, 64)),
+        ((100, 75), "cpu", True, (104, 80), (104, 80)),  # sides rounded up, not squared
+        ((288, 300), "cuda", True, (288, 304), (288, 304)),
+        ((1000, 1000), "cpu", False, (64, 64), (512, 512)),
+        ((1000, 1000), "cuda", False, (128, 128), (512, 512)),
+        ((400, 600), "cuda", False, (128, 128), (400, 512)),
+        ((40, 9000), "cuda", False, (40, 128), (40, 512)),
+    ],
+)
+def test_small_images_are_trained_whole_and_large_ones_as_patches(shape, device, whole, patch, canvas):
+    data = plan(found(median_shape=shape), device=device).data
+    assert (data.whole, data.patch_size, data.canvas_size, data.dims) == (whole, patch, canvas, 2)
+
+
+def test_the_canvas_reaches_the_hosts_patch_but_not_beyond_the_images():
+    assert plan(PHOTOGRAPHS, canvas_limit=(320, 256)).data.canvas_size == (320, 256)
+    assert plan(found(median_shape=(300, 2000)), canvas_limit=(1024, 1024)).data.canvas_size == (300, 1024)
+    assert plan(PHOTOGRAPHS, canvas_limit=(32, 32)).data.canvas_size == (64, 64)  # at least the training patch
+
+
+@pytest.mark.parametrize(
+    ("classes", "code"), [(2, "binary"), (3, "one-hot"), (8, "one-hot"), (9, "bits"), (300, "bits")]
+)
+def test_the_mask_code_follows_the_number_of_classes(classes, code):
+    assert plan(found(classes=classes)).codec.mask_code == code
+
+
+def test_mirroring_only_where_nothing_has_a_side():
+    photograph = plan(PHOTOGRAPHS).augment
+    assert photograph.mirror_axes == (0, 1) and photograph.quarter_turns
+    assert not plan(found(median_shape=(400, 600))).augment.quarter_turns
+    for anatomy in (found(sided_labels=True), found(slice_axis=0)):
+        augment = plan(anatomy).augment
+        assert augment.mirror_axes == () and not augment.quarter_turns
+    assert plan(found(items=5000)).augment.probability < photograph.probability  # weaker with more data
+
+
+def test_a_budget_buys_the_largest_network_that_gets_enough_steps():
+    def seconds(config):  # proportional to width squared: 0.1 s for the smallest
+        return 0.1 * (config.network.base_channels / 32) ** 2
+
+    widths = {}
+    for minutes in (1, 15, 30, 100, 2000):
+        config = plan(PHOTOGRAPHS, budget_minutes=minutes, step_seconds=seconds)
+        within = steps_within(minutes, seconds(config))
+        assert config.train.budget_minutes == minutes  # ends the run by the clock
+        assert config.train.steps >= within and config.train.validate_every <= max(20, within)
+        assert config.network.base_channels == 32 or within >= 6000
+        widths[minutes] = config.network.base_channels
+    assert widths[1] == 32 and list(widths.values()) == sorted(widths.values()) and len(set(widths.values())) >= 3
+    assert steps_within(1, 0.1) == 540
+    # A rate that falls to zero has to know its last step.
+    thesis = plan(PHOTOGRAPHS, preset="thesis", budget_minutes=10, step_seconds=lambda _: 0.5)
+    assert thesis.train.steps == steps_within(10, 0.5) == 1080
+    with pytest.raises(ConfigError, match="step_seconds"):
+        plan(PHOTOGRAPHS, budget_minutes=5)
+
+
+def test_the_thesis_preset_is_its_network_and_optimiser():
+    config = plan(PHOTOGRAPHS, preset="thesis")
+    assert config.network.channel_multipliers == (1, 1, 2, 2, 4, 4) and config.network.base_channels == 128
+    assert config.network.attention_factors == (16, 32) and config.network.attention_heads == 4
+    assert (config.train.batch_size, config.train.learning_rate, config.train.decay) == (10, 1e-4, "linear")
+    assert config.train.ema_decay == 0.9999 and config.train.warmup_steps == 0
+    assert all(side % 32 == 0 for side in config.data.patch_size)
+
+
+def test_a_fingerprint_of_pictures(nnunet_folders):
+    dataset = write_pictures(nnunet_folders["nnUNet_raw"], shape=(16, 24), channels=3, classes=4)
+    measured = fingerprint(dataset, list(dataset.cases))
+    assert (measured.cases, measured.items, measured.channels, measured.classes) == (5, 5, 3, 4)
+    assert measured.median_shape == (16, 24) and measured.slice_axis is None
+    assert measured.dtype == "uint8" and measured.low == (0, 0, 0) and measured.high == (255, 255, 255)
+    encoded = np.concatenate([read_case(dataset, c).image.ravel() for c in dataset.cases]) / 127.5 - 1
+    assert measured.image_rms == pytest.approx(np.sqrt((encoded**2).mean()), rel=0.05)
+    assert plan(measured).noise.sigma_data == (round(measured.image_rms, 4), 0.5)
+    assert not measured.zero_border and not measured.sided_labels
+
+
+def write_volumes(raw, images: list[np.ndarray], spacing, channel="MRI", labels=None) -> object:
+    folder = raw / "Dataset031_Volumes"
+    geometry = Geometry((0.0, 0.0, 0.0), tuple(np.eye(3).ravel().tolist()))
+    for index, image in enumerate(images):
+        label = (image[0] > np.median(image[0])).astype(np.uint8)
+        write_case(folder, Pair(f"v{index}", image, label, spacing, geometry), ".nii.gz")
+    labels = labels or {"background": 0, "organ": 1}
+    write_dataset_json(folder, channel_names=[channel], labels=labels, file_ending=".nii.gz", num_training=len(images))
+    return read_dataset(folder)
+
+
+def test_mr_cases_get_a_scale_each_and_ct_one_for_all(nnunet_folders):
+    rng = np.random.default_rng(0)
+    base = [rng.gamma(3.0, 40.0, (1, 5, 12, 10)) for _ in range(3)]
+    images = [(b * gain).astype(np.float32) for b, gain in zip(base, (1.0, 4.0, 9.0), strict=True)]
+    raw = nnunet_folders["nnUNet_raw"]
+    mr = fingerprint(write_volumes(raw, images, (3.0, 1.0, 1.0)), ["v0", "v1", "v2"])
+    assert mr.per_case_intensity and plan(mr).data.per_case_intensity
+    dataset = write_volumes(raw, images, (3.0, 1.0, 1.0))
+    config = plan(mr)
+    pairs = PairDataset(dataset, ["v0", "v1", "v2"], config)
+    means = [
+        np.mean([pairs.encoded(i, rng)[0].mean() for i, item in enumerate(pairs.items) if item.case_id == case])
+        for case in ("v0", "v1", "v2")
+    ]
+    assert np.ptp(means) < 0.15  # ninefold different before
+    ct = fingerprint(write_volumes(raw, images, (3.0, 1.0, 1.0), "CT"), ["v0", "v1", "v2"])
+    assert not ct.per_case_intensity
+    values = np.concatenate([image.ravel() for image in images])
+    np.testing.assert_allclose([ct.low[0], ct.high[0]], np.percentile(values, [0.5, 99.5]), rtol=0.1, atol=3)
+
+
+@pytest.mark.parametrize(
+    "spacing", [(1.0, 1.0, 1.0), (3.0, 1.0, 1.0), (1.0, 3.0, 1.0), (0.7, 0.7, 5.0), (1.0, 1.2, 1.1), (0.5, 0.8, 0.8)]
+)
+def test_volumes_are_sliced_along_the_axis_that_nnunets_2d_configuration_puts_first(nnunet_folders, spacing):
+    from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+
+    images = [np.random.default_rng(0).normal(100, 30, (1, 6, 9, 12)).astype(np.float32)] * 2
+    dataset = write_volumes(nnunet_folders["nnUNet_raw"], images, spacing)
+    measured = fingerprint(dataset, list(dataset.cases))
+    shapes = {"spacings": [spacing] * 2, "shapes_after_crop": [(6, 9, 12)] * 2}
+    planner = SimpleNamespace(
+        dataset_fingerprint=shapes, overwrite_target_spacing=None, suppress_transpose=False, anisotropy_threshold=3
+    )
+    planner.determine_fullres_target_spacing = lambda: ExperimentPlanner.determine_fullres_target_spacing(planner)
+    forward, _ = ExperimentPlanner.determine_transpose(planner)
+    assert measured.slice_axis == forward[0]
+    assert measured.median_shape == tuple((6, 9, 12)[axis] for axis in forward[1:])
+    assert measured.spacing == pytest.approx(tuple(spacing[axis] for axis in forward[1:]))
+    assert measured.items == 2 * (6, 9, 12)[forward[0]]
+    data = plan(measured).data
+    assert data.dims == 2 and data.slice_axis == forward[0] and data.whole
+
+
+def test_sided_labels_and_black_borders_are_noticed(nnunet_folders):
+    image = np.random.default_rng(0).integers(50, 99, (1, 6, 20, 20)).astype(np.int16)
+    labels = {"background": 0, "Left kidney": 1}
+    dataset = write_volumes(nnunet_folders["nnUNet_raw"], [image], (1.0, 1.0, 1.0), labels=labels)
+    measured = fingerprint(dataset, ["v0"])
+    assert measured.sided_labels and not measured.zero_border
+    image[:, :, :4] = image[:, :, -4:] = image[..., :4] = image[..., -4:] = 0
+    dataset = write_volumes(nnunet_folders["nnUNet_raw"], [image], (1.0, 1.0, 1.0))
+    assert fingerprint(dataset, ["v0"]).zero_border
+    assert plan(fingerprint(dataset, ["v0"])).codec.zero_border
+
+
+def test_sixteen_bits_use_their_range_without_outliers(nnunet_folders):
+    rng = np.random.default_rng(0)
+    images = [rng.normal(1000, 50, (1, 8, 40, 40)).round().astype(np.uint16) for _ in range(2)]
+    images[0][0, 0, 0, 0] = 60000
+    dataset = write_volumes(nnunet_folders["nnUNet_raw"], images, (1.0, 1.0, 1.0), "microscope")
+    measured = fingerprint(dataset, ["v0", "v1"])
+    assert 700 < measured.low[0] < 900 and 1100 < measured.high[0] < 1300
+    assert not measured.per_case_intensity
+    assert plan(measured).codec == CodecConfig(
+        "binary", 0.5, 2, "uint16", measured.low, measured.high, measured.zero_border
+    )
+
+
+def test_mixed_channels_are_refused(nnunet_folders, monkeypatch):
+    dataset = write_pictures(nnunet_folders["nnUNet_raw"], cases=2)
+
+    def mixed(dataset, case_id):
+        pair = read_case(dataset, case_id)
+        return dataclasses.replace(pair, image=np.repeat(pair.image, 1 + int(case_id[-1]), axis=0))
+
+    monkeypatch.setattr("jdm.data.plan.read_case", mixed)
+    with pytest.raises(DataError, match=r"\[1, 2\] channels"):
+        fingerprint(dataset, list(dataset.cases))
+
+
+def test_nnunets_patch_is_read_where_it_is_planned(nnunet_folders):
+    dataset = write_pictures(nnunet_folders["nnUNet_raw"], cases=1)
+    assert planned_patch(dataset) is None
+    folder = nnunet_folders["nnUNet_preprocessed"] / dataset.name
+    folder.mkdir()
+    (folder / "nnUNetPlans.json").write_text(json.dumps({"configurations": {"2d": {"patch_size": [96, 160]}}}))
+    assert planned_patch(dataset) == (96, 160)
+    (folder / "nnUNetPlans.json").write_text("{")
+    assert planned_patch(dataset) is None
