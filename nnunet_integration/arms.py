@@ -40,7 +40,7 @@ class ExperimentOptions:
     """What to compare; real-long spends the pretraining's updates on real cases."""
     seeds: tuple[int, ...] = (0, 1, 2)
     iterations: int | None = None
-    """Updates on real cases, in every arm that has any. Default: 5000 on a GPU, 500 on a CPU."""
+    """Updates on real cases, in every arm that has any. Default: 5000 on a GPU, 2000 on a CPU."""
     pretrain_iterations: int | None = None
     """Updates on synthetic cases before finetuning. Default: as many as --iterations."""
     epochs: int = 20

@@ -98,7 +98,7 @@ def _settle(
     """Every setting, the real dataset's plans with the experiment's configuration, and that one's name."""
     device = _device(options.device)
     small = device == "cpu"
-    iterations = options.iterations or (500 if small else 5000)
+    iterations = options.iterations or (2000 if small else 5000)
     times = schedule(iterations, options.pretrain_iterations or iterations, options.epochs, options.synthetic_share)
     plans = host.read_plans(nnunet_folder("nnUNet_preprocessed") / real.name, options.plans)
     patch, batch, features = options.patch_size, options.batch_size, options.network_features

@@ -27,6 +27,8 @@ COMPARISONS: tuple[tuple[ArmName, ArmName], ...] = (
     ("mix", "real-long"),
 )
 METRICS = ("dice", "iou")
+NOT_LEARNED = 0.05
+"""Below this mean Dice a class counts as not learned: nnU-Net predicts background alone before it learns."""
 
 
 def strict(value: Any) -> Any:
@@ -130,7 +132,28 @@ def summarise(
         summary["arms"][arm] = {**facts, **means, "dice_per_class": classes, "per_seed": per_seed}
     summary["images"] = int(next(iter(tables.values()))["dice"].shape[1])
     summary["differences"] = _differences(tables)
+    summary["not_learned"] = _not_learned(summary["arms"])
     return summary
+
+
+def _not_learned(arms: dict[str, Any]) -> list[str]:
+    """Arms and classes too poor for any difference between arms to speak about synthetic pairs."""
+    return [
+        f"{arm}: {label}"
+        for arm, facts in arms.items()
+        for label, dice in facts["dice_per_class"].items()
+        if dice is not None and dice["mean"] < NOT_LEARNED
+    ]
+
+
+def warning_lines(results: dict[str, Any]) -> list[str]:
+    """What a reader must know before the differences; empty if every arm learned every class."""
+    if not results["not_learned"]:
+        return []
+    return [
+        f"Not learned (mean Dice below {NOT_LEARNED}): {'; '.join(results['not_learned'])}. Such differences say "
+        "nothing about synthetic pairs; train longer (--iterations)."
+    ]
 
 
 def _mean(table: np.ndarray) -> dict[str, Any] | None:
@@ -170,6 +193,7 @@ def markdown(results: dict[str, Any]) -> str:
             f"{100 * facts['padding_share']:.0f} % | {_cell(dice)} | {_cell(iou)} |"
         )
     lines += ["", "Means over images of the mean over seeds, with 95 % bootstrap intervals over images.", ""]
+    lines += [line for warning in warning_lines(results) for line in (f"**{warning}**", "")]
     if results["differences"]:
         lines += ["| difference in Dice | mean [95 % interval] | p (Wilcoxon) | p (Holm) |", "|---|---:|---:|---:|"]
         for entry in results["differences"]:

@@ -105,10 +105,12 @@ class nnUNetTrainerJDM(nnUNetTrainer):  # noqa: N801
         )
 
     def _seed(self, stream: int) -> None:
-        seed = int(np.random.SeedSequence([self.settings.seed, stream, self.local_rank]).generate_state(1)[0])
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.manual_seed(seed)
+        # three seeds: NumPy and torch run the same generator, and one seed would give both the same stream
+        entropy = np.random.SeedSequence([self.settings.seed, stream, self.local_rank])
+        for_python, for_numpy, for_torch = (int(word) for word in entropy.generate_state(3))
+        random.seed(for_python)
+        np.random.seed(for_numpy)
+        torch.manual_seed(for_torch)
 
     def _write_run(self) -> None:
         from importlib.metadata import version

@@ -201,3 +201,23 @@ def test_tables_skip_undefined_scores():
         "a": [None, 1.0],
         "2": [None],
     }
+
+
+def test_arms_that_learned_nothing_are_named_before_their_differences():
+    from nnunet_integration.report import summarise, warning_lines
+
+    def scores(dice):
+        cases = [
+            {"case_id": case, "label": label, "dice": value, "iou": value}
+            for case in ("a", "b")
+            for label, value in dice.items()
+        ]
+        means = dict.fromkeys(("mean_dice", "mean_iou", "micro_dice", "micro_iou"), 0.0)
+        return {0: {"cases": cases, "classes": [{"label": label} for label in dice], **means}}
+
+    arms = {"real": {}, "mix": {}}
+    learned = summarise(resolved(), arms, {"real": scores({"x": 0.8}), "mix": scores({"x": 0.7})})
+    assert warning_lines(learned) == [] and learned["differences"][0]["dice"]["mean"] == pytest.approx(-0.1)
+    zero = {"real": scores({"x": 0.8, "y": 0.0}), "mix": scores({"x": 0.7, "y": 0.6})}
+    [line] = warning_lines(summarise(resolved(), arms, zero))
+    assert "real: y" in line and "mix" not in line and "--iterations" in line

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import tyro
 
@@ -19,11 +20,13 @@ def run(options: ExperimentOptions) -> None:
     for variable in ("nnUNet_raw", "nnUNet_preprocessed"):
         nnunet_folder(variable)
     from nnunet_integration.experiment import run_experiment
-    from nnunet_integration.report import interval_text
+    from nnunet_integration.report import interval_text, warning_lines
 
     folder, results = run_experiment(options)
     for entry in results["differences"]:
         print(f"Dice, {interval_text(entry)}")
+    for line in warning_lines(results):
+        print(line, file=sys.stderr)
     print(f"Results: {folder / 'results.md'}")
 
 
