@@ -129,8 +129,9 @@ def _loop(
         log.row(step=step + 1, loss=loss.detach(), gradient_norm=norm, learning_rate=learning_rate(settings, step))
         progress.step += 1
         bar.update()
-        last = progress.step == settings.steps or progress.out_of_time() or _any_process(bool(stop), progress.step)
-        if last or progress.step % settings.validate_every == 0:
+        ended = progress.step == settings.steps or progress.out_of_time()
+        last = ended or _any_process(bool(stop), progress.step)
+        if ended or progress.step % settings.validate_every == 0:  # not at a signal: resuming must not show
             log.check()  # stops here if a loss was not finite, before anything of it is saved
             progress.measure(ema, measures, log)
             bar.set_postfix(log.shown())
