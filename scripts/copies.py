@@ -49,7 +49,8 @@ def main(options: Options) -> None:
     checkpoint = load_checkpoint(run_folder(real.name, origin["fold"]))
     if checkpoint.sha256 != origin["checkpoint_sha256"]:
         raise DataError(
-            f"{synthetic.name} comes from checkpoint {origin['checkpoint_sha256'][:12]}, found {checkpoint.sha256[:12]}; "
+            f"{synthetic.name} comes from checkpoint {origin['checkpoint_sha256'][:12]}, found "
+            f"{checkpoint.sha256[:12]}; "
             "export again, or restore the checkpoint"
         )
     config = checkpoint.config

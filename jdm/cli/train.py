@@ -98,33 +98,22 @@ def training_and_held_out(dataset: RawDataset, fold: str) -> tuple[list[str], li
 
 def planned(command: TrainCommand, rest: list[str], dataset: RawDataset, training_ids: list[str]) -> Config:
     """The plan for the dataset on this machine, with the user's settings over it."""
-    import dataclasses
-
     import torch
 
-    from jdm.data.plan import fingerprint, plan, planned_patch, steps_within
+    from jdm.data.plan import fingerprint, plan, planned_patch
     from jdm.training import measure_step_seconds
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-    def step_seconds(config: Config) -> float:
-        return measure_step_seconds(config, device)
-
     config = plan(
         fingerprint(dataset, training_ids),
         preset=command.preset,
         budget_minutes=command.budget_minutes,
         device="cuda" if device.type == "cuda" else "cpu",
         precision="bf16" if supports_bf16(device) else "fp32",
-        step_seconds=step_seconds,
+        step_seconds=lambda config: measure_step_seconds(config, device),
         canvas_limit=planned_patch(dataset),
     )
-    chosen = overridden(load(command.plan, config) if command.plan else config, rest)
-    measured_anew = chosen.network != config.network or chosen.data != config.data
-    if command.budget_minutes is not None and measured_anew and chosen.train == config.train:
-        steps = steps_within(command.budget_minutes, step_seconds(chosen))
-        chosen = dataclasses.replace(chosen, train=dataclasses.replace(chosen.train, steps=steps))
-    return validate(chosen)
+    return overridden(load(command.plan, config) if command.plan else config, rest)
 
 
 def supports_bf16(device) -> bool:
@@ -155,11 +144,12 @@ def summary(config: Config, dataset: RawDataset, ids: tuple[list[str], list[str]
     """What will be trained, for the user to read before it starts."""
     data = config.data
     kind = "whole images" if data.whole else "patches"
+    minutes = "" if config.train.budget_minutes is None else f" or {config.train.budget_minutes:g} minutes"
     return (
         f"{dataset.name}: {len(ids[0])} cases to train on, {len(ids[1])} held out; {kind} of "
         f"{'x'.join(map(str, data.patch_size))}, exported as {'x'.join(map(str, data.canvas_size))}; "
         f"{config.network.base_channels} channels x {config.network.channel_multipliers}; "
-        f"{config.train.steps} steps of {config.train.batch_size}, {config.train.precision}"
+        f"at most {config.train.steps} steps of {config.train.batch_size}{minutes}, {config.train.precision}"
     )
 
 

@@ -235,17 +235,25 @@ def _augment(found: Fingerprint) -> AugmentConfig:
 
 
 def _train(preset: Preset, steps: int, budget_minutes: float | None, precision: Literal["bf16", "fp32"]) -> TrainConfig:
-    train = TrainConfig(steps=steps, budget_minutes=budget_minutes, precision=precision)
-    if preset == "thesis":  # Zhou 2023, Table 4.1
-        train = dataclasses.replace(train, batch_size=10, learning_rate=1e-4, decay="linear", warmup_steps=0)
-    often = max(20, min(train.validate_every, steps // 20))
-    return dataclasses.replace(
-        train,
-        warmup_steps=min(train.warmup_steps, steps // 10),
+    """Optimisation for about `steps` steps.
+
+    At a constant rate the clock alone ends a run with a budget: a machine that was busy while it was measured does
+    not cost the steps it has time for.
+    """
+    thesis = preset == "thesis"
+    often = max(20, min(250, steps // 20))
+    train = TrainConfig(
+        steps=steps if thesis or budget_minutes is None else _MOST_STEPS,
+        warmup_steps=min(200, steps // 10),
         validate_every=often,
         checkpoint_every=often,
-        sample_every=max(often, min(train.sample_every, steps // 4)),
+        sample_every=max(often, min(2_000, steps // 4)),
+        budget_minutes=budget_minutes,
+        precision=precision,
     )
+    if thesis:  # Zhou 2023, Table 4.1
+        train = dataclasses.replace(train, batch_size=10, learning_rate=1e-4, decay="linear", warmup_steps=0)
+    return train
 
 
 def _round_up(side: int, multiple: int) -> int:
