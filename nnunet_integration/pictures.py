@@ -9,6 +9,10 @@ import numpy as np
 
 from jdm.data.image_io import read_raster
 from jdm.data.raw_dataset import RawDataset, read_case
+from jdm.evaluation.figures import Comparison, comparison
+
+_CROP = 256
+"""Larger images are shown by their central part, where outlines can be told apart."""
 
 
 def evenly_spaced(ids: Sequence[str], most: int) -> list[str]:
@@ -24,41 +28,7 @@ def draw_case(dataset: RawDataset, case_id: str, test: bool, predictions: Mappin
         test: the case is one of imagesTs.
         predictions: label file by arm.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     pair = read_case(dataset, case_id, test)
-    masks = {"reference": pair.label, **{arm: read_raster(f, label=True).array[0] for arm, f in predictions.items()}}
-    where = _slice(pair.label, pair.spacing)
-    image = _displayable(pair.image[(slice(None), *where)])
-    figure = Figure(figsize=(2.4 * (1 + len(masks)), 2.7), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, 1 + len(masks), squeeze=False)[0]
-    axes[0].set_title(case_id, fontsize=8)
-    axes[0].imshow(image, cmap="gray")
-    for axis, (name, mask) in zip(axes[1:], masks.items(), strict=True):
-        axis.set_title(name, fontsize=8)
-        axis.imshow(image, cmap="gray")
-        shown = np.ma.masked_equal(mask[where], 0)
-        axis.imshow(shown, cmap="tab10", alpha=0.5, vmin=0, vmax=9, interpolation="nearest")
-    for axis in axes:
-        axis.set_axis_off()
+    masks = {arm: read_raster(path, label=True).array[0] for arm, path in predictions.items()}
     file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=110)
-
-
-def _slice(label: np.ndarray, spacing: Sequence[float]) -> tuple[slice | int, ...]:
-    """Everything of a 2-D case; of a volume the slice with most foreground, across its coarsest axis."""
-    if label.ndim == 2:
-        return (slice(None), slice(None))
-    axis = int(np.argmax(spacing))
-    others = tuple(other for other in range(label.ndim) if other != axis)
-    best = int(np.count_nonzero(label, axis=others).argmax())
-    return tuple(best if position == axis else slice(None) for position in range(label.ndim))
-
-
-def _displayable(image: np.ndarray) -> np.ndarray:
-    """(channels, H, W) as (H, W, 3) for RGB, else the first channel, stretched to [0, 1]."""
-    shown = np.moveaxis(image, 0, -1) if image.shape[0] == 3 else image[0]
-    low, high = float(shown.min()), float(shown.max())
-    return (shown.astype(np.float64) - low) / (high - low or 1)
+    comparison([Comparison(case_id, pair.image, pair.label, masks)], file, crop=_CROP)
