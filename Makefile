@@ -37,7 +37,8 @@ clean:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "error: $(PYTHON) is $$($(PYTHON) --version 2>&1 | head -1); expected Python 3.11 or newer;" \
 	    "give one with: make PYTHON=/path/to/python3.11" >&2; exit 2; }
-	$(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; \
+	  echo "error: $(PYTHON) -m venv failed; expected Python with venv and pip; install them (python3-venv)" >&2; exit 2; }
 
 # A stamp per extra: installing is repeated only when pyproject.toml is newer.
 .venv/.installed-%: pyproject.toml | .venv/bin/python

@@ -31,11 +31,11 @@ class DemoOptions:
 
     out: Path = Path("demo_run")
     """Folder for everything the demo makes."""
-    budget_minutes: float = 4.0
+    budget_minutes: float = 5.0
     """Minutes of training for the generator."""
     ratio: float = 5.0
     """Synthetic pairs for each training tile."""
-    iterations: int = 250
+    iterations: int = 120
     """Updates on real tiles in each arm of the comparison, and as many on synthetic ones."""
     seeds: tuple[int, ...] = (0,)
     """Seeds of the comparison; each takes as long as the first."""
