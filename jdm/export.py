@@ -7,6 +7,7 @@ the same bytes on the same hardware.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Sequence
@@ -34,7 +35,7 @@ from jdm.data.raw_dataset import (
 from jdm.diffusion.sampling import CaseNoise, karras_sigmas, sample_ancestral, sample_ddim, sample_dpmpp_2m, sample_heun
 from jdm.diffusion.vp import VPDenoiser
 from jdm.diffusion.windows import windowed
-from jdm.errors import ConfigError, DataError
+from jdm.errors import ConfigError, DataError, ExistsError
 from jdm.evaluation.plausible import ForegroundRange, foreground_shares, real_foreground
 from jdm.export_folder import check_target, claim, finished_records, held, seal, write_text
 
@@ -146,7 +147,8 @@ def export(
     redrawn = sum(record["attempt"] > 0 for record in records or [])
     if records is None:
         return Exported(partial, False, request.count, redrawn)
-    with held(partial / "seal.lock"):
+    # Another shard may see the end too, and be quicker.
+    with contextlib.suppress(ExistsError, FileNotFoundError), held(partial / "seal.lock"):
         if partial.exists():
             seal(partial, target, records, provenance(checkpoint, request, factory.real, records), dataset)
     return Exported(target, True, request.count, redrawn)

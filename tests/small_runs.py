@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
+import jdm.training
 from jdm.checkpoint import Checkpoint, run_folder
 from jdm.config import Config, NetworkConfig, from_dict, validate
 from jdm.data.plan import fingerprint, plan
 from jdm.data.raw_dataset import Geometry, Pair, RawDataset, read_dataset, write_case, write_dataset_json
 from jdm.training import train
 
+jdm.training._GRID_PAIRS = jdm.training._GRID_STEPS = 2  # pictures that no test looks at
 torch.set_num_threads(1)  # two busy threads of a shared machine wait for each other
 
 TINY = NetworkConfig(
@@ -23,15 +25,18 @@ TINY = NetworkConfig(
 
 
 def picture(
-    case_id: str, seed: int, shape: tuple[int, ...], channels: int = 1, classes: int = 2, dtype: str = "uint8"
-) -> Pair:
+    case_id: str, seed: int, shape: tuple[int, ...], channels: int = 1, classes: int = 2, dtype: str = "uint8",
+    spacing: tuple[float, ...] = (),
+) -> Pair:  # fmt: skip
     """Stripes of all classes on noise; the image shows the label."""
     rng = np.random.default_rng(seed)
-    along = np.arange(shape[-1]) + rng.integers(0, shape[-1])
-    label = np.broadcast_to(along * classes // shape[-1] % classes, shape).astype(np.uint8)
+    edges = np.cumsum(1 + rng.random(classes))  # class shares differ from picture to picture
+    along = (np.arange(shape[-1]) + rng.integers(0, shape[-1])) % shape[-1]
+    label = np.searchsorted(edges / edges[-1], along / shape[-1], side="right")
+    label = np.broadcast_to(label, shape).astype(np.uint8)
     top = 255 if dtype == "uint8" else 3000
     image = label * (top * 0.6 / (classes - 1)) + top * rng.uniform(0.1, 0.35, (channels, *shape))
-    spacing = (1.0,) * len(shape)
+    spacing = spacing or (1.0,) * len(shape)
     geometry = None
     if len(shape) == 3:
         geometry = Geometry((0.0,) * 3, tuple(np.eye(3).ravel().tolist()))
@@ -41,7 +46,7 @@ def picture(
 def write_pictures(
     raw: Path, name: str = "Dataset021_Stripes", cases: int = 5, shape: tuple[int, ...] = (16, 24), **kind: Any
 ) -> RawDataset:
-    """A raw dataset of `picture`s; `kind`: channels, classes, dtype, ending."""
+    """A raw dataset of `picture`s; `kind`: channels, classes, dtype, spacing, ending."""
     ending = kind.pop("ending", ".png" if len(shape) == 2 else ".nii.gz")
     folder = raw / name
     for index in range(cases):

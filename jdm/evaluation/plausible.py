@@ -24,11 +24,12 @@ class ForegroundRange:
         """Why a synthetic label is degenerate, or None.
 
         A label value that every real sample has must not be missing, one that fills no real sample must not fill
-        this one, and its share must lie within the real range widened by `margin` of its width.
+        this one, and its share must lie within the real range widened by `margin` of its width, taken as a tenth of
+        its end at least: a few real samples may happen to hold the same.
         """
         shares = foreground_shares(label, len(self.least))
         for value, (share, least, most) in enumerate(zip(shares, self.least, self.most, strict=True)):
-            slack = self.margin * (most - least)
+            slack = self.margin * max(most - least, 0.1 * most)
             if share == 0 < least:
                 return f"label {value} is missing, no real sample lacks it"
             if share == 1 > most:

@@ -1,0 +1,396 @@
+"""Export: the same bytes however it is run, nothing visible before it is whole, nothing overwritten."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK
+import torch
+from small_runs import changed, tiny_run, write_pictures
+
+import jdm.export
+from jdm.checkpoint import load_checkpoint, run_folder, with_config
+from jdm.config import Config, DataConfig
+from jdm.data.pairs import PairDataset
+from jdm.data.raw_dataset import check_dataset, open_dataset, read_case
+from jdm.errors import ConfigError, DataError, ExistsError
+from jdm.evaluation.plausible import ForegroundRange, foreground_shares, real_foreground
+from jdm.export import ExportRequest, case_seed, check_origin, export, restore_zero_border, synthetic_count
+from jdm.export_folder import held
+
+REQUEST = ExportRequest(
+    id=521, name="Stripes_syn", count=5, canvas_size=(16, 24), steps=3, batch_size=2, margin=100.0, seed=4
+)
+
+
+@pytest.fixture
+def real(nnunet_folders):
+    return write_pictures(nnunet_folders["nnUNet_raw"])
+
+
+@pytest.fixture
+def checkpoint(real):
+    return tiny_run(real, train={"steps": 2})
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+
+
+def exported(checkpoint, real, request=REQUEST, **options) -> dict[str, bytes]:
+    """Export anew and return the bytes."""
+    done = export(checkpoint, real, request, overwrite=True, **options)
+    assert done.finished and done.folder.name == f"Dataset{request.id}_{request.name}"
+    return contents(done.folder)
+
+
+def test_repeated_resumed_and_sharded_exports_are_the_same_bytes(real, checkpoint, monkeypatch):
+    raw = real.folder.parent
+    first = exported(checkpoint, real)
+    assert sorted(first) == sorted(
+        [f"imagesTr/syn_{i:06d}_0000.png" for i in range(5)]
+        + [f"labelsTr/syn_{i:06d}.png" for i in range(5)]
+        + ["dataset.json", "manifest.jsonl", "provenance.json"]
+    )
+    assert exported(load_checkpoint(run_folder(real.name, "all")), real) == first
+
+    write_case, written = jdm.export.write_case, []
+
+    def dies(folder, pair, *rest):
+        written.append(pair.case_id)
+        if len(written) == 4:  # in the middle of the second batch
+            raise KeyboardInterrupt
+        write_case(folder, pair, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(jdm.export, "write_case", dies)
+        export(checkpoint, real, REQUEST, overwrite=True)
+    monkeypatch.setattr(
+        jdm.export, "write_case", lambda f, pair, *r: (written.append(pair.case_id), write_case(f, pair, *r))
+    )
+    written.clear()
+    assert exported(checkpoint, real) == first
+    assert written == [f"syn_{i:06d}" for i in (2, 3, 4)]  # the first batch was kept
+
+    for shards in (2, 3):
+        for index in range(shards - 1):
+            done = export(checkpoint, real, REQUEST, shard=(index, shards), overwrite=True)
+            assert not done.finished and done.folder.name.startswith(".")
+        assert exported(checkpoint, real, shard=(shards - 1, shards)) == first
+    assert sorted(f.name for f in raw.iterdir()) == [real.name, "Dataset521_Stripes_syn"]
+    other = exported(checkpoint, real, dataclasses.replace(REQUEST, seed=5))
+    assert all(other[name] != first[name] for name in first if name.startswith("images"))
+
+
+def test_nothing_is_visible_before_it_is_whole(real, checkpoint, monkeypatch):
+    raw, write_case, seen = real.folder.parent, jdm.export.write_case, []
+
+    def watching(*arguments):
+        seen.append(sorted(f.name for f in raw.iterdir() if not f.name.startswith(".")))
+        write_case(*arguments)
+
+    monkeypatch.setattr(jdm.export, "write_case", watching)
+    export(checkpoint, real, REQUEST)
+    assert len(seen) == 5 and all(names == [real.name] for names in seen)
+    assert open_dataset(521).cases == tuple(f"syn_{i:06d}" for i in range(5))
+
+
+def test_the_dataset_is_the_real_ones_kind_and_says_where_it_comes_from(real, checkpoint):
+    export(checkpoint, real, REQUEST)
+    synthetic = open_dataset("Stripes_syn")
+    assert (synthetic.labels, synthetic.channel_names, synthetic.file_ending) == (
+        real.labels, real.channel_names, real.file_ending,
+    )  # fmt: skip
+    assert check_dataset(synthetic) == []
+    records = [json.loads(line) for line in (synthetic.folder / "manifest.jsonl").read_text().splitlines()]
+    assert [record["case_id"] for record in records] == list(synthetic.cases)
+    for index, record in enumerate(records):
+        pair = read_case(synthetic, record["case_id"])
+        assert pair.image.dtype == np.uint8 and pair.image.shape == (1, 16, 24)
+        assert set(np.unique(pair.label)) <= {0, 1}
+        assert record["seed"] == case_seed(4, index, record["attempt"])
+        assert record["checkpoint_sha256"] == checkpoint.sha256
+        assert (record["sampler"], record["steps"]) == ("heun", 3)
+        assert record["foreground_share"] == {"class1": pytest.approx(pair.label.mean(), abs=1e-6)}
+    provenance = json.loads((synthetic.folder / "provenance.json").read_text())
+    generator = provenance["generator"]
+    assert generator["training_ids"] == list(real.cases[:-1]) and generator["held_out_ids"] == [real.cases[-1]]
+    assert generator["dataset"] == real.name and generator["fold"] == "all"
+    assert generator["checkpoint_sha256"] == checkpoint.sha256
+    assert provenance["count"] == 5 and provenance["canvas_size"] == [16, 24]
+    assert provenance["redrawn"] == sum(record["attempt"] for record in records)
+
+
+def test_neither_batch_nor_neighbours_change_what_a_case_is(real, checkpoint):
+    """Up to rounding: the sums inside a batched convolution may be ordered by its size."""
+    few = exported(checkpoint, real, dataclasses.replace(REQUEST, count=2))
+    many = exported(checkpoint, real, dataclasses.replace(REQUEST, count=4))
+    names = [name for name in few if name.startswith(("images", "labels"))]
+    assert len(names) == 4 and all(few[name] == many[name] for name in names)
+    narrow = [read_case(open_dataset(521), case).image.astype(int) for case in ("syn_000000", "syn_000001")]
+    export(checkpoint, real, dataclasses.replace(REQUEST, batch_size=5), overwrite=True)
+    for case, image in zip(("syn_000000", "syn_000001"), narrow, strict=True):
+        assert np.abs(read_case(open_dataset(521), case).image.astype(int) - image).max() <= 1
+
+
+def test_taken_names_are_refused_and_real_data_is_never_overwritten(real, checkpoint, nnunet_folders):
+    before = contents(real.folder)
+    for overwrite in (False, True):
+        with pytest.raises(ExistsError, match=f"id 21 is taken by {real.name}"):
+            export(checkpoint, real, dataclasses.replace(REQUEST, id=21), overwrite=overwrite)
+        with pytest.raises(ExistsError, match="is a real dataset"):
+            itself = dataclasses.replace(REQUEST, id=21, name="Stripes")
+            export(checkpoint, real, itself, overwrite=overwrite)
+    assert contents(real.folder) == before
+    (nnunet_folders["nnUNet_preprocessed"] / "Dataset600_Other").mkdir()
+    with pytest.raises(ExistsError, match="id 600 is taken by Dataset600_Other"):
+        export(checkpoint, real, dataclasses.replace(REQUEST, id=600))
+    first = exported(checkpoint, real)
+    with pytest.raises(ExistsError, match="--overwrite"):
+        export(checkpoint, real, REQUEST)
+    assert contents(real.folder.parent / "Dataset521_Stripes_syn") == first
+
+
+def test_a_second_writer_is_refused_and_the_holder_named(real, checkpoint):
+    partial = real.folder.parent / ".jdm-partial-Dataset521_Stripes_syn"
+    partial.mkdir()
+    with (
+        held(partial / "shard_0_of_1.lock"),
+        pytest.raises(ExistsError, match=rf"being written by process {os.getpid()}"),
+    ):
+        export(checkpoint, real, REQUEST)
+    assert export(checkpoint, real, REQUEST).finished
+
+
+def test_an_unfinished_export_of_other_settings_is_not_mixed_in(real, checkpoint):
+    export(checkpoint, real, REQUEST, shard=(0, 2))
+    with pytest.raises(ExistsError, match=r"unfinished export.*steps: 3, expected 4") as error:
+        export(checkpoint, real, dataclasses.replace(REQUEST, steps=4))
+    assert "\n" not in str(error.value)
+
+
+def test_shards_that_finish_together_both_succeed(real, checkpoint, monkeypatch):
+    """Another shard seals the dataset between this one's last look and its turn."""
+    finished_records = jdm.export.finished_records
+
+    def sealed_meanwhile(partial, batches):
+        records = finished_records(partial, batches)
+        if records is not None:
+            monkeypatch.setattr(jdm.export, "finished_records", finished_records)
+            assert export(checkpoint, real, REQUEST, shard=(1, 2)).finished
+        return records
+
+    export(checkpoint, real, REQUEST, shard=(1, 2))
+    monkeypatch.setattr(jdm.export, "finished_records", sealed_meanwhile)
+    done = export(checkpoint, real, REQUEST, shard=(0, 2))
+    assert done.finished and len(open_dataset(521).cases) == 5
+
+
+def test_a_checkpoint_of_another_dataset_is_refused_with_the_difference(real, checkpoint, nnunet_folders):
+    other = write_pictures(nnunet_folders["nnUNet_raw"], "Dataset022_Other", channels=3, classes=3)
+    with pytest.raises(
+        ConfigError, match=r"dataset: Dataset021_Stripes, expected Dataset022_Other.*labels\.class2"
+    ) as error:
+        export(checkpoint, other, REQUEST)
+    assert "\n" not in str(error.value)
+    fewer = dataclasses.replace(real, cases=real.cases[1:])
+    with pytest.raises(ConfigError, match=r"training cases \['case_0'\] are not in the dataset"):
+        check_origin(checkpoint, fewer)
+
+
+def test_degenerate_pairs_are_drawn_again_and_counted(real, checkpoint, monkeypatch):
+    sample = jdm.export._Factory.sample
+    empty = {case_seed(4, 1, 0), case_seed(4, 1, 1), case_seed(4, 3, 0)}
+
+    def sometimes_empty(self, seeds):
+        samples = sample(self, seeds)
+        for index, seed in enumerate(seeds):
+            if seed in empty:
+                samples[index, 1] = -0.5
+        return samples
+
+    monkeypatch.setattr(jdm.export._Factory, "sample", sometimes_empty)
+    done = export(checkpoint, real, REQUEST)
+    records = [json.loads(line) for line in (done.folder / "manifest.jsonl").read_text().splitlines()]
+    assert [record["attempt"] for record in records] == [0, 2, 0, 1, 0]
+    assert records[1]["seed"] == case_seed(4, 1, 2)
+    assert done.redrawn == 2 and json.loads((done.folder / "provenance.json").read_text())["redrawn"] == 3
+    assert all(read_case(open_dataset(521), record["case_id"]).label.any() for record in records)
+
+
+def test_a_model_that_makes_only_degenerate_pairs_is_refused(real, checkpoint, monkeypatch):
+    def empty(self, seeds):
+        return -np.ones((len(seeds), 2, 16, 24))
+
+    monkeypatch.setattr(jdm.export._Factory, "sample", empty)
+    with pytest.raises(DataError, match=r"case 0 is degenerate in 20 draws: label 0 fills the sample.*--margin"):
+        export(checkpoint, real, REQUEST)
+    assert [f.name for f in real.folder.parent.iterdir() if not f.name.startswith(".")] == [real.name]
+
+
+@pytest.mark.parametrize(
+    ("label", "problem"),
+    [
+        (np.array([0, 0, 0, 1]), None),
+        (np.array([0, 0, 1, 1]), None),
+        (np.array([0, 0, 0, 0]), "label 0 fills the sample"),
+        (np.array([1, 1, 1, 1]), "label 0 is missing"),
+        (np.array([0, 1, 1, 1]), "label 0 covers 0.2500, real samples 0.4500 to 0.8000"),
+    ],
+)
+def test_what_is_plausible_is_what_real_samples_hold(label, problem):
+    found = ForegroundRange((0.45, 0.2), (0.8, 0.55), margin=0.2).problem(label)
+    assert found == problem if problem is None else found.startswith(problem)
+
+
+def test_real_samples_that_all_hold_the_same_still_leave_room():
+    found = ForegroundRange((0.5, 0.5), (0.5, 0.5), margin=0.4)
+    assert found.problem((np.arange(100) < 49).astype(np.uint8)) is None
+    assert found.problem((np.arange(100) < 40).astype(np.uint8)) is not None
+
+
+def test_the_real_range_is_measured_on_the_exported_size(real, checkpoint):
+    pairs = PairDataset(real, list(real.cases), checkpoint.config)
+    whole = real_foreground(pairs, (16, 24), 0.25)
+    shares = np.array([foreground_shares(read_case(real, case).label, 2) for case in real.cases])
+    np.testing.assert_allclose(whole.least, shares.min(0))
+    np.testing.assert_allclose(whole.most, shares.max(0))
+    crops = real_foreground(pairs, (8, 8), 0.25)
+    assert crops.least[1] < whole.least[1] and crops.most[1] > whole.most[1]
+
+
+@pytest.mark.parametrize(("ratio", "count"), [(1.0, 5), (2.0, 10), (0.5, 2), (0.3, 2)])
+def test_a_ratio_of_whole_images_counts_images(real, checkpoint, ratio, count):
+    pairs = PairDataset(real, list(real.cases), checkpoint.config)
+    assert synthetic_count(ratio, checkpoint.config, pairs, (16, 24)) == count
+
+
+def test_a_ratio_of_patches_counts_pixels(real, checkpoint):
+    pairs = PairDataset(real, list(real.cases), checkpoint.config)
+    config = changed(checkpoint.config, {"data": {"whole": False, "patch_size": [8, 8], "canvas_size": [16, 16]}})
+    assert synthetic_count(2.0, config, pairs, (16, 16)) == 2 * 5 * 16 * 24 / 256
+    with pytest.raises(ConfigError, match=r"ratio 0\.01 makes 0 pairs"):
+        synthetic_count(0.01, config, pairs, (16, 16))
+
+
+@pytest.mark.parametrize("sampler", ["heun", "dpmpp-2m", "ddim"])
+def test_a_canvas_larger_than_the_patch_is_filled(real, sampler):
+    patches = {"data": {"whole": False, "patch_size": [8, 8], "canvas_size": [14, 20]}}
+    checkpoint = tiny_run(real, train={"steps": 1}, **patches)
+    request = dataclasses.replace(REQUEST, count=2, canvas_size=(14, 20), sampler=sampler)
+    first = exported(checkpoint, real, request)
+    pair = read_case(open_dataset(521), "syn_000001")
+    assert pair.image.shape == (1, 14, 20) and pair.image.std() > 10
+    assert exported(checkpoint, real, request) == first
+
+
+def test_the_thesis_preset_is_exported_by_its_own_sampler_and_others(real):
+    checkpoint = tiny_run(real, preset="thesis", train={"steps": 1})
+    for sampler in ("ancestral", "heun", "ddim"):
+        first = exported(checkpoint, real, dataclasses.replace(REQUEST, count=2, sampler=sampler, steps=4))
+        assert exported(checkpoint, real, dataclasses.replace(REQUEST, count=2, sampler=sampler, steps=4)) == first
+
+
+def test_ancestral_sampling_is_refused_for_the_default_preset(real, checkpoint):
+    with pytest.raises(ConfigError, match="thesis preset"):
+        export(checkpoint, real, dataclasses.replace(REQUEST, sampler="ancestral"))
+
+
+def test_padding_is_cut_to_the_size_of_a_real_image(nnunet_folders):
+    real = write_pictures(nnunet_folders["nnUNet_raw"], shape=(15, 21))
+    checkpoint = tiny_run(real, train={"steps": 1})
+    assert checkpoint.config.data.patch_size == (16, 24) and checkpoint.config.data.whole
+    export(checkpoint, real, REQUEST)
+    assert all(read_case(open_dataset(521), f"syn_{i:06d}").image.shape == (1, 15, 21) for i in range(5))
+
+
+def test_black_borders_become_exact_zeros_and_black_insides_do_not():
+    encoded = np.full((1, 8, 8), 0.5)
+    encoded[:, :2] = -0.97
+    encoded[:, 5, 5] = -1.0
+    image = np.rint((encoded + 1) * 127.5).astype(np.uint8)
+    image[image == 0] = 1
+    restored = restore_zero_border(image, encoded)
+    assert (restored[0, :2] == 0).all() and restored[0, 5, 5] == 1
+    assert np.array_equal(restored[0, 2:], image[0, 2:]) and restored.dtype == np.uint8
+    both = np.concatenate([encoded, np.full((1, 8, 8), 0.2)])
+    assert (restore_zero_border(np.full((2, 8, 8), 7), both) == 7).all()  # black in every channel or not at all
+
+
+def test_volumes_are_exported_as_single_slices_in_place(nnunet_folders):
+    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+
+    raw = nnunet_folders["nnUNet_raw"]
+    real = write_pictures(raw, "Dataset031_Volumes", 3, (10, 5, 12), dtype="int16", spacing=(0.8, 3.0, 1.5))
+    checkpoint = tiny_run(real, train={"steps": 1})
+    assert checkpoint.config.data.slice_axis == 1
+    request = dataclasses.replace(REQUEST, id=531, name="Volumes_syn", count=2)
+    request = dataclasses.replace(request, canvas_size=checkpoint.config.data.canvas_size)
+    export(checkpoint, real, request)
+    synthetic = open_dataset(531)
+    pair = read_case(synthetic, "syn_000000")
+    assert pair.image.shape == (1, 10, 1, 12) and pair.image.dtype == read_case(real, "case_0").image.dtype
+    assert pair.spacing == pytest.approx((0.8, 3.0, 1.5))
+    images, properties = SimpleITKIO().read_images([str(f) for f in synthetic.image_files("syn_000000")])
+    assert images.shape == (1, 10, 1, 12) and properties["spacing"] == pytest.approx([0.8, 3.0, 1.5])
+    segmentation, _ = SimpleITKIO().read_seg(str(synthetic.label_file("syn_000000")))
+    assert np.array_equal(segmentation[0], pair.label)
+    stored = SimpleITK.ReadImage(str(synthetic.image_files("syn_000000")[0]))
+    assert stored.GetSpacing() == pytest.approx((1.5, 3.0, 0.8))
+
+
+@pytest.mark.parametrize("shape", [(16, 24), (4, 12, 10)])
+def test_nnunets_own_integrity_check_accepts_the_output(nnunet_folders, shape, capsys):
+    from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
+
+    dtype = "uint8" if len(shape) == 2 else "int16"
+    real = write_pictures(
+        nnunet_folders["nnUNet_raw"], cases=3, shape=shape, channels=2 if len(shape) == 3 else 3, dtype=dtype
+    )
+    checkpoint = tiny_run(real, train={"steps": 1})
+    request = dataclasses.replace(REQUEST, count=2, canvas_size=checkpoint.config.data.canvas_size)
+    verify_dataset_integrity(str(export(checkpoint, real, request).folder), num_processes=1)
+    assert "Error" not in capsys.readouterr().out
+
+
+MATRIX = [
+    (precision, kind, classes)
+    for precision in ("bf16", "fp32")
+    for kind in ((3, "uint8", ".png"), (1, "uint16", ".nii.gz"), (2, "uint8", ".nii.gz"))
+    for classes in (2, 3, 10)
+]
+
+
+@pytest.mark.parametrize(("precision", "kind", "classes"), MATRIX)
+def test_the_whole_line_for_every_kind_of_dataset(nnunet_folders, precision, kind, classes):
+    channels, dtype, ending = kind
+    shape = (24, 16) if ending == ".png" else (1, 24, 16)
+    real = write_pictures(
+        nnunet_folders["nnUNet_raw"], cases=3, shape=shape, channels=channels, dtype=dtype, classes=classes,
+        ending=ending, spacing=(1.0, 1.0) if ending == ".png" else (2.0, 1.0, 1.0),
+    )  # fmt: skip
+    checkpoint = tiny_run(real, train={"steps": 2, "precision": precision})
+    assert checkpoint.config.codec.mask_code == {2: "binary", 3: "one-hot", 10: "bits"}[classes]
+    assert all(value.isfinite().all() for value in checkpoint.weights.values())
+    request = dataclasses.replace(REQUEST, count=2, canvas_size=checkpoint.config.data.canvas_size)
+    assert export(checkpoint, real, request).finished
+    synthetic = open_dataset(521)
+    assert check_dataset(synthetic) == [] and synthetic.file_ending == ending
+    for case in synthetic.cases:
+        pair, example = read_case(synthetic, case), read_case(real, "case_0")
+        assert pair.image.shape == example.image.shape and pair.image.dtype == example.image.dtype
+        assert pair.spacing == example.spacing
+        assert pair.label.max() < classes
+        assert pair.image.min() < pair.image.max() <= (255 if dtype == "uint8" else 3000)
+
+
+def test_settings_for_sampling_do_not_touch_the_checkpoint(checkpoint):
+    data = dataclasses.replace(checkpoint.config.data, canvas_size=(32, 32))
+    other = with_config(checkpoint, dataclasses.replace(checkpoint.config, data=data))
+    assert other.config.data.canvas_size == (32, 32) and checkpoint.config.data.canvas_size == (16, 24)
+    assert other.sha256 == checkpoint.sha256
+    assert isinstance(other.config, Config) and isinstance(other.config.data, DataConfig)
+    assert torch.equal(other.weights["network.out_conv.bias"], checkpoint.weights["network.out_conv.bias"])
