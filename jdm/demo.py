@@ -141,6 +141,8 @@ def _interval(value: Mapping[str, Any] | None, sign: str = "") -> str:
 
 def _results_section(results: Mapping[str, Any], tables: Sequence[Table], experiment: Path) -> Section:
     pictures = sorted((experiment / "pictures").glob("*.png"))[:_SHOWN_CASES]
+    unlearned = results["not_learned"]
+    warnings = (f"Hardly anything was learned by {'; '.join(unlearned)}: those rows say nothing.",) if unlearned else ()
     return Section(
         "What the test half says",
         (
@@ -153,6 +155,7 @@ def _results_section(results: Mapping[str, Any], tables: Sequence[Table], experi
             f"All {results['images']} test tiles come from one field of one microscope, {TEST_TILE} px each, and the "
             "networks are small and trained briefly: this shows that the line works, not how much synthetic pairs "
             "help elsewhere. Nuclei on the middle line lie in both halves.",
+            *warnings,
         ),
     )
 
