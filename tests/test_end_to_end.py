@@ -1,0 +1,119 @@
+"""The four commands, as a user types them, on crops of real pathology; and what they say when something is wrong."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from small_runs import write_pictures
+
+COMMANDS = Path(sys.executable).parent
+TINY_NETWORK = (
+    "--network.base-channels 8 --network.channel-multipliers 1 1 --network.blocks-per-level 1 "
+    "--network.attention-factors 2 --network.attention-heads 2"
+)
+SHORT = "--train.steps 4 --train.batch-size 2 --train.validate-every 2 --train.checkpoint-every 2"
+
+
+def type_(line: str) -> subprocess.CompletedProcess[str]:
+    """Run a command line and return what it printed."""
+    name, *arguments = line.split()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "nnUNet_def_n_proc": "1", "nnUNet_n_proc_DA": "1"}
+    return subprocess.run(
+        [str(COMMANDS / name), *arguments], env=environment, capture_output=True, text=True, timeout=400
+    )
+
+
+def must(line: str) -> str:
+    done = type_(line)
+    assert done.returncode == 0, f"{line}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+def refused(line: str) -> str:
+    """The one line on stderr of a command that must fail with status 2."""
+    done = type_(line)
+    assert done.returncode == 2, f"{line}\n{done.stdout}\n{done.stderr}"
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith(f"{line.split()[0]}: error: "), done.stderr
+    return lines[0]
+
+
+def crop_monuseg(source: Path, target: Path, part: str, count: int) -> None:
+    """64 x 64 crops of the middle of the first fields."""
+    for kind in ("images", "masks"):
+        (target / part / kind).mkdir(parents=True)
+        for path in sorted((source / part / kind).iterdir())[:count]:
+            with Image.open(path) as image:
+                image.crop((468, 468, 532, 532)).save(target / part / kind / path.name)
+
+
+def test_four_commands_lead_from_pictures_to_a_table(shared_data, nnunet_folders, tmp_path):
+    fields = tmp_path / "fields"
+    crop_monuseg(shared_data / "monuseg", fields, "train", 6)
+    crop_monuseg(shared_data / "monuseg", fields, "test", 2)
+    must(
+        f"jdm-convert pairs --images {fields}/train/images --masks {fields}/train/masks --id 11 --name MoNuSeg "
+        f"--labels 0=background 255=nuclei --test-images {fields}/test/images --test-masks {fields}/test/masks"
+    )
+    real = nnunet_folders["nnUNet_raw"] / "Dataset011_MoNuSeg"
+    assert json.loads((real / "dataset.json").read_text())["numTraining"] == 6
+    printed = must(f"jdm-train 11 0 {TINY_NETWORK} {SHORT}")
+    run = nnunet_folders["jdm_results"] / real.name / "fold_0"
+    assert str(run) in printed and "next: jdm-export 11 0" in printed
+    assert {f.name for f in run.iterdir()} >= {"plan.toml", "checkpoint.safetensors", "log.csv", "curves.png"}
+    printed = must("jdm-export 11 0 --id 511 --ratio 1.0 --steps 3 --margin 100 --batch-size 4")
+    assert "next: jdm-experiment 11 --synthetic 511 --fold 0" in printed
+    synthetic = nnunet_folders["nnUNet_raw"] / "Dataset511_MoNuSeg_syn"
+    trained_on = json.loads((synthetic / "provenance.json").read_text())["generator"]["training_ids"]
+    images = sorted((synthetic / "imagesTr").iterdir())
+    assert len(images) == len(trained_on) == 4  # of six, the fold's two validation cases were never seen
+    with Image.open(images[0]) as image:
+        assert image.size == (64, 64) and image.mode == "RGB"
+    must(
+        "jdm-experiment 11 --synthetic 511 --fold 0 --arms real pretrain-finetune --seeds 0 --iterations 4 --epochs 2 "
+        "--batch-size 2 --network-features 8 16 32 --threads 1 --device cpu"
+    )
+    results = nnunet_folders["jdm_results"] / real.name / "experiment_fold_0"
+    table = (results / "results.md").read_text(encoding="utf-8")
+    assert "| real |" in table and "| pretrain-finetune |" in table
+    found = json.loads((results / "results.json").read_text(encoding="utf-8"))
+    assert found["images"] == 2 and 0 <= found["arms"]["real"]["dice"]["mean"] <= 1
+
+
+def test_each_command_refuses_in_one_line_and_with_status_2(nnunet_folders, tmp_path):
+    real = write_pictures(nnunet_folders["nnUNet_raw"])
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "images" / "a.png")
+    told = refused(
+        f"jdm-convert pairs --images {tmp_path}/images --masks {tmp_path}/masks --id 30 --name New "
+        "--labels 0=background 255=x --strict"
+    )
+    assert "a" in told and not (nnunet_folders["nnUNet_raw"] / "Dataset030_New").exists()
+    assert real.name in refused("jdm-train 99 0")
+    assert "train.step" in refused("jdm-train 21 0 --train.steps 0")
+    assert "train first" in refused("jdm-export 21 0 --id 521 --ratio 1.0")
+    assert "99" in refused("jdm-experiment 21 --synthetic 99 --fold 0")
+    assert [f.name for f in nnunet_folders["nnUNet_raw"].iterdir()] == [real.name]
+
+
+def test_a_run_is_not_discarded_by_accident_and_a_plan_can_be_read_before(nnunet_folders, tmp_path):
+    write_pictures(nnunet_folders["nnUNet_raw"])
+    plan = must(f"jdm-train 21 all {TINY_NETWORK} {SHORT} --dry-run")
+    assert "[train]" in plan and "steps = 4" in plan and "base_channels = 8" in plan
+    assert not list(nnunet_folders["jdm_results"].iterdir())
+    path = tmp_path / "mine.toml"
+    path.write_text(plan, encoding="utf-8")
+    must(f"jdm-train 21 all --plan {path}")
+    run = nnunet_folders["jdm_results"] / "Dataset021_Stripes" / "fold_all"
+    before = (run / "checkpoint.safetensors").read_bytes()
+    told = refused(f"jdm-train 21 all --plan {path}")
+    assert "--resume" in told and "--overwrite" in told
+    assert (run / "checkpoint.safetensors").read_bytes() == before
+    path.write_text(plan.replace("steps = 4", "stepps = 4"), encoding="utf-8")
+    told = refused(f"jdm-train 21 1 --plan {path}")
+    assert "stepps" in told and "steps" in told
