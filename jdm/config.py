@@ -313,6 +313,10 @@ def validate(config: Config) -> Config:
         (config.train.steps > 0, "train.steps", config.train.steps, "at least 1"),
         (config.train.batch_size > 0, "train.batch_size", config.train.batch_size, "at least 1"),
         (len(config.codec.low) == len(config.codec.high), "codec.low", config.codec.low, "as many as codec.high"),
+        (
+            not config.augment.quarter_turns or data.patch_size[-1] == data.patch_size[-2],
+            "augment.quarter_turns", True, f"false where data.patch_size {data.patch_size} is not square",
+        ),
         (config.codec.classes >= 2, "codec.classes", config.codec.classes, "at least 2"),
         (
             config.codec.mask_code != "binary" or config.codec.classes == 2,

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jdm.config import (
+    AugmentConfig,
     CodecConfig,
     Config,
     DataConfig,
@@ -107,6 +108,12 @@ def test_values_that_do_not_fit_together_are_refused(part, values, found):
     with pytest.raises(ConfigError, match=found) as error:
         validate(changed)
     assert "\n" not in str(error.value)
+
+
+def test_quarter_turns_need_square_samples():
+    data = DataConfig(patch_size=(64, 48), canvas_size=(64, 48))
+    with pytest.raises(ConfigError, match=r"augment\.quarter_turns is True.*\(64, 48\) is not square"):
+        validate(Config(data=data, augment=AugmentConfig(quarter_turns=True)))
 
 
 def test_the_defaults_fit_together():
