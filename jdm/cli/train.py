@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,10 +67,13 @@ def _run() -> None:
     if command.dry_run:
         print(dumps(config), end="")
         return
-    if command.overwrite and not command.resume:
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts
+    if command.overwrite and not command.resume and first:
         _discard(out_dir)
     print(summary(config, dataset, ids), file=sys.stderr)
     checkpoint = train(config, dataset, command.fold, ids, out_dir, resume=command.resume)
+    if not first:
+        return
     held_out = checkpoint.metadata["held_out_loss"]
     measured = "not measured" if held_out is None else f"{held_out:.4f}"
     _draw_curves(out_dir, checkpoint.metadata["step"])
