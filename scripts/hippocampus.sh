@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# The numbers of results/hippocampus: 12 training volumes, 60 test volumes, 20 minutes of training the generator.
+# usage: scripts/hippocampus.sh DECATHLON_FOLDER   (nnU-Net's variables and jdm_results set)
+set -euo pipefail
+source_folder=$1
+out=results/hippocampus
+jdm-convert msd "$source_folder" --id 4 --name Hippocampus12 --max-cases 12
+jdm-train 4 all --budget-minutes 20
+jdm-export 4 all --ratio 2.0 --id 504
+jdm-experiment 4 --synthetic 504 --fold all --iterations 1000 --batch-size 16
+python scripts/publish.py 4 504 all "$out"
+python scripts/copies.py 504 --like 4 --out "$out/copies.json"
+python scripts/pair_sheet.py 504 24 "$out/pairs.png" 0
