@@ -97,9 +97,13 @@ class NoiseConfig:
 
     sigma_data: tuple[float, float] = (0.5, 0.5)
     """Root mean square of the encoded image and mask channels."""
-    log_mean: float = -1.2
-    log_std: float = 1.2
-    """ln(sigma) of training is normal with this mean and deviation (Karras et al. 2022, Table 1)."""
+    log_mean: float = -0.8
+    log_std: float = 1.6
+    """ln(sigma) of training is normal with this mean and deviation.
+
+    Wider than -1.2 and 1.2 of Karras et al. 2022: where things lie is decided above sigma = 1, and a run of minutes
+    would see too little of it (31 % of the levels instead of 16 %).
+    """
     sigma_min: float = 0.002
     sigma_max: float = 80.0
     equal: float = 0.5

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
 import os
-import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -32,16 +30,15 @@ from jdm.checkpoint import (
 from jdm.config import Config, TrainConfig, dumps, to_dict
 from jdm.data.pairs import Batches, PairDataset, condition_features
 from jdm.data.raw_dataset import RawDataset
-from jdm.diffusion.loss import denoising_loss
 from jdm.diffusion.model import build_denoiser
-from jdm.diffusion.noise import Denoiser, draw_sigmas
+from jdm.diffusion.noise import Denoiser
 from jdm.diffusion.sampling import karras_sigmas, sample_heun
 from jdm.diffusion.vp import VPDenoiser
-from jdm.diffusion.vp_loss import l_hybrid
-from jdm.errors import CheckpointError, TrainingError
+from jdm.errors import CheckpointError
+from jdm.objective import FixedLoss, memory_errors, sample_losses, step_generator
+from jdm.processes import any_process, processes, rank, stop_signals
 from jdm.run_log import RunLog
 
-_HELD_OUT_BATCHES, _HELD_OUT_BATCH = 4, 16
 _GRID_PAIRS, _GRID_STEPS = 12, 18
 _FLUSH_EVERY = 50
 
@@ -61,12 +58,12 @@ def train(
         of another plan or dataset.
     """
     training_ids, held_out_ids = (list(group) for group in ids)
-    with _processes() as (device, rank):
+    with processes() as device:
         torch.manual_seed(config.train.seed)
         pairs = PairDataset(dataset, training_ids, config)
-        measures = [_FixedLoss(pairs, config, device)]
+        measures = [FixedLoss(pairs, config, device)]
         if held_out_ids:
-            measures.append(_FixedLoss(PairDataset(dataset, held_out_ids, config), config, device))
+            measures.append(FixedLoss(PairDataset(dataset, held_out_ids, config), config, device))
         denoiser = build_denoiser(config, condition_features(config.data.dims)).to(device)
         ema = Ema(denoiser, config.train.ema_decay)
         optimizer = torch.optim.AdamW(denoiser.parameters(), config.train.learning_rate, weight_decay=0.0, fused=True)
@@ -84,13 +81,14 @@ def train(
         if resume:
             progress.restore(denoiser, ema, optimizer)
         out_dir.mkdir(parents=True, exist_ok=True)
-        if rank == 0:
+        first = rank() == 0
+        if first:
             (out_dir / "plan.toml").write_text(dumps(config), encoding="utf-8")
         if dist.is_initialized():
             denoiser.network = DistributedDataParallel(denoiser.network)
-        with RunLog(out_dir, progress.step, rank == 0) as log, _stop_signals() as stop:
+        with RunLog(out_dir, progress.step, first) as log, stop_signals() as stop:
             _loop(config, pairs, measures, (denoiser, ema, optimizer), progress, log, stop)
-        if rank == 0 and not progress.saved:
+        if first and not progress.saved:
             progress.save_weights(ema, measured=bool(held_out_ids))
         if dist.is_initialized():
             dist.barrier()
@@ -98,28 +96,28 @@ def train(
 
 
 def _loop(
-    config: Config, pairs: PairDataset, measures: list[_FixedLoss],
+    config: Config, pairs: PairDataset, measures: list[FixedLoss],
     trained: tuple[Denoiser | VPDenoiser, Ema, torch.optim.Optimizer],
     progress: _Progress, log: RunLog, stop: list[int],
 ) -> None:  # fmt: skip
     """Steps until the plan's count, the budget or a signal ends them."""
     denoiser, ema, optimizer = trained
-    settings, rank = config.train, dist.get_rank() if dist.is_initialized() else 0
+    settings, first = config.train, rank() == 0
     device = next(denoiser.parameters()).device
-    batches = Batches(pairs, settings.batch_size, settings.seed, rank)
+    batches = Batches(pairs, settings.batch_size, settings.seed, rank())
     workers = min(4, os.cpu_count() or 1) if device.type == "cuda" else 0
     loader = DataLoader(
         batches, batch_size=None, sampler=range(progress.step, settings.steps), num_workers=workers,
         pin_memory=device.type == "cuda",
     )  # fmt: skip
     denoiser.train()
-    bar = tqdm(total=settings.steps, initial=progress.step, disable=None if rank == 0 else True, unit="step")
+    bar = tqdm(total=settings.steps, initial=progress.step, disable=None if first else True, unit="step")
     for x0, condition in loader:
         step = progress.step
-        generator = step_generator(settings.seed, rank, step, device)
+        generator = step_generator(settings.seed, rank(), step, device)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(settings, step)
-        with _memory_errors(settings.batch_size):
+        with memory_errors(settings.batch_size):
             loss = sample_losses(denoiser, x0.to(device), condition.to(device), config, generator).mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -130,37 +128,22 @@ def _loop(
         progress.step += 1
         bar.update()
         ended = progress.step == settings.steps or progress.out_of_time()
-        last = ended or _any_process(bool(stop), progress.step)
+        last = ended or any_process(bool(stop), progress.step)
         if ended or progress.step % settings.validate_every == 0:  # not at a signal: resuming must not show
             log.check()  # stops here if a loss was not finite, before anything of it is saved
             progress.measure(ema, measures, log)
             bar.set_postfix(log.shown())
         if last or progress.step % _FLUSH_EVERY == 0 or progress.step % settings.checkpoint_every == 0:
             log.flush()
-        if rank == 0 and (last or progress.step % settings.sample_every == 0):
+        if first and (last or progress.step % settings.sample_every == 0):
             log.grid(progress.step, sample_grid(ema.denoiser, config), pairs)
-        if rank == 0 and (last or progress.step % settings.checkpoint_every == 0):
+        if first and (last or progress.step % settings.checkpoint_every == 0):
             progress.save_state(denoiser, ema, optimizer)
         if last:
             break
     bar.close()
     if stop:
         raise SystemExit(128 + stop[0])
-
-
-def sample_losses(
-    denoiser: Denoiser | VPDenoiser, x0: Tensor, condition: Tensor, config: Config, generator: torch.Generator
-) -> Tensor:
-    """Training loss per sample, (B,): weighted denoising error, or L_hybrid for the thesis's process."""
-    noise = torch.randn(x0.shape, generator=generator, device=x0.device)
-    if isinstance(denoiser, VPDenoiser):
-        t = torch.randint(denoiser.process.steps, (len(x0),), generator=generator, device=x0.device)
-        return l_hybrid(denoiser, x0, t, noise, config.diffusion.vlb_weight)
-    sigma = draw_sigmas(config.noise, len(x0), generator)
-    error = denoising_loss(
-        lambda x, s: denoiser(x, s, condition), x0, sigma, noise, config.image_channels, config.noise.sigma_data
-    )
-    return error.flatten(1).mean(1)
 
 
 class Ema:
@@ -182,26 +165,6 @@ class Ema:
             averaged.lerp_(trained, 1 - decay)
 
 
-class _FixedLoss:
-    """Denoising loss of fixed crops at fixed noise and levels: two moments differ by the weights alone."""
-
-    def __init__(self, pairs: PairDataset, config: Config, device: torch.device) -> None:
-        self._batches = Batches(pairs, _HELD_OUT_BATCH, seed=2**31, augmented=False)
-        self._samples = [self._batches[index] for index in range(_HELD_OUT_BATCHES)]
-        self._config, self._device = config, device
-
-    @torch.no_grad()
-    def __call__(self, denoiser: Denoiser | VPDenoiser) -> float:
-        losses = [
-            sample_losses(
-                denoiser, x0.to(self._device), condition.to(self._device), self._config,
-                step_generator(2**31, 0, index, self._device),
-            )
-            for index, (x0, condition) in enumerate(self._samples)
-        ]  # fmt: skip
-        return float(torch.cat(losses).mean())
-
-
 class _Progress:
     """Where a run is: its step, its clock, and the best held-out loss so far."""
 
@@ -219,9 +182,9 @@ class _Progress:
     def out_of_time(self) -> bool:
         budget = self.config.train.budget_minutes
         spent = budget is not None and self.seconds > 60 * budget
-        return _any_process(spent, self.step) if budget is not None else False
+        return any_process(spent, self.step) if budget is not None else False
 
-    def measure(self, ema: Ema, measures: list[_FixedLoss], log: RunLog) -> None:
+    def measure(self, ema: Ema, measures: list[FixedLoss], log: RunLog) -> None:
         """Log the loss of seen and held-out samples; keep the weights of the smoothed minimum."""
         seen, held_out = measures[0](ema.denoiser), measures[1](ema.denoiser) if len(measures) > 1 else math.nan
         judged = held_out if len(measures) > 1 else seen
@@ -278,12 +241,6 @@ def learning_rate(settings: TrainConfig, step: int) -> float:
     return settings.learning_rate * warm * left
 
 
-def step_generator(seed: int, rank: int, step: int, device: torch.device) -> torch.Generator:
-    """Randomness of one step: a function of its arguments alone, so that a resumed run repeats it."""
-    state = np.random.SeedSequence([seed, rank, step]).generate_state(2, np.uint32)
-    return torch.Generator(device).manual_seed(int(state[0]) << 32 | int(state[1]))
-
-
 def sample_grid(denoiser: Denoiser | VPDenoiser, config: Config) -> np.ndarray:
     """A few encoded samples of the current weights, (n, channels, *patch_size), always from the same noise."""
     shape = (_GRID_PAIRS, config.image_channels + config.mask_channels, *config.data.patch_size)
@@ -291,79 +248,3 @@ def sample_grid(denoiser: Denoiser | VPDenoiser, config: Config) -> np.ndarray:
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
     sigmas = karras_sigmas(_GRID_STEPS, config.noise.sigma_min, config.noise.sigma_max)
     return sample_heun(denoiser, noise, sigmas).cpu().numpy()
-
-
-def measure_step_seconds(config: Config, device: torch.device, repeats: int = 3) -> float:
-    """Wall-clock seconds of one training step of a plan on this machine, the quickest of `repeats` after a warm-up."""
-    denoiser = build_denoiser(config, condition_features(config.data.dims)).to(device)
-    optimizer = torch.optim.AdamW(denoiser.parameters(), fused=True)
-    x0 = torch.zeros(config.train.batch_size, config.image_channels + config.mask_channels, *config.data.patch_size)
-    x0, condition = x0.to(device), torch.zeros(len(x0), condition_features(config.data.dims), device=device)
-    times = []
-    with _memory_errors(config.train.batch_size):
-        for step in range(repeats + 1):
-            started = time.monotonic()
-            sample_losses(denoiser, x0, condition, config, step_generator(0, 0, step, device)).mean().backward()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            times.append(time.monotonic() - started)
-    return min(times[1:])
-
-
-@contextlib.contextmanager
-def _processes() -> Iterator[tuple[torch.device, int]]:
-    """This process's device and rank; joins the group that torchrun started, if it did."""
-    ranked = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    cuda = torch.cuda.is_available()
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
-    if not ranked:
-        yield device, 0
-        return
-    if cuda:
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if cuda else "gloo")
-    try:
-        yield device, dist.get_rank()
-    finally:
-        dist.destroy_process_group()
-
-
-def _any_process(flag: bool, step: int) -> bool:
-    """Whether the flag is up in any process; asked of the others every tenth step only."""
-    if not dist.is_initialized():
-        return flag
-    if step % 10:
-        return False
-    shared = torch.tensor(float(flag), device="cuda" if dist.get_backend() == "nccl" else "cpu")
-    dist.all_reduce(shared, dist.ReduceOp.MAX)
-    return bool(shared)
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """A list that receives SIGTERM or SIGINT, so that the loop can save before it ends."""
-    received: list[int] = []
-    try:
-        previous = {
-            s: signal.signal(s, lambda number, _: received.append(number)) for s in (signal.SIGTERM, signal.SIGINT)
-        }
-    except ValueError:  # not in the main thread
-        previous = {}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _memory_errors(batch_size: int) -> Iterator[None]:
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            f"the device ran out of memory at train.batch_size {batch_size}: {str(error).splitlines()[0]}; "
-            f"run again with --train.batch-size {max(1, batch_size // 2)}"
-        ) from None

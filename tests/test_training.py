@@ -18,8 +18,9 @@ from jdm.checkpoint import load_checkpoint, load_resume_state, run_folder
 from jdm.config import NoiseConfig, TrainConfig, load
 from jdm.data.pairs import Batches, PairDataset
 from jdm.errors import CheckpointError, TrainingError
+from jdm.objective import measure_step_seconds, step_generator
 from jdm.run_log import read_log
-from jdm.training import Ema, learning_rate, measure_step_seconds, step_generator, train
+from jdm.training import Ema, learning_rate, train
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -159,7 +160,7 @@ def test_the_weights_of_the_smoothed_held_out_minimum_are_exported(dataset, ids,
     def measured(self, denoiser):
         return 0.5 if len(self._batches.pairs.items) > 1 else next(curve)
 
-    monkeypatch.setattr(jdm.training._FixedLoss, "__call__", measured)
+    monkeypatch.setattr(jdm.training.FixedLoss, "__call__", measured)
     config = config_of(dataset, ids, steps=8)
     checkpoint = train(config, dataset, 0, ids, tmp_path / "best")
     assert checkpoint.metadata["step"] == 6 and checkpoint.metadata["held_out_loss"] == 4.5
@@ -305,6 +306,6 @@ def test_the_held_out_loss_is_of_fixed_samples(dataset, ids):
     config = config_of(dataset, ids)
     pairs = PairDataset(dataset, ids[1], config)
     denoiser = jdm.training.build_denoiser(config, jdm.training.condition_features(2))
-    measures = [jdm.training._FixedLoss(pairs, config, torch.device("cpu")) for _ in range(2)]
+    measures = [jdm.training.FixedLoss(pairs, config, torch.device("cpu")) for _ in range(2)]
     assert measures[0](denoiser) == measures[1](denoiser) == measures[0](denoiser)
     assert config.network == TINY

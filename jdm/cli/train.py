@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,35 +49,46 @@ def main() -> None:
 
 def _run() -> None:
     command, rest = tyro.cli(TrainCommand, return_unknown_args=True)
-    from jdm.checkpoint import run_folder
     from jdm.data.raw_dataset import open_dataset
+    from jdm.processes import processes, rank
     from jdm.training import train
 
     dataset = open_dataset(command.dataset)
     ids = training_and_held_out(dataset, command.fold)
-    out_dir = run_folder(dataset.name, command.fold)
-    saved = out_dir / "plan.toml"
-    if command.resume and saved.is_file():
-        config = overridden(load(saved), rest)
-    else:
-        if out_dir.exists() and any(out_dir.iterdir()) and not (command.overwrite or command.resume or command.dry_run):
-            raise ExistsError(f"{out_dir} holds a run already; expected none; add --resume or --overwrite")
-        config = planned(command, rest, dataset, ids[0])
-    if command.dry_run:
-        print(dumps(config), end="")
-        return
-    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts
-    if command.overwrite and not command.resume and first:
-        _discard(out_dir)
-    print(summary(config, dataset, ids), file=sys.stderr)
-    checkpoint = train(config, dataset, command.fold, ids, out_dir, resume=command.resume)
-    if not first:
-        return
+    with processes():
+        config, out_dir = _prepared(command, rest, dataset, ids[0])
+        if command.dry_run:
+            print(dumps(config), end="")
+            return
+        if rank() == 0:
+            print(summary(config, dataset, ids), file=sys.stderr)
+        checkpoint = train(config, dataset, command.fold, ids, out_dir, resume=command.resume)
+        if rank() > 0:
+            return
     held_out = checkpoint.metadata["held_out_loss"]
     measured = "not measured" if held_out is None else f"{held_out:.4f}"
     _draw_curves(out_dir, checkpoint.metadata["step"])
     print(f"weights of step {checkpoint.metadata['step']} (held-out loss {measured}) are in {out_dir}")
     print(f"next: jdm-export {command.dataset} {command.fold} --ratio 5.0 --id NEW_ID")
+
+
+def _prepared(
+    command: TrainCommand, rest: list[str], dataset: RawDataset, training_ids: list[str]
+) -> tuple[Config, Path]:
+    """The plan to train by and the folder to train in, which is cleared where the user asked for it."""
+    from jdm.checkpoint import run_folder
+    from jdm.processes import decided_by_first, rank
+
+    out_dir = run_folder(dataset.name, command.fold)
+    saved = out_dir / "plan.toml"
+    if command.resume and saved.is_file():
+        return overridden(load(saved), rest), out_dir
+    if out_dir.exists() and any(out_dir.iterdir()) and not (command.overwrite or command.resume or command.dry_run):
+        raise ExistsError(f"{out_dir} holds a run already; expected none; add --resume or --overwrite")
+    config = decided_by_first(lambda: planned(command, rest, dataset, training_ids))
+    if command.overwrite and not command.dry_run and rank() == 0:
+        _discard(out_dir)
+    return config, out_dir
 
 
 def training_and_held_out(dataset: RawDataset, fold: str) -> tuple[list[str], list[str]]:
@@ -105,7 +115,7 @@ def planned(command: TrainCommand, rest: list[str], dataset: RawDataset, trainin
     import torch
 
     from jdm.data.plan import fingerprint, plan, planned_patch
-    from jdm.training import measure_step_seconds
+    from jdm.objective import measure_step_seconds
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     config = plan(

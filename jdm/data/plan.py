@@ -272,13 +272,14 @@ def _arbitrary_units(samples: list[np.ndarray], dtype: np.dtype, channels: tuple
 def _intensity_range(values: np.ndarray, dtype: np.dtype, channel: str) -> tuple[float, float]:
     """Stored intensities that become -1 and +1 for one channel.
 
-    8-bit: the whole type. CT: the 0.5 and 99.5 percentiles, as nnU-Net clips. Others: the whole range, unless its
-    ends are outliers (more than half as wide again as the 0.05 to 99.95 percentiles): then those percentiles.
+    8-bit: the whole type, if the values use half of it. CT: the 0.5 and 99.5 percentiles, as nnU-Net clips. Others:
+    the whole range, unless its ends are outliers (more than half as wide again as the 0.05 to 99.95 percentiles): then
+    those percentiles.
     """
-    if dtype == np.uint8:
-        return 0.0, 255.0
     share = 0.5 if channel.upper() == "CT" else 0.05
     low, high = (float(v) for v in np.percentile(values, [share, 100 - share]))
+    if dtype == np.uint8 and high - low > 127:
+        return 0.0, 255.0
     least, most = float(values.min()), float(values.max())
     if channel.upper() != "CT" and most - least <= 1.5 * (high - low):
         low, high = least, most

@@ -1,0 +1,94 @@
+"""What a training step minimises, and the same loss on fixed samples to follow a run by."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jdm.config import Config
+from jdm.data.pairs import Batches, PairDataset, condition_features
+from jdm.diffusion.loss import denoising_loss
+from jdm.diffusion.model import build_denoiser
+from jdm.diffusion.noise import Denoiser, draw_sigmas
+from jdm.diffusion.vp import VPDenoiser
+from jdm.diffusion.vp_loss import l_hybrid
+from jdm.errors import TrainingError
+
+_FIXED_BATCHES, _FIXED_BATCH, _FIXED_SEED = 4, 16, 2**31
+
+
+def sample_losses(
+    denoiser: Denoiser | VPDenoiser, x0: Tensor, condition: Tensor, config: Config, generator: torch.Generator
+) -> Tensor:
+    """Training loss per sample, (B,): weighted denoising error, or L_hybrid for the thesis's process."""
+    noise = torch.randn(x0.shape, generator=generator, device=x0.device)
+    if isinstance(denoiser, VPDenoiser):
+        t = torch.randint(denoiser.process.steps, (len(x0),), generator=generator, device=x0.device)
+        return l_hybrid(denoiser, x0, t, noise, config.diffusion.vlb_weight)
+    sigma = draw_sigmas(config.noise, len(x0), generator)
+    error = denoising_loss(
+        lambda x, s: denoiser(x, s, condition), x0, sigma, noise, config.image_channels, config.noise.sigma_data
+    )
+    return error.flatten(1).mean(1)
+
+
+class FixedLoss:
+    """Denoising loss of fixed crops at fixed noise and levels: two moments differ by the weights alone."""
+
+    def __init__(self, pairs: PairDataset, config: Config, device: torch.device) -> None:
+        self._batches = Batches(pairs, _FIXED_BATCH, seed=_FIXED_SEED, augmented=False)
+        self._samples = [self._batches[index] for index in range(_FIXED_BATCHES)]
+        self._config, self._device = config, device
+
+    @torch.no_grad()
+    def __call__(self, denoiser: Denoiser | VPDenoiser) -> float:
+        losses = [
+            sample_losses(
+                denoiser, x0.to(self._device), condition.to(self._device), self._config,
+                step_generator(_FIXED_SEED, 0, index, self._device),
+            )
+            for index, (x0, condition) in enumerate(self._samples)
+        ]  # fmt: skip
+        return float(torch.cat(losses).mean())
+
+
+def step_generator(seed: int, rank: int, step: int, device: torch.device) -> torch.Generator:
+    """Randomness of one step: a function of its arguments alone, so that a resumed run repeats it."""
+    state = np.random.SeedSequence([seed, rank, step]).generate_state(2, np.uint32)
+    return torch.Generator(device).manual_seed(int(state[0]) << 32 | int(state[1]))
+
+
+def measure_step_seconds(config: Config, device: torch.device, repeats: int = 3) -> float:
+    """Wall-clock seconds of one training step of a plan on this machine, the quickest of `repeats` after a warm-up."""
+    denoiser = build_denoiser(config, condition_features(config.data.dims)).to(device)
+    optimizer = torch.optim.AdamW(denoiser.parameters(), fused=True)
+    x0 = torch.zeros(config.train.batch_size, config.image_channels + config.mask_channels, *config.data.patch_size)
+    x0, condition = x0.to(device), torch.zeros(len(x0), condition_features(config.data.dims), device=device)
+    times = []
+    with memory_errors(config.train.batch_size):
+        for step in range(repeats + 1):
+            started = time.monotonic()
+            sample_losses(denoiser, x0, condition, config, step_generator(0, 0, step, device)).mean().backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            times.append(time.monotonic() - started)
+    return min(times[1:])
+
+
+@contextlib.contextmanager
+def memory_errors(batch_size: int) -> Iterator[None]:
+    """Turn a full device into a TrainingError that names the setting to lower."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"the device ran out of memory at train.batch_size {batch_size}: {str(error).splitlines()[0]}; "
+            f"run again with --train.batch-size {max(1, batch_size // 2)}"
+        ) from None
