@@ -73,6 +73,7 @@ class Exported:
     finished: bool
     count: int
     redrawn: int
+    """Degenerate draws that were repeated."""
 
 
 def synthetic_count(ratio: float, config: Config, pairs: PairDataset, canvas_size: Sequence[int]) -> int:
@@ -144,7 +145,7 @@ def export(
                 lines = [factory.write(pair, record, partial) for pair, record in factory.batch(batches[number])]
                 write_text(done, json.dumps(lines))
     records = finished_records(partial, len(batches))
-    redrawn = sum(record["attempt"] > 0 for record in records or [])
+    redrawn = sum(record["attempt"] for record in records or [])
     if records is None:
         return Exported(partial, False, request.count, redrawn)
     # Another shard may see the end too, and be quicker.

@@ -1,6 +1,6 @@
 """A sheet of random pairs of a raw dataset, not selected: image, and image with its mask outlined.
 
-python scripts/pair_sheet.py 511 24 results/monuseg_pairs.png 0 --crop 192
+python scripts/pair_sheet.py 511 24 results/monuseg/pairs.png 0 --crop 192
 """
 
 from __future__ import annotations

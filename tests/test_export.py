@@ -217,7 +217,7 @@ def test_degenerate_pairs_are_drawn_again_and_counted(real, checkpoint, monkeypa
     records = [json.loads(line) for line in (done.folder / "manifest.jsonl").read_text().splitlines()]
     assert [record["attempt"] for record in records] == [0, 2, 0, 1, 0]
     assert records[1]["seed"] == case_seed(4, 1, 2)
-    assert done.redrawn == 2 and json.loads((done.folder / "provenance.json").read_text())["redrawn"] == 3
+    assert done.redrawn == 3 and json.loads((done.folder / "provenance.json").read_text())["redrawn"] == 3
     assert all(read_case(open_dataset(521), record["case_id"]).label.any() for record in records)
 
 

@@ -58,4 +58,5 @@ def print_summary(made: Conversion, most_warnings: int = 10) -> None:
     print(f"wrote   {made.folder}")
     print(f"cases   {made.training} training, {made.test} test ({counts})")
     print(f"record  {made.folder / 'conversion.md'}")
-    print(f"next    jdm-train {int(made.folder.name[7:10])} 0 --budget-minutes 30")
+    fold = "0" if made.training >= 5 else "all"  # nnU-Net splits five ways
+    print(f"next    jdm-train {int(made.folder.name[7:10])} {fold} --budget-minutes 30")

@@ -81,7 +81,7 @@ def _run() -> None:
     if not done.finished:
         print(f"shard {shard[0]}/{shard[1]} is done; the dataset appears when the others are")
         return
-    print(f"{done.count} pairs in {done.folder}; {done.redrawn} were drawn again because the first was degenerate")
+    print(f"{done.count} pairs in {done.folder}; {done.redrawn} degenerate draws were repeated")
     print(f"next: jdm-experiment {command.dataset} --synthetic {command.id} --fold {command.fold}")
     print(f"  or, for stock nnU-Net: jdm-register {command.id} --like {command.dataset}")
 
