@@ -7,8 +7,9 @@ out=results/monuseg
 jdm-convert pairs --images "$source_folder/train/images" --masks "$source_folder/train/masks" --id 11 --name MoNuSeg \
   --labels 0=background 255=nuclei --test-images "$source_folder/test/images" --test-masks "$source_folder/test/masks"
 jdm-train 11 0 --budget-minutes 40 --data.canvas-size 256 256
-jdm-export 11 0 --ratio 0.5 --id 511 --sampler dpmpp-2m
+jdm-export 11 0 --ratio 0.3 --id 511 --sampler dpmpp-2m
 jdm-experiment 11 --synthetic 511 --fold 0 --iterations 400 --patch-size 128 128
 python scripts/publish.py 11 511 0 "$out"
 python scripts/copies.py 511 --like 11 --out "$out/copies.json"
+python scripts/seams.py 511 --like 11 --out "$out/seams.json"
 python scripts/pair_sheet.py 511 24 "$out/pairs.png" 0

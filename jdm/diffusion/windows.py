@@ -63,11 +63,16 @@ def _grid(canvas: tuple[int, ...], window: tuple[int, ...], overlap: float, like
     return grid
 
 
-def _axis(side: int, window: int, overlap: float) -> list[tuple[slice, Tensor]]:
-    """The windows along one axis, evenly spread: place and weights (window,) in float64."""
+def window_starts(side: int, window: int, overlap: float) -> list[int]:
+    """Where the windows along one axis begin: evenly spread, the first and last flush with the borders."""
     stride = max(1, math.floor(window * (1 - overlap)))
     count = math.ceil((side - window) / stride) + 1
-    starts = [round(i * (side - window) / max(count - 1, 1)) for i in range(count)]
+    return [round(i * (side - window) / max(count - 1, 1)) for i in range(count)]
+
+
+def _axis(side: int, window: int, overlap: float) -> list[tuple[slice, Tensor]]:
+    """The windows along one axis: place and weights (window,) in float64."""
+    starts = window_starts(side, window, overlap)
     # A squared sine reaches zero, with zero slope, half a pixel outside the window: no step where one ends.
     bump = torch.sin(math.pi * (torch.arange(window, dtype=torch.float64) + 0.5) / window) ** 2
     total = torch.zeros(side, dtype=torch.float64)
