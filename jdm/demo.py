@@ -192,7 +192,7 @@ def _nearest_section(real: RawDataset, synthetic: RawDataset, trained: Mapping[s
             shown, near.index, near.distance, near.turns, near.flipped, strict=True
         )
     ]
-    figures.nearest_sheet(matches, folder / "nearest.png")
+    figures.nearest_sheet(matches, folder / "nearest.png", ("nearest synthetic pair", "training tile"))
     caption = (
         f"Right: {len(matches)} training tiles, evenly spaced. Left: the synthetic pair nearest to each, flipped and "
         "turned to match it, with the root mean square difference of image (0 to 1) and mask (0 or 1)."

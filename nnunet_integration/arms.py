@@ -52,7 +52,7 @@ class ExperimentOptions:
     plans: str = "nnUNetPlans"
     """Name of the real dataset's plans."""
     patch_size: tuple[int, ...] | None = None
-    """Pixels per side, for all arms. Default: the plans' on a GPU; at most 128 on a CPU."""
+    """Pixels per side, for all arms. Default: the plans', or the synthetic pairs' where smaller; on a CPU up to 128."""
     batch_size: int | None = None
     """For all arms. Default: the plans' on a GPU; 8 on a CPU."""
     network_features: tuple[int, ...] | None = None

@@ -29,12 +29,15 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
         with torch.serialization.safe_globals(plain):
             return torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
     except Exception as error:  # pickle.UnpicklingError, without importing pickle
         if type(error).__name__ != "UnpicklingError":
             raise
         reason = "it holds objects other than tensors and plain values"
-    raise CheckpointError(f"cannot read the nnU-Net checkpoint {file}: {reason}; expected a checkpoint of nnU-Net 2.8")
+    raise CheckpointError(
+        f"cannot read the nnU-Net checkpoint {file}: {reason}; expected a checkpoint of nnU-Net 2.8; "
+        "check the path, or train it again"
+    )
 
 
 def load_body(network: torch.nn.Module, file: Path) -> None:

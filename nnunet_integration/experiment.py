@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from jdm.errors import ExistsError
 from jdm.evaluation.metrics import evaluate_folders
 from nnunet_integration import host, report
 from nnunet_integration.arms import (
@@ -28,7 +27,7 @@ from nnunet_integration.arms import (
 )
 from nnunet_integration.pictures import draw_case, evenly_spaced
 from nnunet_integration.plans import padding_share
-from nnunet_integration.preparation import SETTINGS_FILE, Experiment, earlier_settings, prepare
+from nnunet_integration.preparation import SETTINGS_FILE, Experiment, check_folder, earlier_settings, prepare
 from nnunet_integration.settings import TrainerSettings
 
 PICTURES = 6
@@ -44,7 +43,8 @@ def run_experiment(options: ExperimentOptions) -> tuple[Path, dict[str, Any]]:
     """
     experiment = prepare(options)
     _claim(experiment, options.overwrite)
-    print(report.settings_line(experiment.settings.to_dict(), experiment.stock), flush=True)
+    settings_line = report.settings_line(experiment.settings.to_dict(), experiment.stock, experiment.patch_note)
+    print(settings_line, flush=True)
     needed = needed_trainings(experiment.settings, options.arms)
     _copy_references(experiment)
     threads = torch.get_num_threads()
@@ -69,17 +69,9 @@ def _claim(experiment: Experiment, overwrite: bool) -> None:
     Raises: ExistsError if it holds another experiment (with the first difference) or other files.
     """
     folder, settings = experiment.folder, experiment.settings.to_dict()
-    before = earlier_settings(folder)
-    if before and before != settings:
-        name = next(key for key in {**settings, **before} if settings.get(key) != before.get(key))
-        if not overwrite:
-            raise ExistsError(
-                f"{folder} holds an experiment with {name} = {before.get(name)}, now it is {settings.get(name)}; "
-                "expected equal settings to continue; choose another --out, or --overwrite"
-            )
+    check_folder(folder, settings, overwrite)
+    if overwrite and earlier_settings(folder) not in ({}, settings):
         shutil.rmtree(folder)
-    elif not before and folder.is_dir() and any(folder.iterdir()):
-        raise ExistsError(f"{folder} exists and is no experiment's folder; expected none; choose another --out")
     report.write_json(folder / SETTINGS_FILE, settings)
 
 
@@ -167,11 +159,14 @@ def _write_results(experiment: Experiment, options: ExperimentOptions) -> dict[s
             "synthetic_cases": len(experiment.synthetic.cases),
             "test_cases": len(experiment.evaluated_ids),
             "test_set": "imagesTs" if on_test_set else f"validation cases of fold {fold}",
+            "chose_generator": experiment.chose_generator,
         },
         "trainings": _minutes(experiment),
         "stock": experiment.stock,
+        "patch_note": experiment.patch_note,
         **report.summarise(experiment.settings, _arm_facts(experiment, tuple(scores)), scores),
     }
+    results["notes"] = report.notes(results)
     report.write_json(experiment.folder / "results.json", results)
     (experiment.folder / "results.md").write_text(report.markdown(results), encoding="utf-8")
     for case_id in evenly_spaced(experiment.evaluated_ids, PICTURES):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -39,7 +40,7 @@ def resolve(plans: dict[str, Any], configuration: str) -> dict[str, Any]:
     if configuration not in known:
         raise ConfigError(
             f"plans {plans['plans_name']} of {plans['dataset_name']} have no configuration "
-            f"{configuration!r}; expected one of {', '.join(known)}"
+            f"{configuration!r}; expected one of {', '.join(known)}; choose one with --configuration"
         )
     values = copy.deepcopy(known[configuration])
     parent = values.pop("inherits_from", None)
@@ -73,7 +74,7 @@ def with_experiment_configuration(
         if len(patch) != len(base["patch_size"]):
             raise ConfigError(
                 f"--patch-size has {len(patch)} sides; expected {len(base['patch_size'])} for configuration "
-                f"{configuration}"
+                f"{configuration}; give one number per axis"
             )
         derived["patch_size"] = patch
         derived["architecture"] = _architecture(base["architecture"], patch, features)
@@ -115,6 +116,24 @@ def stage_strides(patch: Sequence[int]) -> list[list[int]]:
             return strides
         strides.append(step)
         sides = [side // factor for side, factor in zip(sides, step, strict=True)]
+
+
+def fitting_patch(wanted: Sequence[int], median: Sequence[int], halvings: Sequence[int]) -> tuple[int, ...]:
+    """The patch `wanted`, no larger per axis than the median case needs, in sides that can still be halved.
+
+    Args:
+        median: sides of the median case.
+        halvings: how often the network halves each axis; a side too small for that many is halved less often.
+    Returns: on each axis `wanted`, or the smallest multiple of the network's stride that covers the median; always
+        `wanted` along an axis on which the median case is a single slice.
+    """
+    sides = []
+    for side, case, times in zip(wanted, median, halvings, strict=True):
+        case = case if case == 1 else max(case, 4 * SMALLEST)  # three stages at least
+        multiple = 2 ** min(times, max(0, (case // SMALLEST).bit_length() - 1))
+        covering = math.ceil(case / multiple) * multiple
+        sides.append(min(side, covering) if case > 1 else side)
+    return tuple(sides)
 
 
 def padding_share(shapes: Sequence[Sequence[int]], patch: Sequence[int]) -> float:

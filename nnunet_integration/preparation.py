@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from jdm.checkpoint import run_folder
 from jdm.data.raw_dataset import RawDataset, nnunet_folder, open_dataset
 from jdm.data.splits import fold_split
-from jdm.errors import ConfigError, DataError
+from jdm.errors import ConfigError, DataError, ExistsError
 from nnunet_integration import host
 from nnunet_integration.arms import ExperimentOptions, Resolved, schedule
-from nnunet_integration.plans import resolve, stage_strides, with_experiment_configuration
-from nnunet_integration.provenance import check_generator, read_generator
+from nnunet_integration.plans import fitting_patch, resolve, stage_strides, with_experiment_configuration
+from nnunet_integration.provenance import check_generator, read_generator, test_ids
 from nnunet_integration.register import register
 
 CPU_PATCH, CPU_BATCH, CPU_FEATURES = 128, 8, (16, 32, 64, 128)
@@ -40,6 +41,8 @@ class Experiment:
     """Plans with the experiment's configuration, by dataset name."""
     configuration: str
     folder: Path
+    patch_note: str
+    """Why the patch is not the plans', where nobody asked for that; else empty."""
 
     @property
     def device(self) -> torch.device:
@@ -54,6 +57,13 @@ class Experiment:
         """Patch, batch and channels that the plans have without the experiment's changes."""
         return sizes(resolve(self.plans[self.real.name], self.settings.configuration))
 
+    @property
+    def chose_generator(self) -> list[str]:
+        """Scored cases whose loss, measured but not trained on, chose the generator's weights."""
+        same = set(test_ids(self.real)) if self.on_test_set else set(self.evaluated_ids)
+        held_out = read_generator(self.synthetic).get("held_out_ids") or []
+        return sorted(same.intersection(self.evaluated_ids, held_out))
+
     def preprocessed(self, dataset: RawDataset) -> Path:
         """Folder of a dataset's preprocessed cases."""
         identifier = resolve(self.plans[dataset.name], self.configuration)["data_identifier"]
@@ -65,8 +75,8 @@ def prepare(options: ExperimentOptions) -> Experiment:
     real, synthetic = open_dataset(options.real), open_dataset(options.synthetic)
     fold: int | str = options.fold if options.fold == "all" else _fold(options.fold)
     training_ids, validation_ids = fold_split(real, fold)
-    test_ids = sorted(case for case, files in real.test_files.items() if files.label is not None)
-    evaluated = test_ids or validation_ids
+    labelled_ids = sorted(case for case, files in real.test_files.items() if files.label is not None)
+    evaluated = labelled_ids or validation_ids
     if not evaluated:
         raise DataError(
             f"{real.name} has no labelled test set (labelsTs) and fold all holds no cases back; expected cases to "
@@ -74,15 +84,18 @@ def prepare(options: ExperimentOptions) -> Experiment:
         )
     folder = options.out or run_folder(real.name, fold).with_name(f"experiment_fold_{fold}")
     check_generator(read_generator(synthetic), real, validation_ids, f"fold {fold} of {real.name}")
+    known = _known(options, real, synthetic, fold)
+    check_folder(folder, known, options.overwrite)
     registered = register(synthetic, real, options.configuration, options.plans)
-    settings, plans, configuration = _settle(options, real, synthetic, fold, folder)
+    median = _median_shape(registered.preprocessed, synthetic)
+    settings, plans, configuration, note = _settle(options, real, known, median, folder)
     moved = host.read_plans(nnunet_folder("nnUNet_preprocessed") / synthetic.name, registered.plans_name)
     moved["configurations"] = {**moved["configurations"]}
     if configuration != options.configuration:
         moved["configurations"][configuration] = plans["configurations"][configuration]
     return Experiment(
-        real, synthetic, settings, tuple(training_ids), tuple(evaluated), bool(test_ids),
-        {real.name: plans, synthetic.name: moved}, configuration, folder,
+        real, synthetic, settings, tuple(training_ids), tuple(evaluated), bool(labelled_ids),
+        {real.name: plans, synthetic.name: moved}, configuration, folder, note,
     )  # fmt: skip
 
 
@@ -92,48 +105,99 @@ def _fold(text: str) -> int:
     return int(text)
 
 
-def _settle(
-    options: ExperimentOptions, real: RawDataset, synthetic: RawDataset, fold: int | str, folder: Path
-) -> tuple[Resolved, dict[str, Any], str]:
-    """Every setting, the real dataset's plans with the experiment's configuration, and that one's name."""
+def _known(options: ExperimentOptions, real: RawDataset, synthetic: RawDataset, fold: int | str) -> dict[str, Any]:
+    """The settings that need no plans, by name in `Resolved`."""
     device = _device(options.device)
     small = device == "cpu"
     iterations = options.iterations or (2000 if small else 5000)
     times = schedule(iterations, options.pretrain_iterations or iterations, options.epochs, options.synthetic_share)
+    asked = {
+        "patch_size": options.patch_size, "batch_size": options.batch_size,
+        "network_features": options.network_features, "threads": options.threads,
+    }  # fmt: skip
+    return {
+        "real": real.name,
+        "synthetic": synthetic.name,
+        "cases_sha256": _fingerprint(real, synthetic),
+        "fold": fold,
+        "iterations_per_epoch": times.iterations_per_epoch,
+        "epochs": times.epochs,
+        "pretrain_epochs": times.pretrain_epochs,
+        "mix_epochs": times.mix_epochs,
+        "synthetic_share": times.synthetic_share,
+        "configuration": options.configuration,
+        "plans": options.plans,
+        "learning_rate": options.learning_rate,
+        "keep_head": options.keep_head,
+        "mirroring": options.mirroring if options.mirroring is not None else not small,
+        "device": device,
+        "workers": options.workers if options.workers is not None else (0 if small else min(12, _cores())),
+        **{name: value for name, value in asked.items() if value is not None},
+    }
+
+
+def check_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> None:
+    """Raises: ExistsError if `folder` holds files of another kind, or an experiment that differs in `settings`."""
+    before = earlier_settings(folder)
+    if not before and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ExistsError(f"{folder} exists and is no experiment's folder; expected none; choose another --out")
+    if not before or overwrite:
+        return
+    for name, value in settings.items():
+        found, wanted = before.get(name), list(value) if isinstance(value, tuple) else value
+        if found != wanted:
+            raise ExistsError(
+                f"{folder} holds an experiment with {name} = {found}, now it is {wanted}; expected equal settings to "
+                "continue; choose another --out, or --overwrite"
+            )
+
+
+def _settle(
+    options: ExperimentOptions, real: RawDataset, known: dict[str, Any], median: tuple[int, ...], folder: Path
+) -> tuple[Resolved, dict[str, Any], str, str]:
+    """Every setting, the real dataset's plans with the experiment's configuration, its name, and the patch's note."""
+    small = known["device"] == "cpu"
     plans = host.read_plans(nnunet_folder("nnUNet_preprocessed") / real.name, options.plans)
-    patch, batch, features = options.patch_size, options.batch_size, options.network_features
+    batch, features, note = options.batch_size, options.network_features, ""
     if small:
-        sides = resolve(plans, options.configuration)["patch_size"]
-        patch = patch or tuple(min(int(side), CPU_PATCH) for side in sides)
-        batch, features = batch or CPU_BATCH, features or CPU_FEATURES[: len(stage_strides(patch))]
+        batch, features = batch or CPU_BATCH, features or CPU_FEATURES
+    patch = options.patch_size
+    if patch is None:
+        patch, note = _default_patch(resolve(plans, options.configuration), median, features, small)
+    if patch is not None and options.network_features is None and features is not None:
+        features = features[: len(stage_strides(patch))]
     plans, configuration = with_experiment_configuration(plans, options.configuration, patch, batch, features)
     values = resolve(plans, configuration)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = options.threads or earlier_settings(folder).get("threads")
     if threads is None:
-        threads = host.fastest_threads(values, len(real.channel_names), cores) if small else 1
-    workers = options.workers if options.workers is not None else (0 if small else min(12, cores))
-    settings = Resolved(
-        real=real.name,
-        synthetic=synthetic.name,
-        cases_sha256=_fingerprint(real, synthetic),
-        fold=fold,
-        iterations_per_epoch=times.iterations_per_epoch,
-        epochs=times.epochs,
-        pretrain_epochs=times.pretrain_epochs,
-        mix_epochs=times.mix_epochs,
-        synthetic_share=times.synthetic_share,
-        configuration=options.configuration,
-        plans=options.plans,
-        **sizes(values),
-        learning_rate=options.learning_rate,
-        keep_head=options.keep_head,
-        mirroring=options.mirroring if options.mirroring is not None else not small,
-        device=device,
-        threads=threads,
-        workers=workers,
-    )
-    return settings, plans, configuration
+        threads = host.fastest_threads(values, len(real.channel_names), _cores()) if small else 1
+    return Resolved(**{**known, **sizes(values), "threads": threads}), plans, configuration, note
+
+
+def _default_patch(
+    values: dict[str, Any], median: tuple[int, ...], features: tuple[int, ...] | None, small: bool
+) -> tuple[tuple[int, ...] | None, str]:
+    """The patch of all arms (None: the plans', unchanged) and, if the synthetic pairs' size made it smaller, why."""
+    planned = tuple(int(side) for side in values["patch_size"])
+    wanted = tuple(min(side, CPU_PATCH) for side in planned) if small else planned
+    steps = np.prod(values["architecture"]["arch_kwargs"]["strides"], axis=0)
+    halvings = [int(step).bit_length() - 1 for step in steps]
+    if features is not None:
+        halvings = [len(features) - 1] * len(planned)
+    sides = median[-len(planned) :]
+    patch = fitting_patch(wanted, sides, halvings)
+    follows = f"The patch follows the synthetic pairs' median size, {'x'.join(map(str, sides))}."
+    return (patch if small or patch != planned else None), (follows if patch != wanted else "")
+
+
+def _median_shape(preprocessed: Path, dataset: RawDataset) -> tuple[int, ...]:
+    """Median spatial shape of preprocessed cases, whole pixels."""
+    shapes = host.preprocessed_shapes(preprocessed, dataset.cases)
+    return tuple(int(side) for side in np.median(shapes, axis=0))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def sizes(configuration: dict[str, Any]) -> dict[str, Any]:

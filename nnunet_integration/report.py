@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
-import shlex
-import subprocess
-import sys
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from jdm.evaluation.report import describe_run
 from jdm.evaluation.statistics import Interval, holm, mean_interval, paired_difference
+from jdm.evaluation.strict_json import strict
 from nnunet_integration.arms import DESCRIPTIONS, ArmName, Resolved
 
 COMPARISONS: tuple[tuple[ArmName, ArmName], ...] = (
@@ -31,17 +28,6 @@ NOT_LEARNED = 0.05
 """Below this mean Dice a class counts as not learned: nnU-Net predicts background alone before it learns."""
 
 
-def strict(value: Any) -> Any:
-    """Plain values in which what JSON cannot hold (NaN, infinity) is null."""
-    if isinstance(value, dict):
-        return {str(key): strict(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [strict(item) for item in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if np.isfinite(value) else None
-    return value
-
-
 def write_json(file: Path, content: Any) -> None:
     """Write strict JSON, whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -51,43 +37,16 @@ def write_json(file: Path, content: Any) -> None:
 
 
 def circumstances() -> dict[str, Any]:
-    """Command, commit, versions and hardware of this process."""
+    """Command, commit (None outside a checkout), versions and hardware of this process."""
     import torch
 
-    packages = {name: version(name) for name in ("jdm", "nnunetv2", "numpy")} | {"torch": torch.__version__}
-    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    run = describe_run()
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "commit": _commit(),
-        "versions": packages,
-        "hardware": {"cpu": _cpu(), "cores": os.cpu_count(), "gpu": gpus},
+        "command": run.command,
+        "commit": run.commit or None,
+        "versions": {name: version(name) for name in ("jdm", "nnunetv2", "numpy")} | {"torch": torch.__version__},
+        "hardware": {"cpu": run.cpu, "cores": run.cores, "gpu": list(run.gpus)},
     }
-
-
-def _commit() -> str | None:
-    """The commit of the sources in use, marked where they differ from it; None outside a checkout."""
-    source = Path(__file__).resolve().parent.parent
-    if not (source / ".git").exists():
-        return None
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(source), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "-uno") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def _cpu() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def score_table(scores: dict[int, dict[str, Any]], metric: str, label: str | None = None) -> np.ndarray:
@@ -156,6 +115,17 @@ def warning_lines(results: dict[str, Any]) -> list[str]:
     ]
 
 
+def notes(results: dict[str, Any]) -> list[str]:
+    """How the generator depends on the scored cases; empty if it does not."""
+    data = results["data"]
+    if not (chosen := len(data["chose_generator"])):
+        return []
+    return [
+        f"{chosen} of the {data['test_cases']} scored cases chose the generator's weights (held-out loss); they were "
+        "not trained on."
+    ]
+
+
 def _mean(table: np.ndarray) -> dict[str, Any] | None:
     return asdict(mean_interval(table)) if np.isfinite(table).any() else None
 
@@ -181,8 +151,9 @@ def markdown(results: dict[str, Any]) -> str:
         "",
         f"{data['training_cases']} real and {data['synthetic_cases']} synthetic training cases; scored on "
         f"{results['images']} images ({data['test_set']}) at native size; {seeds} seed(s). "
-        f"{settings_line(settings, results['stock'])}",
+        f"{settings_line(settings, results['stock'], results['patch_note'])}",
         "",
+        *(line for note in results["notes"] for line in (note, "")),
         "| arm | | updates on real | on synthetic | padding | Dice | IoU |",
         "|---|---|---:|---:|---:|---:|---:|",
     ]
@@ -206,14 +177,18 @@ def markdown(results: dict[str, Any]) -> str:
     return "\n".join([*lines, *_class_table(results), *_footer(results)]) + "\n"
 
 
-def settings_line(settings: dict[str, Any], stock: dict[str, Any]) -> str:
-    """Patch, batch, network and device of all arms, and what the plans have where that differs."""
+def settings_line(settings: dict[str, Any], stock: dict[str, Any], patch_note: str) -> str:
+    """Patch, batch, network and device of all arms, and what the plans have where that differs.
+
+    Args:
+        patch_note: a sentence on the patch that nobody asked for; may be empty.
+    """
     ours, theirs = _sizes(settings), _sizes(stock)
     changed = "" if ours == theirs else f" (the plans have {theirs})"
     mirroring = "with" if settings["mirroring"] else "without"
     return (
         f"All arms: configuration {settings['configuration']} of {settings['plans']}, {ours}{changed}; predicted "
-        f"{mirroring} mirroring; on {settings['device']}."
+        f"{mirroring} mirroring; on {settings['device']}." + (f" {patch_note}" if patch_note else "")
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jdm.errors import DataError
-from jdm.evaluation.audit import audit, authentic_share, closest_mask, mutual_information, nearest_pairs, shrink
+from jdm.evaluation.audit import audit, mutual_information, nearest_pairs, shrink
 
 
 def _constant(*values: float) -> np.ndarray:
@@ -82,6 +82,10 @@ def test_shrinking_averages_over_areas_and_keeps_the_mean() -> None:
     assert nearest_pairs(noisy, _constant(0, 4, 10), size=2).distance == pytest.approx([1, 1])
 
 
+def authentic_share(synthetic: np.ndarray, training: np.ndarray) -> float:
+    return audit(synthetic, training).synthetic.authentic
+
+
 def test_authentic_share_on_a_line() -> None:
     """Training 0, 1, 10: own neighbours at 1, 1, 9. A sample at 0.4 copies 0; at 3, 2 > 1 from 1, it is new."""
     training = _constant(0, 1, 10)
@@ -124,9 +128,20 @@ def test_mutual_information_is_its_closed_form() -> None:
     four = np.arange(16).reshape(4, 4) // 4
     assert mutual_information(four, four // 2) == pytest.approx(math.log(2))
     assert mutual_information(four, four) == pytest.approx(math.log(4))
-    index, shared = closest_mask(mask, np.stack([mask.T, 1 - mask, four]))
-    assert index == 1
-    assert shared == pytest.approx(entropy)
+
+
+def test_masks_are_compared_with_those_of_the_nearest_turned_case() -> None:
+    random = np.random.default_rng(8)
+    masks = (random.random((3, 1, 4, 4)) < [[[[0.5]]], [[[0.3]]], [[[0.7]]]]).astype(float)
+    training = np.concatenate([random.random((3, 1, 4, 4)), masks], axis=1)
+    turned = np.rot90(training[..., ::-1], axes=(2, 3))
+    found = audit(turned, training, mask_channels=1).synthetic
+    assert found.copies == 3
+    own = [mutual_information(mask, mask) for mask in masks]  # the entropy of each
+    assert found.mask_information == pytest.approx(np.mean(own))
+    two = np.concatenate([training, 1 - masks], axis=1)  # a second channel that says the same
+    assert audit(two, two, mask_channels=2).synthetic.mask_information == pytest.approx(np.mean(own))
+    assert audit(turned, training).to_dict()["synthetic"]["mask_information"] is None
 
 
 def test_what_cannot_be_compared_is_refused() -> None:

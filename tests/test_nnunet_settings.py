@@ -189,7 +189,8 @@ def test_commands_answer_without_loading_nnunet():
 
 
 def test_tables_skip_undefined_scores():
-    from nnunet_integration.report import score_table, strict
+    from jdm.evaluation.strict_json import strict
+    from nnunet_integration.report import score_table
 
     def case(case_id, label, dice):
         return {"case_id": case_id, "label": label, "dice": dice}

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from jdm.errors import DataError
+from jdm.evaluation.strict_json import strict
 
 COPY_RATIO = 1 / 3
 """Nearest over second nearest distance below which a sample is suspected to be a copy."""
@@ -45,9 +46,12 @@ class Share:
     below_ratio: float
     """Share whose distance ratio is below `COPY_RATIO`; NaN with one training case."""
     authentic: float
-    """Share of authentic samples, see `authentic_share`; NaN with one training case."""
+    """Share of samples farther from their nearest training case than that case is from the rest of the set (100
+    times this is AuthPct); NaN with one training case. Source: Alaa et al. 2022 (arXiv:2102.08921)."""
     median_distance: float
     smallest_distance: float
+    mask_information: float
+    """Mean mutual information of a sample's mask and that of its nearest training case, nats; NaN without masks."""
 
 
 @dataclass(frozen=True)
@@ -63,16 +67,15 @@ class Audit:
         """Plain values, NaN as None; of `nearest` index, distance and ratio."""
         parts = {"synthetic": self.synthetic, "held_out": self.held_out}
         values: dict[str, Any] = {
-            name: None if part is None else {k: _or_none(v) for k, v in dataclasses.asdict(part).items()}
-            for name, part in parts.items()
+            name: None if part is None else dataclasses.asdict(part) for name, part in parts.items()
         }
         near = self.nearest
         values["nearest"] = {
             "index": near.index.tolist(),
             "distance": near.distance.tolist(),
-            "ratio": [_or_none(v) for v in near.ratio.tolist()],
+            "ratio": near.ratio.tolist(),
         }
-        return values
+        return strict(values)
 
 
 def nearest_pairs(
@@ -98,24 +101,6 @@ def nearest_pairs(
     return _nearest(queries, known, symmetries, exclude_self=False)
 
 
-def authentic_share(
-    synthetic: np.ndarray,
-    training: np.ndarray,
-    *,
-    symmetries: bool = True,
-    standardise: bool = False,
-    size: int | None = None,
-) -> float:
-    """Share of samples farther from their nearest training case than that case is from the rest of the set.
-
-    Args: as for `nearest_pairs`. Returns: 0 to 1; NaN with one training case.
-    Source: Alaa et al. 2022 (arXiv:2102.08921), authenticity; 100 times this is AuthPct.
-    """
-    known = prepare(training, standardise, size)
-    near = nearest_pairs(synthetic, training, symmetries=symmetries, standardise=standardise, size=size)
-    return _authentic(near, _own_distances(known, symmetries))
-
-
 def audit(
     synthetic: np.ndarray,
     training: np.ndarray,
@@ -124,10 +109,13 @@ def audit(
     symmetries: bool = True,
     standardise: bool = False,
     size: int | None = None,
+    mask_channels: int = 0,
 ) -> Audit:
     """Copies, distance ratios and authenticity of synthetic samples, and of held-out real ones as the control.
 
-    Args: as for `nearest_pairs`; `held_out` is (k, C, H, W), real cases that were not trained on.
+    Args: as for `nearest_pairs`, and:
+        held_out: (k, C, H, W), real cases that were not trained on.
+        mask_channels: number of trailing channels that hold the mask, one value per class and pixel.
     """
     own = _own_distances(prepare(training, standardise, size), symmetries)
 
@@ -142,6 +130,7 @@ def audit(
                 authentic=_authentic(near, own),
                 median_distance=float(np.median(near.distance)),
                 smallest_distance=float(near.distance.min()),
+                mask_information=_shared_with_nearest(samples, training, near, mask_channels),
             ),
             near,
         )
@@ -157,7 +146,9 @@ def mutual_information(mask_a: np.ndarray, mask_b: np.ndarray) -> float:
     Source: thesis Eq. 5.1, with the joint histogram of the two masks.
     """
     if mask_a.shape != mask_b.shape or mask_a.size == 0:
-        raise DataError(f"masks of shape {mask_a.shape} and {mask_b.shape}; expected the same, not empty")
+        raise DataError(
+            f"masks of shape {mask_a.shape} and {mask_b.shape}; expected the same, not empty; compare masks of one size"
+        )
     values_a, a = np.unique(mask_a, return_inverse=True)
     values_b, b = np.unique(mask_b, return_inverse=True)
     shape = (values_a.size, values_b.size)
@@ -167,11 +158,22 @@ def mutual_information(mask_a: np.ndarray, mask_b: np.ndarray) -> float:
     return float(np.sum(joint[seen] * np.log(joint[seen] / independent[seen])))
 
 
-def closest_mask(mask: np.ndarray, training: np.ndarray) -> tuple[int, float]:
-    """Index of the training mask (m, *spatial) that shares most information with `mask`, and how much."""
-    shared = [mutual_information(mask, other) for other in training]
-    best = int(np.argmax(shared))
-    return best, shared[best]
+def _shared_with_nearest(samples: np.ndarray, training: np.ndarray, near: Nearest, mask_channels: int) -> float:
+    """Mean mutual information of the masks of samples and of their nearest training cases, as these were turned."""
+    if mask_channels == 0:
+        return math.nan
+    symmetry = near.turns + 4 * near.flipped
+    shared = [
+        mutual_information(_classes(sample), _classes(_transform(training[index, -mask_channels:], int(number))))
+        for sample, index, number in zip(samples[:, -mask_channels:], near.index, symmetry, strict=True)
+    ]
+    return float(np.mean(shared))
+
+
+def _classes(mask: np.ndarray) -> np.ndarray:
+    """(H, W): a number for each combination of values in the channels of a mask (M, H, W)."""
+    _, number = np.unique(mask.reshape(len(mask), -1), axis=1, return_inverse=True)
+    return number.reshape(mask.shape[1:])
 
 
 def shrink(images: np.ndarray, size: int) -> np.ndarray:
@@ -189,7 +191,9 @@ def prepare(images: np.ndarray, standardise: bool, size: int | None) -> np.ndarr
     Raises: DataError unless there is at least one image, all numbers finite.
     """
     if images.ndim != 4 or images.size == 0:
-        raise DataError(f"images have shape {images.shape}; expected (cases, channels, y, x), at least one case")
+        raise DataError(
+            f"images have shape {images.shape}; expected (cases, channels, y, x), at least one case; add some"
+        )
     values = images.astype(np.float64) if size is None else shrink(images, size)
     if not np.isfinite(values).all():
         raise DataError("images hold NaN or infinite values; expected finite numbers; remove those cases")
@@ -272,7 +276,3 @@ def _own_distances(known: np.ndarray, symmetries: bool) -> np.ndarray:
 
 def _authentic(near: Nearest, own: np.ndarray) -> float:
     return math.nan if own.size == 1 else float(np.mean(near.distance > own[near.index]))
-
-
-def _or_none(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -98,7 +98,8 @@ def plane(image: np.ndarray, label: np.ndarray, *others: np.ndarray) -> list[np.
     for mask in (label, *others):
         if mask.shape != image.shape[1:]:
             raise DataError(
-                f"an image of shape {image.shape} has a mask of shape {mask.shape}; expected {image.shape[1:]}"
+                f"an image of shape {image.shape} has a mask of shape {mask.shape}; expected {image.shape[1:]}; "
+                "give the mask of this image"
             )
     masks = [label, *others]
     while label.ndim > 2:
@@ -131,20 +132,29 @@ def comparison(rows: Sequence[Comparison], path: Path, crop: int | None = None) 
     cells, headings = [], []
     for row in rows:
         if list(row.predictions) != arms:
-            raise DataError(f"case {row.title} has the arms {list(row.predictions)}; expected {arms} as the first")
+            raise DataError(
+                f"case {row.title} has the arms {list(row.predictions)}; expected {arms} as the first case; "
+                "give every case the same arms"
+            )
         image, *masks = _central(plane(row.image, row.reference, *row.predictions.values()), crop)
         cells += [_tile(image, None, 2 * TILE), *(_tile(image, mask, 2 * TILE) for mask in masks)]
         headings += [row.title, "reference", *arms]
     _save(_sheet(cells, 2 + len(arms), headings), path)
 
 
-def nearest_sheet(matches: Sequence[Match], path: Path) -> None:
-    """Write a sheet with a row per synthetic pair: the pair, and below its caption the training pair nearest to it."""
-    cells, headings = [], []
+def nearest_sheet(
+    matches: Sequence[Match], path: Path, headings: tuple[str, str] = ("synthetic", "nearest training")
+) -> None:
+    """Write a sheet with a row per match: the synthetic pair, and below the caption the training pair beside it.
+
+    Args:
+        headings: of the two columns; by default each training pair is the one nearest to the synthetic pair.
+    """
+    cells, above = [], []
     for match in matches:
         cells += [*_tiles(match.synthetic), *_tiles(match.training)]
-        headings += ["synthetic", "", f"nearest: {match.caption}", ""]
-    _save(_sheet(cells, 4, headings), path)
+        above += [headings[0], "", f"{headings[1]}: {match.caption}", ""]
+    _save(_sheet(cells, 4, above), path)
 
 
 def curves(log: Path, path: Path, selected: int | None = None) -> None:
@@ -237,7 +247,7 @@ def _sheet(cells: Sequence[PillowImage], columns: int, headings: Sequence[str] |
     from PIL import Image, ImageDraw, ImageFont
 
     if not cells:
-        raise DataError("no pictures to show; expected at least one case")
+        raise DataError("no pictures to show; expected at least one case; give one")
     head = _TEXT + 6 if headings else 0
     width, height = max(c.width for c in cells) + _GAP, max(c.height for c in cells) + _GAP + head
     columns = min(columns, len(cells))

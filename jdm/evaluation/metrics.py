@@ -231,17 +231,18 @@ def _matched(predictions: Path, references: Path, allow_missing: bool) -> tuple[
     if missing and not allow_missing:
         raise DataError(
             f"{predictions}: {len(missing)} of {len(expected)} references have no prediction: "
-            f"{', '.join(missing)}; predict them, or score without them by --allow-missing"
+            f"{', '.join(missing)}; expected one each; predict them, or score without them by --allow-missing"
         )
     if unmatched and not allow_missing:
         raise DataError(
             f"{predictions}: {len(unmatched)} predictions have no reference in {references}: "
-            f"{', '.join(unmatched)}; remove them, or score the others by --allow-missing"
+            f"{', '.join(unmatched)}; expected one each; remove them, or score the others by --allow-missing"
         )
     pairs = {case_id: (found[case_id], expected[case_id]) for case_id in sorted(expected.keys() & found.keys())}
     if not pairs:
         raise DataError(
-            f"{predictions}: no file has the name of one in {references}; expected a prediction per reference"
+            f"{predictions}: no file has the name of one in {references}; expected a prediction per reference; "
+            "check both paths"
         )
     return pairs, tuple(missing)
 
@@ -257,10 +258,12 @@ def _masks(folder: Path) -> dict[str, Path]:
             continue
         case_id = file.name[: -len(ending)]
         if case_id in files:
-            raise DataError(f"{file}: case {case_id} is also {files[case_id].name}; keep one of them")
+            raise DataError(
+                f"{file}: case {case_id} is also {files[case_id].name}; expected one file per case; keep one of them"
+            )
         files[case_id] = file
     if not files:
-        raise DataError(f"{folder}: holds no masks; expected files ending in {' '.join(FILE_ENDINGS)}")
+        raise DataError(f"{folder}: holds no masks; expected files ending in {' '.join(FILE_ENDINGS)}; check the path")
     return files
 
 

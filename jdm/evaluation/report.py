@@ -52,13 +52,24 @@ class Run:
     command: str
     version: str
     commit: str
+    """Empty outside of a checkout."""
     hardware: str
+    """Processor, cores, Python, PyTorch and GPUs in one line."""
+    cpu: str
+    cores: int
+    """Those this process may use."""
+    gpus: tuple[str, ...]
 
 
 def describe_run(command: Sequence[str] | None = None) -> Run:
     """The command line (this process's by default), jdm's version and commit, and the hardware."""
     words = [Path(sys.argv[0]).name, *sys.argv[1:]] if command is None else list(command)
-    return Run(shlex.join(words), jdm.__version__, _commit(), _hardware())
+    cpu, cores, gpus = _processor(), _cores(), _gpus()
+    parts = [f"{cpu}, {cores} cores", f"Python {platform.python_version()}"]
+    if torch := sys.modules.get("torch"):
+        parts.append(f"PyTorch {torch.__version__}")
+    hardware = "; ".join([*parts, *gpus])
+    return Run(shlex.join(words), jdm.__version__, _commit(), hardware, cpu, cores, gpus)
 
 
 def write_report(path: Path, sections: Sequence[Section], *, title: str = "jdm report", run: Run | None = None) -> None:
@@ -101,7 +112,8 @@ def _check(table: Table) -> None:
     for row in table.rows:
         if len(row) != len(table.header):
             raise DataError(
-                f"table {table.caption!r} has a row of {len(row)} cells; expected {len(table.header)} as its header"
+                f"table {table.caption!r} has a row of {len(row)} cells; expected {len(table.header)} as its "
+                "header; fill every row"
             )
 
 
@@ -114,7 +126,9 @@ def _embedded(figure: Figure) -> str:
     try:
         content = figure.path.read_bytes()
     except OSError as error:
-        raise DataError(f"{figure.path}: cannot be read ({error.strerror}); expected a PNG figure") from None
+        raise DataError(
+            f"{figure.path}: cannot be read ({error.strerror}); expected a PNG figure; draw it first"
+        ) from None
     if not content.startswith(b"\x89PNG\r\n\x1a\n"):
         raise DataError(f"{figure.path}: is not a PNG file; expected one; save the figure as PNG")
     return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
@@ -137,14 +151,11 @@ def _git(root: Path, *words: str) -> str:
     return done.stdout.strip()
 
 
-def _hardware() -> str:
-    parts = [f"{_processor()}, {_cores()} cores", f"Python {platform.python_version()}"]
+def _gpus() -> tuple[str, ...]:
     torch = sys.modules.get("torch")  # where it was not loaded, nothing ran on it
-    if torch is not None:
-        parts.append(f"PyTorch {torch.__version__}")
-        if torch.cuda.is_available():
-            parts.append(torch.cuda.get_device_name())
-    return "; ".join(parts)
+    if torch is None or not torch.cuda.is_available():
+        return ()
+    return tuple(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
 
 
 def _cores() -> int:

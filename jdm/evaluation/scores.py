@@ -17,6 +17,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from jdm.evaluation.strict_json import strict
+
 Convention = Literal["nnunet", "thesis", "pranet"]
 
 
@@ -103,16 +105,9 @@ class Evaluation:
     def micro_iou(self) -> float:
         return overlap(*_pooled(self.cases))[1]
 
-    def per_image(self, metric: Literal["dice", "iou", "hd95"] = "dice") -> dict[str, float]:
-        """A score per image, averaged over the classes that define it; NaN where none does."""
-        values: dict[str, list[float]] = {}
-        for score in self.cases:
-            values.setdefault(score.case_id, []).append(getattr(score, metric))
-        return {case_id: mean_defined(scores) for case_id, scores in values.items()}
-
     def to_dict(self) -> dict[str, Any]:
         """Plain values; NaN becomes None, so that `json.dumps(..., allow_nan=False)` takes them."""
-        return _strict(
+        return strict(
             {
                 "convention": self.convention,
                 "hd95_implementation": self.hd95_implementation,
@@ -136,7 +131,7 @@ class Evaluation:
         header = [*(f.name for f in dataclasses.fields(CaseScore)), "n_pred", "n_ref"]
         writer = csv.DictWriter(text, header, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(_strict(_case_row(c)) for c in self.cases)
+        writer.writerows(strict(_case_row(c)) for c in self.cases)
         return text.getvalue()
 
     def to_markdown(self) -> str:
@@ -248,15 +243,6 @@ def _pooled(cases: Iterable[CaseScore]) -> tuple[int, int, int]:
 
 def _case_row(score: CaseScore) -> dict[str, Any]:
     return {**dataclasses.asdict(score), "n_pred": score.n_pred, "n_ref": score.n_ref}
-
-
-def _strict(value: Any) -> Any:
-    """`value` with every float that JSON cannot hold replaced by None."""
-    if isinstance(value, dict):
-        return {key: _strict(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_strict(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _number(value: float) -> str:

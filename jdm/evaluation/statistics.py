@@ -55,7 +55,8 @@ def paired_difference(
     mean_a, mean_b = _over_seeds(a), _over_seeds(b)
     if mean_a.shape != mean_b.shape:
         raise DataError(
-            f"paired scores of {mean_a.size} and {mean_b.size} images; expected the same images on both sides"
+            f"paired scores of {mean_a.size} and {mean_b.size} images; expected the same images on both sides; "
+            "score both on one set"
         )
     difference = mean_a - mean_b
     interval = _bootstrap(difference, resamples, seed, confidence, groups)
@@ -110,7 +111,9 @@ def _over_seeds(scores: np.ndarray) -> np.ndarray:
     """(images,): mean over the seeds that define a score; NaN where none does."""
     scores = np.asarray(scores, dtype=np.float64)
     if scores.ndim not in (1, 2):
-        raise DataError(f"scores have shape {scores.shape}; expected (images,) or (seeds, images)")
+        raise DataError(
+            f"scores have shape {scores.shape}; expected (images,) or (seeds, images); give one row per seed"
+        )
     table = np.atleast_2d(scores)
     defined = ~np.isnan(table)
     sums, counts = np.where(defined, table, 0).sum(0), defined.sum(0)
@@ -120,7 +123,9 @@ def _over_seeds(scores: np.ndarray) -> np.ndarray:
 def _grouped(values: np.ndarray, groups: Sequence[Hashable] | None) -> tuple[np.ndarray, np.ndarray]:
     """Sum and number of the defined values of each group, in order of first appearance."""
     if groups is not None and len(groups) != values.size:
-        raise DataError(f"{len(groups)} groups for {values.size} images; expected one per image")
+        raise DataError(
+            f"{len(groups)} groups for {values.size} images; expected one per image; name the group of each"
+        )
     members: dict[Hashable, list[float]] = {}
     for key, value in zip(groups or range(values.size), values.tolist(), strict=True):
         if not math.isnan(value):
