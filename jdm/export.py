@@ -7,13 +7,10 @@ the same bytes on the same hardware.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,46 +19,23 @@ from tqdm import tqdm
 
 from jdm import __version__
 from jdm.checkpoint import Checkpoint, differences
-from jdm.config import Config
+from jdm.config import CodecConfig
 from jdm.data.pairs import PairDataset
-from jdm.data.raw_dataset import (
-    Pair,
-    RawDataset,
-    dataset_name,
-    nnunet_folder,
-    read_case,
-    write_case,
-)
+from jdm.data.raw_dataset import Pair, RawDataset, write_case
 from jdm.diffusion.sampling import CaseNoise, karras_sigmas, sample_ancestral, sample_ddim, sample_dpmpp_2m, sample_heun
 from jdm.diffusion.vp import VPDenoiser
 from jdm.diffusion.windows import windowed
-from jdm.errors import ConfigError, DataError, ExistsError
+from jdm.errors import ConfigError, DataError
 from jdm.evaluation.plausible import ForegroundRange, foreground_shares, real_foreground
-from jdm.export_folder import check_target, claim, finished_records, held, seal, write_text
+from jdm.export_folder import ExportFolder, sync, write_text
+from jdm.export_locks import held
+from jdm.export_request import ExportRequest, check_request
+from jdm.export_size import batches_of, duration, export_seconds
+from jdm.objective import memory_errors
 
-Sampler = Literal["heun", "dpmpp-2m", "ddim", "ancestral"]
-PREFIX, PARTIAL = "syn_", ".jdm-partial-"
+PREFIX = "syn_"
 _MOST_ATTEMPTS = 20
 _ZERO_TOLERANCE = 0.03  # of the encoded range [-1, 1]: what counts as black at a border
-
-
-@dataclass(frozen=True)
-class ExportRequest:
-    """What to sample; written beside the growing dataset, so that a resumed export cannot mix two."""
-
-    id: int
-    name: str
-    """Of the new dataset, without its id."""
-    count: int
-    canvas_size: tuple[int, ...]
-    sampler: Sampler = "heun"
-    steps: int = 18
-    seed: int = 0
-    batch_size: int = 16
-    overlap: float = 0.25
-    """Least overlap of neighbouring windows on a canvas larger than the training patch."""
-    margin: float = 0.25
-    """Share of the real foreground range by which a pair may leave it before it is drawn again."""
 
 
 @dataclass(frozen=True)
@@ -74,22 +48,8 @@ class Exported:
     count: int
     redrawn: int
     """Degenerate draws that were repeated."""
-
-
-def synthetic_count(ratio: float, config: Config, pairs: PairDataset, canvas_size: Sequence[int]) -> int:
-    """Number of pairs that make `ratio` times the training set.
-
-    Counted in images (slices of volumes) where those are trained whole, in pixels where patches are.
-    Raises: ConfigError if that is none.
-    """
-    if config.data.whole:
-        count = round(ratio * len(pairs))
-    else:
-        pixels = sum(math.prod(pairs.item_shape(index)) for index in range(len(pairs)))
-        count = round(ratio * pixels / math.prod(canvas_size))
-    if count < 1:
-        raise ConfigError(f"ratio {ratio} makes {count} pairs; expected at least one; ask for a larger ratio")
-    return count
+    found: bool = False
+    """The dataset was in place already, of the same request and checkpoint; nothing was done."""
 
 
 def check_origin(checkpoint: Checkpoint, dataset: RawDataset) -> None:
@@ -124,35 +84,50 @@ def export(
     Args:
         shard: (index, of how many); batches are dealt out in turn.
         overwrite: replace an earlier synthetic dataset of this name; a real one never.
-    Raises: ExistsError if the id or the name is taken or another process holds this shard; ConfigError if the
-        checkpoint is of another dataset; DataError if the model does not produce plausible pairs.
+    Raises: ExistsError if the id or the name is taken, another process holds this shard, or an unfinished export of
+        other settings is in the way; ConfigError if the request cannot be sampled or the checkpoint is of another
+        dataset; DataError if the model does not produce plausible pairs; TrainingError if the device is too small.
     """
     check_origin(checkpoint, dataset)
-    target = nnunet_folder("nnUNet_raw") / dataset_name(request.id, request.name)
-    check_target(target, request, overwrite)
-    partial = target.with_name(PARTIAL + target.name)
-    claim(partial, checkpoint, request)
-    batches = [
-        range(first, min(first + request.batch_size, request.count))
-        for first in range(0, request.count, request.batch_size)
-    ]
-    with held(partial / f"shard_{shard[0]}_of_{shard[1]}.lock"):
-        factory = _Factory(checkpoint, dataset, request, device)
-        mine = [number for number in range(len(batches)) if number % shard[1] == shard[0]]
-        for number in tqdm(mine, disable=None, unit="batch"):
-            done = partial / "batches" / f"{number:06d}.json"
-            if not done.exists():
-                lines = [factory.write(pair, record, partial) for pair, record in factory.batch(batches[number])]
-                write_text(done, json.dumps(lines))
-    records = finished_records(partial, len(batches))
-    redrawn = sum(record["attempt"] for record in records or [])
+    check_request(checkpoint.config, request)
+    folder = ExportFolder(request, checkpoint, shard[1], overwrite)
+    with folder.shared() as in_place:
+        if in_place:
+            found = json.loads((folder.target / "provenance.json").read_text(encoding="utf-8"))
+            return Exported(folder.target, True, request.count, found["redrawn"], found=True)
+        lock = folder.partial / f"shard_{shard[0]}_of_{shard[1]}.lock"
+        with held(lock), memory_errors(request.batch_size, flag="--batch-size"):
+            factory = _Factory(checkpoint, dataset, request, device)
+            _make_batches(factory, folder.partial, shard)
+        records = folder.records()
     if records is None:
-        return Exported(partial, False, request.count, redrawn)
-    # Another shard may see the end too, and be quicker.
-    with contextlib.suppress(ExistsError, FileNotFoundError), held(partial / "seal.lock"):
-        if partial.exists():
-            seal(partial, target, records, provenance(checkpoint, request, factory.real, records), dataset)
-    return Exported(target, True, request.count, redrawn)
+        return Exported(folder.partial, False, request.count, 0)
+    folder.seal(provenance(checkpoint, request, factory.real, records), dataset)
+    return Exported(folder.target, True, request.count, sum(record["attempt"] for record in records))
+
+
+def _make_batches(factory: _Factory, partial: Path, shard: tuple[int, int]) -> None:
+    """Make what is missing of this shard's batches; the marker of each follows when its files are on disk."""
+    batches = batches_of(factory.request)
+    done = {number: partial / "batches" / f"{number:06d}.json" for number in range(shard[0], len(batches), shard[1])}
+    missing = [number for number in done if not done[number].exists()]
+    if missing:
+        print(duration(factory.seconds([batches[number] for number in missing])), flush=True)
+    for number in tqdm(missing, disable=None, unit="batch", initial=len(done) - len(missing), total=len(done)):
+        made = factory.batch(batches[number])
+        for pair, _ in made:
+            write_case(partial, pair, factory.dataset.file_ending)
+        _sync_cases(partial, {pair.case_id for pair, _ in made})
+        write_text(done[number], json.dumps([record for _, record in made]))
+
+
+def _sync_cases(partial: Path, case_ids: set[str]) -> None:
+    """Have the files of some cases on disk, and their names."""
+    for folder in (partial / "imagesTr", partial / "labelsTr"):
+        stems = {path: path.name.partition(".")[0] for path in folder.iterdir()}
+        sync([path for path, stem in stems.items() if case_ids & {stem, stem[: -len("_0000")]}])
+        sync([folder])
+    sync([partial])
 
 
 class _Factory:
@@ -164,7 +139,10 @@ class _Factory:
         self.pairs = PairDataset(dataset, list(checkpoint.metadata["training_ids"]), checkpoint.config)
         self.real = real_foreground(self.pairs, request.canvas_size, request.margin)
         self.denoiser = checkpoint.denoiser(device)
-        self.third_spacing = read_case(dataset, self.pairs.items[0].case_id).spacing
+
+    def seconds(self, batches: list[range]) -> float:
+        """Estimated time of some batches; calls the network."""
+        return export_seconds(self.denoiser, self.config, self.request, batches, self.device)
 
     def batch(self, indices: range) -> list[tuple[Pair, dict[str, Any]]]:
         """The pairs of some case indices and their manifest records; degenerate ones are drawn again."""
@@ -186,7 +164,7 @@ class _Factory:
                 return [made[index] for index in indices]
         raise DataError(
             f"case {waiting[0]} is degenerate in {_MOST_ATTEMPTS} draws: {failed[0][1]}; expected pairs "
-            "like the real ones; train longer, or allow more with --margin"
+            "like the real ones; train longer, or allow more with --margin, and run again with --overwrite"
         )
 
     def sample(self, seeds: list[int]) -> np.ndarray:
@@ -194,11 +172,7 @@ class _Factory:
         config, request, denoiser = self.config, self.request, self.denoiser
         draw = CaseNoise(seeds, (config.image_channels + config.mask_channels, *request.canvas_size), self.device)
         if request.sampler == "ancestral":
-            if not isinstance(denoiser, VPDenoiser) or request.canvas_size != config.data.patch_size:
-                raise ConfigError(
-                    "sampler 'ancestral' serves the thesis preset at the training size only; "
-                    "expected heun, dpmpp-2m or ddim"
-                )
+            assert isinstance(denoiser, VPDenoiser)  # see check_request
             respaced = denoiser.respaced(request.steps)
             return sample_ancestral(respaced.predict, respaced.process, draw(), draw, clip=1.0).cpu().numpy()
         denoise = windowed(denoiser, config.data.patch_size, request.overlap, request.batch_size)
@@ -218,12 +192,12 @@ class _Factory:
         if self.config.data.whole:
             sample = self._natural_size(seed, sample)
         image, label = self.pairs.codec.decode(sample)
-        if self.config.codec.zero_border:
+        if self.config.codec.zero_border and zero_is_lowest(self.config.codec):
             image = restore_zero_border(image, sample[: len(image)])
         spacing, axis = self.config.data.spacing, self.config.data.slice_axis
         if axis is not None:
             image, label = np.expand_dims(image, axis + 1), np.expand_dims(label, axis)
-            spacing = (*spacing[:axis], self.third_spacing[axis], *spacing[axis:])
+            spacing = (*spacing[:axis], self.config.data.slice_spacing, *spacing[axis:])
         return Pair(f"{PREFIX}{index:06d}", image, label, spacing)
 
     def _natural_size(self, seed: int, sample: np.ndarray) -> np.ndarray:
@@ -248,15 +222,17 @@ class _Factory:
             "foreground_share": {names[v]: round(float(s), 6) for v, s in enumerate(shares) if v > 0},
         }
 
-    def write(self, pair: Pair, record: dict[str, Any], folder: Path) -> dict[str, Any]:
-        write_case(folder, pair, self.dataset.file_ending)
-        return record
-
 
 def case_seed(seed: int, index: int, attempt: int) -> int:
     """Seed of one draw of one case, 63 bits."""
     words = np.random.SeedSequence([seed, index, attempt]).generate_state(2, np.uint32)
     return (int(words[0]) << 32 | int(words[1])) >> 1
+
+
+def zero_is_lowest(codec: CodecConfig) -> bool:
+    """Whether stored zero lies at the low end of every channel's range; where it does not (CT), black is not zero."""
+    ends = zip(codec.low, codec.high, strict=True)
+    return all(low <= 0 <= low + _ZERO_TOLERANCE * (high - low) for low, high in ends)
 
 
 def restore_zero_border(image: np.ndarray, encoded: np.ndarray) -> np.ndarray:

@@ -1,8 +1,10 @@
 """Export: the same bytes however it is run, nothing visible before it is whole, nothing overwritten."""
 
 import dataclasses
+import fcntl
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +14,17 @@ import torch
 from small_runs import changed, tiny_run, write_pictures
 
 import jdm.export
-from jdm.checkpoint import load_checkpoint, run_folder, with_config
-from jdm.config import Config, DataConfig
+from jdm.checkpoint import load_checkpoint, run_folder
+from jdm.config import CodecConfig
 from jdm.data.pairs import PairDataset
 from jdm.data.raw_dataset import check_dataset, open_dataset, read_case
-from jdm.errors import ConfigError, DataError, ExistsError
+from jdm.errors import ConfigError, DataError, ExistsError, TrainingError
 from jdm.evaluation.plausible import ForegroundRange, foreground_shares, real_foreground
-from jdm.export import ExportRequest, case_seed, check_origin, export, restore_zero_border, synthetic_count
-from jdm.export_folder import held
+from jdm.export import case_seed, check_origin, export, restore_zero_border, zero_is_lowest
+from jdm.export_folder import ExportFolder
+from jdm.export_locks import held, locked
+from jdm.export_request import ExportRequest, check_request, default_sampler
+from jdm.export_size import batches_of, duration, export_seconds, network_calls, synthetic_count
 
 REQUEST = ExportRequest(
     id=521, name="Stripes_syn", count=5, canvas_size=(16, 24), steps=3, batch_size=2, margin=100.0, seed=4
@@ -76,6 +81,7 @@ def test_repeated_resumed_and_sharded_exports_are_the_same_bytes(real, checkpoin
     assert written == [f"syn_{i:06d}" for i in (2, 3, 4)]  # the first batch was kept
 
     for shards in (2, 3):
+        shutil.rmtree(raw / "Dataset521_Stripes_syn")
         for index in range(shards - 1):
             done = export(checkpoint, real, REQUEST, shard=(index, shards), overwrite=True)
             assert not done.finished and done.folder.name.startswith(".")
@@ -154,39 +160,213 @@ def test_taken_names_are_refused_and_real_data_is_never_overwritten(real, checkp
     assert contents(real.folder.parent / "Dataset521_Stripes_syn") == first
 
 
+def begun(checkpoint, real, request=REQUEST, shards=2) -> Path:
+    """The hidden folder of an export of which one shard is done."""
+    done = export(checkpoint, real, request, shard=(0, shards))
+    assert not done.finished
+    return done.folder
+
+
+def failing(checkpoint, real, monkeypatch, request) -> None:
+    """An export that dies before its first batch is done."""
+    with monkeypatch.context() as patch, pytest.raises(DataError):
+        patch.setattr(jdm.export._Factory, "sample", lambda self, seeds: -np.ones((len(seeds), 2, 16, 24)))
+        export(checkpoint, real, request)
+
+
 def test_a_second_writer_is_refused_and_the_holder_named(real, checkpoint):
-    partial = real.folder.parent / ".jdm-partial-Dataset521_Stripes_syn"
-    partial.mkdir()
+    partial = begun(checkpoint, real)
+    gate = partial.with_name(partial.name + ".lock")
     with (
-        held(partial / "shard_0_of_1.lock"),
+        locked(gate, fcntl.LOCK_SH),
+        held(partial / "shard_1_of_2.lock"),
         pytest.raises(ExistsError, match=rf"being written by process {os.getpid()}"),
     ):
-        export(checkpoint, real, REQUEST)
-    assert export(checkpoint, real, REQUEST).finished
+        export(checkpoint, real, REQUEST, shard=(1, 2))
+    assert export(checkpoint, real, REQUEST, shard=(1, 2)).finished
 
 
 def test_an_unfinished_export_of_other_settings_is_not_mixed_in(real, checkpoint):
-    export(checkpoint, real, REQUEST, shard=(0, 2))
-    with pytest.raises(ExistsError, match=r"unfinished export.*steps: 3, expected 4") as error:
-        export(checkpoint, real, dataclasses.replace(REQUEST, steps=4))
+    partial = begun(checkpoint, real)
+    other = dataclasses.replace(REQUEST, steps=4)
+    before = contents(partial)
+    with pytest.raises(ExistsError, match=r"unfinished export.*steps: 3, expected 4.*--overwrite") as error:
+        export(checkpoint, real, other)
+    assert "\n" not in str(error.value) and contents(partial) == before
+    with (
+        locked(partial.with_name(partial.name + ".lock"), fcntl.LOCK_SH),  # somebody is at work in it
+        pytest.raises(ExistsError, match=r"steps: 3, expected 4 and is being written; wait"),
+    ):
+        export(checkpoint, real, other, overwrite=True)
+    assert contents(partial) == before
+    records = (export(checkpoint, real, other, overwrite=True).folder / "manifest.jsonl").read_text().splitlines()
+    assert len(records) == 5 and all(json.loads(record)["steps"] == 4 for record in records)
+
+
+def test_an_export_that_failed_before_its_first_batch_does_not_block_the_next(real, checkpoint, monkeypatch):
+    failing(checkpoint, real, monkeypatch, dataclasses.replace(REQUEST, margin=0.1))
+    (partial,) = real.folder.parent.glob(".jdm-partial-*_syn")
+    (partial / "imagesTr").mkdir()
+    (partial / "imagesTr" / "syn_000099_0000.png").write_bytes(b"of a batch that was not finished")
+    assert export(checkpoint, real, REQUEST).finished  # with another margin, as the message says
+    assert len(open_dataset(521).cases) == 5 and check_dataset(open_dataset(521)) == []
+    assert sorted(f.name for f in real.folder.parent.iterdir()) == [real.name, "Dataset521_Stripes_syn"]
+
+
+@pytest.mark.parametrize(
+    ("change", "flag"),
+    [
+        ({"sampler": "ancestral"}, "--sampler"),
+        ({"canvas_size": (16, 32)}, "--canvas-size.*whole images"),
+        ({"canvas_size": (16,)}, "--canvas-size"),
+        ({"count": 0}, "--count"),
+        ({"steps": 1}, "--steps"),
+        ({"batch_size": 0}, "--batch-size"),
+        ({"overlap": 1.0}, "--overlap"),
+        ({"margin": -1.0}, "--margin"),
+        ({"seed": -1}, "--seed"),
+    ],
+)
+def test_what_cannot_be_sampled_is_refused_before_anything_is_written(real, checkpoint, change, flag):
+    with pytest.raises(ConfigError, match=flag) as error:
+        export(checkpoint, real, dataclasses.replace(REQUEST, **change))
     assert "\n" not in str(error.value)
+    assert [f.name for f in real.folder.parent.iterdir()] == [real.name]
+
+
+def test_a_canvas_holds_the_patch_and_ancestral_sampling_is_the_default_at_that_size_only(checkpoint):
+    patches = {"data": {"whole": False, "canvas_size": [16, 32]}}
+    config = changed(checkpoint.config, {"preset": "thesis", "augment": {"probability": 0.0}, **patches})
+    with pytest.raises(ConfigError, match=r"at least the training patch \(16, 24\)"):
+        check_request(config, dataclasses.replace(REQUEST, canvas_size=(16, 16)))
+    assert default_sampler(config, (16, 24)) == "ancestral" and default_sampler(config, (16, 32)) == "heun"
+    assert default_sampler(checkpoint.config, (16, 24)) == "heun"
+    with pytest.raises(ConfigError, match=r"--steps is 1001; expected 2 to 1000"):
+        check_request(config, dataclasses.replace(REQUEST, sampler="ancestral", steps=1001))
+
+
+def test_all_shards_agree_on_their_number_while_one_is_at_work(real, checkpoint):
+    partial = begun(checkpoint, real, shards=3)
+    with locked(partial.with_name(partial.name + ".lock"), fcntl.LOCK_SH):
+        for shard in ((0, 1), (0, 2)):
+            with pytest.raises(ExistsError, match=r"being written in 3 shards; expected \d; give --shard i/3"):
+                export(checkpoint, real, REQUEST, shard=shard)
+    marker = partial / "batches" / "000000.json"
+    kept = marker.stat().st_ino
+    assert not export(checkpoint, real, REQUEST, shard=(0, 2)).finished  # nobody is: its batches are kept
+    assert marker.stat().st_ino == kept
+    assert export(checkpoint, real, REQUEST).finished
+
+
+def interleaved(monkeypatch, name, act, before: bool):
+    """Have another process act just before or after this one's next call of a method of its folder."""
+    method = getattr(ExportFolder, name)
+
+    def patched(self, *arguments):
+        monkeypatch.setattr(ExportFolder, name, method)
+        if before:
+            act()
+        result = method(self, *arguments)
+        if not before:
+            act()
+        return result
+
+    monkeypatch.setattr(ExportFolder, name, patched)
 
 
 def test_shards_that_finish_together_both_succeed(real, checkpoint, monkeypatch):
     """Another shard seals the dataset between this one's last look and its turn."""
-    finished_records = jdm.export.finished_records
+    begun(checkpoint, real)
+    others = []
+    interleaved(
+        monkeypatch, "seal", lambda: others.append(export(checkpoint, real, REQUEST, shard=(0, 2))), before=True
+    )
+    done = export(checkpoint, real, REQUEST, shard=(1, 2))
+    assert done.finished and not done.found and others[0].finished and done.redrawn == others[0].redrawn
+    assert len(open_dataset(521).cases) == 5
+    assert sorted(f.name for f in real.folder.parent.iterdir()) == [real.name, "Dataset521_Stripes_syn"]
 
-    def sealed_meanwhile(partial, batches):
-        records = finished_records(partial, batches)
-        if records is not None:
-            monkeypatch.setattr(jdm.export, "finished_records", finished_records)
-            assert export(checkpoint, real, REQUEST, shard=(1, 2)).finished
-        return records
 
-    export(checkpoint, real, REQUEST, shard=(1, 2))
-    monkeypatch.setattr(jdm.export, "finished_records", sealed_meanwhile)
-    done = export(checkpoint, real, REQUEST, shard=(0, 2))
-    assert done.finished and len(open_dataset(521).cases) == 5
+def test_nothing_is_sealed_under_a_shard_at_work(real, checkpoint, monkeypatch):
+    """A shard without work of its own left takes its last look where no other can remove the batches."""
+    begun(checkpoint, real)
+    records, seen = ExportFolder.records, []
+
+    def looking(self):
+        if not seen:  # the first look is in the work's shared lock: a sealer has to wait for it
+            with locked(self.gate, fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
+                seen.append(alone)
+        return records(self)
+
+    monkeypatch.setattr(ExportFolder, "records", looking)
+    assert export(checkpoint, real, REQUEST, shard=(1, 2)).finished and seen == [False]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_shard_that_starts_after_the_seal_finds_the_dataset(real, checkpoint, overwrite):
+    begun(checkpoint, real)
+    first = contents(export(checkpoint, real, REQUEST, shard=(1, 2)).folder)
+    late = export(checkpoint, real, REQUEST, shard=(0, 2), overwrite=overwrite)
+    assert late.finished and late.found and contents(late.folder) == first
+    assert sorted(f.name for f in real.folder.parent.iterdir()) == [real.name, "Dataset521_Stripes_syn"]
+    with pytest.raises(ExistsError, match="--overwrite"):  # of other settings
+        export(checkpoint, real, dataclasses.replace(REQUEST, seed=5), shard=(0, 2))
+    with pytest.raises(ExistsError, match="--overwrite"):  # a plain repetition
+        export(checkpoint, real, REQUEST)
+    assert contents(late.folder) == first
+    assert sorted(f.name for f in real.folder.parent.iterdir()) == [real.name, "Dataset521_Stripes_syn"]
+
+
+def test_a_shard_that_starts_while_the_last_one_seals_finds_the_dataset(real, checkpoint, monkeypatch):
+    """The seal falls between its first look and its lock."""
+    begun(checkpoint, real)
+    interleaved(monkeypatch, "_prepare", lambda: export(checkpoint, real, REQUEST, shard=(1, 2)), before=False)
+    late = export(checkpoint, real, REQUEST, shard=(0, 2))
+    assert late.finished and late.found
+    assert sorted(f.name for f in real.folder.parent.iterdir()) == [real.name, "Dataset521_Stripes_syn"]
+
+
+def test_a_failure_to_seal_is_no_success(real, checkpoint, monkeypatch):
+    begun(checkpoint, real)
+    with monkeypatch.context() as patch, pytest.raises(FileNotFoundError):
+        patch.setattr(jdm.export_folder, "_describe", lambda *_: Path("absent").read_text())
+        export(checkpoint, real, REQUEST, shard=(1, 2))
+    interleaved(
+        monkeypatch, "seal", lambda: shutil.rmtree(next(real.folder.parent.glob(".jdm-partial-*_syn"))), before=True
+    )
+    with pytest.raises(ExistsError, match="was discarded by another export"):
+        export(checkpoint, real, REQUEST, shard=(1, 2))
+
+
+@pytest.mark.parametrize("dies_at", ["rmtree", "rename"])
+def test_a_sealer_that_is_killed_is_continued_without_sampling(real, checkpoint, monkeypatch, dies_at):
+    partial = begun(checkpoint, real)
+    (partial / "imagesTr" / ".syn_000001_0000.partial-1.png").write_bytes(b"of a killed writer")
+
+    def dies(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        if dies_at == "rmtree":
+            patch.setattr(jdm.export_folder.shutil, "rmtree", dies)
+        else:
+            patch.setattr(Path, "rename", dies)
+        export(checkpoint, real, REQUEST, shard=(1, 2))
+    monkeypatch.setattr(jdm.export._Factory, "sample", dies)
+    assert export(checkpoint, real, REQUEST, shard=(1, 2)).finished
+    assert len(open_dataset(521).cases) == 5
+    assert not list((open_dataset(521).folder / "imagesTr").glob(".*"))
+
+
+def test_a_batch_is_marked_after_its_files_are_on_disk(real, checkpoint, monkeypatch):
+    synced, written = [], []
+    monkeypatch.setattr(jdm.export, "sync", lambda paths: synced.extend(path.name for path in paths))
+    write_text = jdm.export.write_text
+    monkeypatch.setattr(jdm.export, "write_text", lambda p, t: (written.append(set(synced)), write_text(p, t)))
+    export(checkpoint, real, REQUEST)
+    folders = {"imagesTr", "labelsTr", ".jdm-partial-Dataset521_Stripes_syn"}
+    assert written[0] == {f"syn_00000{i}{end}" for i in (0, 1) for end in ("_0000.png", ".png")} | folders
+    assert len(written) == 3 and "syn_000004.png" in written[2]
 
 
 def test_a_checkpoint_of_another_dataset_is_refused_with_the_difference(real, checkpoint, nnunet_folders):
@@ -288,15 +468,10 @@ def test_a_canvas_larger_than_the_patch_is_filled(real, sampler):
 
 
 def test_the_thesis_preset_is_exported_by_its_own_sampler_and_others(real):
-    checkpoint = tiny_run(real, preset="thesis", train={"steps": 1})
+    checkpoint = tiny_run(real, preset="thesis", train={"steps": 1}, augment={"probability": 0.0})
     for sampler in ("ancestral", "heun", "ddim"):
         first = exported(checkpoint, real, dataclasses.replace(REQUEST, count=2, sampler=sampler, steps=4))
         assert exported(checkpoint, real, dataclasses.replace(REQUEST, count=2, sampler=sampler, steps=4)) == first
-
-
-def test_ancestral_sampling_is_refused_for_the_default_preset(real, checkpoint):
-    with pytest.raises(ConfigError, match="thesis preset"):
-        export(checkpoint, real, dataclasses.replace(REQUEST, sampler="ancestral"))
 
 
 def test_padding_is_cut_to_the_size_of_a_real_image(nnunet_folders):
@@ -318,6 +493,69 @@ def test_black_borders_become_exact_zeros_and_black_insides_do_not():
     assert np.array_equal(restored[0, 2:], image[0, 2:]) and restored.dtype == np.uint8
     both = np.concatenate([encoded, np.full((1, 8, 8), 0.2)])
     assert (restore_zero_border(np.full((2, 8, 8), 7), both) == 7).all()  # black in every channel or not at all
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [((0.0,), (255.0,), True), ((-5.0,), (1000.0,), True), ((-1000.0,), (900.0,), False), ((3.0,), (255.0,), False),
+     ((0.0, -1000.0), (255.0, 900.0), False)],
+)  # fmt: skip
+def test_borders_are_restored_only_where_stored_zero_is_black(low, high, expected):
+    assert zero_is_lowest(CodecConfig(low=low, high=high)) is expected
+
+
+def test_no_border_is_restored_in_images_whose_zero_is_grey(real, checkpoint, monkeypatch):
+    monkeypatch.setattr(jdm.export._Factory, "sample", lambda self, seeds: np.full((len(seeds), 2, 16, 24), -0.99))
+    for low, lowest in ((0.0, 0), (-200.0, -199)):
+        codec = {"low": [low], "high": [low + 255], "zero_border": True, "image_dtype": "int16"}
+        other = dataclasses.replace(checkpoint, config=changed(checkpoint.config, {"codec": codec}))
+        factory = jdm.export._Factory(other, real, REQUEST, "cpu")
+        assert np.unique(factory.finish(0, 1, factory.sample([1])[0]).image).tolist() == [lowest]
+
+
+@pytest.mark.parametrize(
+    ("change", "windows", "evaluations"),
+    [({}, 1, 5), ({"sampler": "ddim"}, 1, 3), ({"canvas_size": (16, 48)}, 3, 5), ({"canvas_size": (28, 42)}, 4, 5)],
+)
+def test_the_estimate_counts_the_calls_that_are_made(real, change, windows, evaluations):
+    checkpoint = tiny_run(real, train={"steps": 1}, data={"whole": False, "patch_size": [16, 24]})
+    request = dataclasses.replace(REQUEST, **change)
+    factory, made = jdm.export._Factory(checkpoint, real, request, "cpu"), []
+    factory.denoiser.register_forward_hook(lambda *_: made.append(1))
+    factory.sample([1, 2])
+    assert network_calls(checkpoint.config, request, [range(2)]) == len(made) == windows * evaluations
+    assert network_calls(checkpoint.config, request, batches_of(request)) == evaluations * (
+        2 * windows + -(-windows // 2)
+    )
+
+
+def test_the_estimate_is_one_timed_call_times_their_number(real, checkpoint, monkeypatch, capsys):
+    times, seen, batches = iter([0.0, 9.0, 10.0, 12.0]), [], batches_of(REQUEST)
+    with monkeypatch.context() as patch:
+        patch.setattr(jdm.export_size.time, "monotonic", lambda: next(times))
+        seconds = export_seconds(
+            lambda x, sigma: seen.append((tuple(x.shape), tuple(sigma.shape))),
+            checkpoint.config,
+            REQUEST,
+            batches,
+            "cpu",
+        )
+    assert seen == [((2, 2, 16, 24), (2, 2))] * 2 and seconds == 2.0 * 3 * 5
+    assert duration(1) == "about 1 minute on this machine"
+    assert duration(1800) == "about 30 minutes on this machine"
+    assert all(cure in duration(1900) for cure in ("about 32", "--canvas-size", "dpmpp-2m", "--ratio"))
+    export(checkpoint, real, REQUEST)
+    assert "about 1 minute on this machine" in capsys.readouterr().out
+
+
+def test_a_full_memory_names_the_batch_size_of_the_export(real, checkpoint, monkeypatch):
+    def full(self, seeds):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(jdm.export._Factory, "sample", full)
+    with pytest.raises(TrainingError, match=r"out of memory.*run again with --batch-size 1$") as error:
+        export(checkpoint, real, REQUEST)
+    assert "\n" not in str(error.value)
 
 
 def test_volumes_are_exported_as_single_slices_in_place(nnunet_folders):
@@ -385,12 +623,3 @@ def test_the_whole_line_for_every_kind_of_dataset(nnunet_folders, precision, kin
         assert pair.spacing == example.spacing
         assert pair.label.max() < classes
         assert pair.image.min() < pair.image.max() <= (255 if dtype == "uint8" else 3000)
-
-
-def test_settings_for_sampling_do_not_touch_the_checkpoint(checkpoint):
-    data = dataclasses.replace(checkpoint.config.data, canvas_size=(32, 32))
-    other = with_config(checkpoint, dataclasses.replace(checkpoint.config, data=data))
-    assert other.config.data.canvas_size == (32, 32) and checkpoint.config.data.canvas_size == (16, 24)
-    assert other.sha256 == checkpoint.sha256
-    assert isinstance(other.config, Config) and isinstance(other.config.data, DataConfig)
-    assert torch.equal(other.weights["network.out_conv.bias"], checkpoint.weights["network.out_conv.bias"])

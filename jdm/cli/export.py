@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from jdm.cli import run_command
 from jdm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from jdm.checkpoint import Checkpoint
+    from jdm.data.raw_dataset import RawDataset
+    from jdm.export_request import ExportRequest
 
 
 @dataclass(frozen=True)
@@ -33,9 +38,9 @@ class ExportCommand:
     name: str | None = None
     """Name of the new dataset; the real one's with "_syn" by default."""
     canvas_size: tuple[int, ...] | None = None
-    """Size of a pair in pixels; by default the plan's, which reaches nnU-Net's patch."""
+    """Size of a pair in pixels, of plans that train patches; by default the plan's, which reaches nnU-Net's patch."""
     sampler: Literal["heun", "dpmpp-2m", "ddim", "ancestral"] | None = None
-    """heun by default; ancestral is for the thesis preset, and its default."""
+    """heun by default; ancestral is for the thesis preset at its training size, and the default there."""
     steps: int | None = None
     """Sampling steps: 18 by default (35 network evaluations with heun), 250 for ancestral."""
     seed: int = 0
@@ -46,11 +51,11 @@ class ExportCommand:
     margin: float = 0.25
     """How far, as a share of the real range, a pair's foreground may leave it before it is drawn again."""
     shard: str = "0/1"
-    """Which part of the batches to make, as i/n with i from 0, e.g. for a Slurm array."""
+    """Which part of the batches to make, as i/n with i from 0, e.g. for a Slurm array; n is the same for all."""
     overwrite: bool = False
-    """Replace an earlier synthetic dataset of this name."""
+    """Replace an earlier synthetic dataset of this name, and discard an unfinished export of other settings."""
     dry_run: bool = False
-    """Say what would be sampled and stop."""
+    """Say what would be sampled and about how long it takes, and stop."""
 
 
 def main() -> None:
@@ -70,53 +75,61 @@ def _run() -> None:
     checkpoint = load_checkpoint(run_folder(dataset.name, command.fold))
     check_origin(checkpoint, dataset)
     request = _request(command, checkpoint, dataset)
+    device = f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"
     print(
         f"{request.count} pairs of {'x'.join(map(str, request.canvas_size))} with {request.sampler}, "
         f"{request.steps} steps, from step {checkpoint.metadata['step']} of {dataset.name} fold {command.fold}"
     )
     if command.dry_run:
+        print(_estimate(checkpoint, request, shard, device))
         return
-    device = f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"
     done = export(checkpoint, dataset, request, shard=shard, device=device, overwrite=command.overwrite)
     if not done.finished:
         print(f"shard {shard[0]}/{shard[1]} is done; the dataset appears when the others are")
         return
+    if done.found:
+        print(f"{done.folder} is already finished, of the same settings and checkpoint; shard {shard[0]} had no work")
     print(f"{done.count} pairs in {done.folder}; {done.redrawn} degenerate draws were repeated")
     print(f"next: jdm-experiment {command.dataset} --synthetic {command.id} --fold {command.fold}")
     print(f"  or, for stock nnU-Net: jdm-register {command.id} --like {command.dataset}")
 
 
-def _request(command: ExportCommand, checkpoint, dataset):
+def _estimate(checkpoint: Checkpoint, request: ExportRequest, shard: tuple[int, int], device: str) -> str:
+    from jdm.export_size import batches_of, duration, export_seconds
+    from jdm.objective import memory_errors
+
+    mine = batches_of(request)[shard[0] :: shard[1]]
+    with memory_errors(request.batch_size, flag="--batch-size"):
+        return duration(export_seconds(checkpoint.denoiser(device), checkpoint.config, request, mine, device))
+
+
+def _request(command: ExportCommand, checkpoint: Checkpoint, dataset: RawDataset) -> ExportRequest:
     from jdm.data.pairs import PairDataset
-    from jdm.export import ExportRequest, synthetic_count
+    from jdm.export_request import ExportRequest, check_request, default_sampler
+    from jdm.export_size import synthetic_count
 
     config = checkpoint.config
     if (command.ratio is None) == (command.count is None):
         raise ConfigError("found both or neither of --ratio and --count; expected one of them; try --ratio 5.0")
     canvas = tuple(command.canvas_size or config.data.canvas_size)
-    if len(canvas) != len(config.data.patch_size) or any(
-        c < p for c, p in zip(canvas, config.data.patch_size, strict=False)
-    ):
-        raise ConfigError(f"--canvas-size is {canvas}; expected at least the training patch {config.data.patch_size}")
-    count = command.count
-    if command.ratio is not None:
-        pairs = PairDataset(dataset, list(checkpoint.metadata["training_ids"]), config)
-        count = synthetic_count(command.ratio, config, pairs, canvas)
-    if count is None or count < 1:
-        raise ConfigError(f"--count is {count}; expected at least 1")
-    sampler = command.sampler or ("ancestral" if config.preset == "thesis" else "heun")
-    return ExportRequest(
+    sampler = command.sampler or default_sampler(config, canvas)
+    request = ExportRequest(
         id=command.id,
         name=command.name or dataset.name.split("_", 1)[1] + "_syn",
-        count=count,
+        count=1 if command.count is None else command.count,
         canvas_size=canvas,
         sampler=sampler,
-        steps=command.steps or (250 if sampler == "ancestral" else 18),
+        steps=(250 if sampler == "ancestral" else 18) if command.steps is None else command.steps,
         seed=command.seed,
         batch_size=command.batch_size,
         overlap=command.overlap,
         margin=command.margin,
     )
+    check_request(config, request)
+    if command.ratio is None:
+        return request
+    pairs = PairDataset(dataset, list(checkpoint.metadata["training_ids"]), config)
+    return replace(request, count=synthetic_count(command.ratio, config, pairs, canvas))
 
 
 def _shard(text: str) -> tuple[tuple[int, int], int]:

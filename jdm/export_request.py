@@ -1,0 +1,68 @@
+"""What an export is asked for, and whether it can be done at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jdm.config import Config
+from jdm.errors import ConfigError
+
+Sampler = Literal["heun", "dpmpp-2m", "ddim", "ancestral"]
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What to sample; written beside the growing dataset, so that a resumed export cannot mix two."""
+
+    id: int
+    name: str
+    """Of the new dataset, without its id."""
+    count: int
+    canvas_size: tuple[int, ...]
+    sampler: Sampler = "heun"
+    steps: int = 18
+    seed: int = 0
+    batch_size: int = 16
+    overlap: float = 0.25
+    """Least overlap of neighbouring windows on a canvas larger than the training patch."""
+    margin: float = 0.25
+    """Share of the real foreground range by which a pair may leave it before it is drawn again."""
+
+
+def default_sampler(config: Config, canvas_size: tuple[int, ...]) -> Sampler:
+    """ancestral for the thesis preset at the training size, the only place it serves; heun elsewhere."""
+    return "ancestral" if config.preset == "thesis" and canvas_size == config.data.patch_size else "heun"
+
+
+def check_request(config: Config, request: ExportRequest) -> None:
+    """Refuse, before anything is written, what would fail while sampling.
+
+    Raises: ConfigError naming the flag of jdm-export.
+    """
+    canvas, patch = request.canvas_size, config.data.patch_size
+    if config.data.whole and canvas != config.data.canvas_size:
+        raise ConfigError(
+            f"--canvas-size is {canvas}, but this plan trains whole images and exports them at their own size; "
+            f"expected {config.data.canvas_size}; leave --canvas-size out, or train patches (--data.whole False)"
+        )
+    if len(canvas) != len(patch) or any(c < p for c, p in zip(canvas, patch, strict=True)):
+        raise ConfigError(f"--canvas-size is {canvas}; expected at least the training patch {patch}; enlarge it")
+    ancestral = request.sampler == "ancestral"
+    if ancestral and (config.preset != "thesis" or canvas != patch):
+        raise ConfigError(
+            f"--sampler is 'ancestral' for preset {config.preset!r} at {canvas}; it serves the thesis preset at the "
+            f"training size {patch} only; choose heun, dpmpp-2m or ddim"
+        )
+    most = config.diffusion.steps if ancestral else 1000
+    checks = (
+        (request.count >= 1, "count", request.count, "at least 1"),
+        (2 <= request.steps <= most, "steps", request.steps, f"2 to {most}"),
+        (request.batch_size >= 1, "batch-size", request.batch_size, "at least 1"),
+        (0 <= request.overlap < 1, "overlap", request.overlap, "at least 0 and less than 1"),
+        (request.margin >= 0, "margin", request.margin, "at least 0"),
+        (request.seed >= 0, "seed", request.seed, "at least 0"),
+    )
+    for holds, flag, found, expected in checks:
+        if not holds:
+            raise ConfigError(f"--{flag} is {found}; expected {expected}; correct it")

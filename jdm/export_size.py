@@ -1,0 +1,88 @@
+"""How much an export is: number of pairs, calls of the network, minutes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+
+import torch
+
+from jdm.config import Config
+from jdm.data.pairs import PairDataset
+from jdm.diffusion.noise import Denoise
+from jdm.diffusion.windows import window_starts
+from jdm.errors import ConfigError
+from jdm.export_request import ExportRequest
+
+_LONG_MINUTES = 30
+
+
+def synthetic_count(ratio: float, config: Config, pairs: PairDataset, canvas_size: Sequence[int]) -> int:
+    """Number of pairs that make `ratio` times the training set.
+
+    Counted in images (slices of volumes) where those are trained whole, in pixels where patches are.
+    Raises: ConfigError if that is none.
+    """
+    if config.data.whole:
+        count = round(ratio * len(pairs))
+    else:
+        pixels = sum(math.prod(pairs.item_shape(index)) for index in range(len(pairs)))
+        count = round(ratio * pixels / math.prod(canvas_size))
+    if count < 1:
+        raise ConfigError(f"ratio {ratio} makes {count} pairs; expected at least one; ask for a larger ratio")
+    return count
+
+
+def batches_of(request: ExportRequest) -> list[range]:
+    """Case indices of each batch."""
+    return [
+        range(first, min(first + request.batch_size, request.count))
+        for first in range(0, request.count, request.batch_size)
+    ]
+
+
+def network_calls(config: Config, request: ExportRequest, batches: Iterable[range]) -> int:
+    """Calls of the network, each on up to `batch_size` windows, that sampling these batches takes without redraws."""
+    evaluations = 2 * request.steps - 1 if request.sampler == "heun" else request.steps
+    windows = _windows(config, request)
+    return evaluations * sum(math.ceil(len(batch) * windows / request.batch_size) for batch in batches)
+
+
+def export_seconds(
+    denoise: Denoise, config: Config, request: ExportRequest, batches: Iterable[range], device: str
+) -> float:
+    """Estimated wall-clock seconds of sampling some batches on this machine, from a timed call of the network."""
+    return network_calls(config, request, batches) * _call_seconds(denoise, config, request, device)
+
+
+def _call_seconds(denoise: Denoise, config: Config, request: ExportRequest, device: str) -> float:
+    """Wall-clock seconds of one call of the network on a full batch of windows, after one to warm up."""
+    count = min(request.batch_size, request.count * _windows(config, request))
+    channels = config.image_channels + config.mask_channels
+    x = torch.zeros(count, channels, *config.data.patch_size, device=device)
+    sigma = torch.ones(count, 2, device=device)
+    seconds = 0.0
+    for _ in range(2):
+        started = time.monotonic()
+        with torch.no_grad():
+            denoise(x, sigma)
+        if x.is_cuda:
+            torch.cuda.synchronize(x.device)
+        seconds = time.monotonic() - started
+    return seconds
+
+
+def duration(seconds: float) -> str:
+    """The estimate in one line; a long one says what lowers it."""
+    minutes = max(1, round(seconds / 60))
+    line = f"about {minutes} minute{'s' * (minutes > 1)} on this machine"
+    if minutes > _LONG_MINUTES:
+        line += "; less with a smaller --canvas-size, --sampler dpmpp-2m, or a lower --ratio"
+    return line
+
+
+def _windows(config: Config, request: ExportRequest) -> int:
+    """Windows that cover one pair."""
+    sides = zip(request.canvas_size, config.data.patch_size, strict=True)
+    return math.prod(len(window_starts(side, window, request.overlap)) for side, window in sides)
