@@ -13,11 +13,13 @@ os.environ.setdefault("nnUNet_def_n_proc", "1")  # read by nnU-Net on import
 
 from jdm.cli.experiment import main
 from jdm.data.raw_dataset import read_image
+from jdm.data.splits import fold_split
 from jdm.errors import ConfigError, DataError, ExistsError
-from nnunet_integration.arms import ARMS, ExperimentOptions
+from nnunet_integration.arms import ARMS, ExperimentOptions, Resolved
 from nnunet_integration.experiment import run_experiment
 from nnunet_integration.pictures import draw_case, evenly_spaced
-from nnunet_integration.preparation import prepare
+from nnunet_integration.preparation import Experiment, prepare
+from nnunet_integration.report import notes, settings_line
 
 OPTIONS = ExperimentOptions(
     real="11", synthetic="511", seeds=(0,), iterations=6, epochs=2, batch_size=4, network_features=(8, 16, 32),
@@ -108,6 +110,53 @@ def test_unusable_requests_are_refused_before_any_training(datasets, nnunet_fold
     other = write_blobs(nnunet_folders["nnUNet_raw"] / "Dataset012_Other", [f"r{i}" for i in range(8)])
     with pytest.raises(DataError, match="labelsTs"):
         prepare(replace(OPTIONS, real=str(other.id), fold="all"))
+
+
+def test_an_output_folder_is_refused_before_anything_is_planned(datasets, nnunet_folders, tmp_path):
+    for name, content, error in (
+        ("thesis.txt", "keep", "no experiment's folder"),
+        ("experiment.json", '{"fold": 3}', ""),
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / name).write_text(content, encoding="utf-8")
+        with pytest.raises(ExistsError, match=error or "choose another --out, or --overwrite"):
+            run_experiment(replace(OPTIONS, out=folder))
+        assert [f.name for f in folder.iterdir()] == [name]
+    assert list(nnunet_folders["nnUNet_preprocessed"].iterdir()) == []
+
+
+def test_the_patch_follows_smaller_synthetic_pairs(nnunet_folders, capsys):
+    raw = nnunet_folders["nnUNet_raw"]
+    real = write_blobs(raw / "Dataset011_Blobs", [f"r{i}" for i in range(5)], ["t0"])
+    synthetic = write_blobs(raw / "Dataset511_Blobs_syn", ["syn_0", "syn_1"], side=44)
+    write_provenance(synthetic, real, fold_split(real, 0)[0])
+    experiment = prepare(OPTIONS)
+    assert experiment.settings.patch_size == (44, 44)  # carries three stages, as 64 does
+    assert experiment.stock["patch_size"] == (64, 64)
+    assert "median size, 44x44" in settings_line(experiment.settings.to_dict(), experiment.stock, experiment.patch_note)
+    four_stages = prepare(replace(OPTIONS, network_features=(8, 16, 32, 64))).settings
+    assert four_stages.patch_size == (48, 48)
+    asked = prepare(replace(OPTIONS, patch_size=(64, 64)))
+    assert asked.settings.patch_size == (64, 64) and asked.patch_note == ""
+
+
+def test_cases_that_chose_the_generators_weights_are_counted(datasets, tmp_path):
+    real, synthetic = datasets
+    training_ids, validation_ids = fold_split(real, 0)
+    write_provenance(synthetic, real, training_ids)  # the others were held out
+    settings = Resolved.__new__(Resolved)
+
+    def scored(evaluated_ids, on_test_set):
+        places = ({}, "2d", tmp_path, "")
+        return Experiment(real, synthetic, settings, tuple(training_ids), tuple(evaluated_ids), on_test_set, *places)
+
+    chosen = scored(validation_ids, False).chose_generator
+    assert chosen == sorted(validation_ids)
+    assert scored(real.test_cases, True).chose_generator == []
+    [line] = notes({"data": {"chose_generator": chosen, "test_cases": 2}})
+    assert line.startswith("2 of the 2 scored cases chose the generator's weights (held-out loss)")
+    assert notes({"data": {"chose_generator": [], "test_cases": 4}}) == []
 
 
 def test_pictures_are_of_cases_nobody_chose(datasets, tmp_path):

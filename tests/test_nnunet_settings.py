@@ -14,6 +14,7 @@ from jdm.errors import ConfigError
 from nnunet_integration.arms import ARMS, Resolved, needed_trainings, padding_of_arm, schedule, updates
 from nnunet_integration.plans import (
     EXPERIMENT,
+    fitting_patch,
     moved_identifier,
     moved_plans,
     padding_share,
@@ -169,6 +170,20 @@ def test_a_patch_too_small_for_the_network_is_refused():
     with pytest.raises(ConfigError, match="3d_fullres"):
         with_experiment_configuration(PLANS, "3d_fullres", None, 2, None)
     assert stage_strides((8, 6)) == [[1, 1], [2, 1]]
+
+
+@given(st.integers(16, 600), st.integers(2, 6), st.integers(2, 700))
+def test_the_patch_covers_the_median_and_can_be_halved(planned, times, median):
+    planned = max(4, planned >> times) << times  # as planned: halved that often, and 4 or more remain
+    (side,) = fitting_patch((planned,), (median,), (times,))
+    assert side == planned or (side < planned and side >= median)
+    assert len(stage_strides((side,))) >= 3
+    if side < planned and median >= 16:
+        assert side < median + 2**times
+
+
+def test_a_single_slice_says_nothing_about_the_patch():
+    assert fitting_patch((40, 512, 512), (1, 250, 250), (3, 6, 6)) == (40, 256, 256)
 
 
 def test_moved_plans_are_named_as_nnunet_renames_them():

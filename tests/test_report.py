@@ -138,8 +138,12 @@ def test_comparison_and_nearest_sheets(tmp_path: Path) -> None:
     assert _read(tmp_path / "comparison.png").shape[1] == 4 * (2 * figures.TILE + 4) + 4
     with pytest.raises(DataError, match="arms"):
         figures.comparison([row, Comparison("b", pair.image, pair.label, {})], tmp_path / "x.png")
-    figures.nearest_sheet([Match(pair, _pair(7), "distance 1.00, ratio 0.90")], tmp_path / "nearest.png")
-    assert (_read(tmp_path / "nearest.png") < 100).all(-1).any()  # text and picture on white
+    match = Match(pair, _pair(7), "distance 1.00, ratio 0.90")
+    figures.nearest_sheet([match], tmp_path / "nearest.png")
+    figures.nearest_sheet([match], tmp_path / "reverse.png", ("nearest synthetic pair", "training tile"))
+    sheet, reverse = _read(tmp_path / "nearest.png"), _read(tmp_path / "reverse.png")
+    assert (sheet < 100).all(-1).any()  # text and picture on white
+    assert (sheet != reverse).any() and (sheet[20:] == reverse[20:]).all()  # other headings, equal pictures
 
 
 def test_curves_mark_the_selected_step(tmp_path: Path) -> None:

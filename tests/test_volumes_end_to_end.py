@@ -1,0 +1,66 @@
+"""Volumes with three classes: train, export slices, and let nnU-Net train on both and score whole volumes."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import SimpleITK
+from small_runs import picture, tiny_run, write_pictures
+
+os.environ.setdefault("nnUNet_def_n_proc", "1")  # read by nnU-Net on import
+
+from jdm.data.raw_dataset import open_dataset, read_case, read_dataset, write_case
+from jdm.export import export
+from jdm.export_request import ExportRequest
+from nnunet_integration.arms import ExperimentOptions
+from nnunet_integration.experiment import run_experiment
+
+SHAPE, SPACING = (6, 24, 16), (2.0, 1.0, 0.5)
+ARMS = ("real", "synthetic", "pretrain-finetune")
+
+
+def write_volumes(raw):
+    """Six training and two labelled test volumes of background and two classes."""
+    kind = {"classes": 3, "dtype": "int16", "spacing": SPACING}
+    folder = write_pictures(raw, "Dataset031_Layers", cases=6, shape=SHAPE, **kind).folder
+    for index in range(2):
+        test = picture(f"test_{index}", 100 + index, SHAPE, **kind)
+        write_case(folder, test, ".nii.gz", labels_folder="labelsTs", images_folder="imagesTs")
+    return read_dataset(folder)
+
+
+# to find a reader nnU-Net tries imageio on volumes too, which leaves the file open
+@pytest.mark.filterwarnings(r"ignore:unclosed file .*\.nii\.gz:ResourceWarning")
+def test_exported_slices_train_nnunet_and_whole_volumes_are_scored(nnunet_folders):
+    real = write_volumes(nnunet_folders["nnUNet_raw"])
+    checkpoint = tiny_run(real, train={"steps": 3})
+    request = ExportRequest(
+        id=531, name="Layers_syn", count=6, canvas_size=tuple(checkpoint.config.data.canvas_size), steps=3,
+        batch_size=6, margin=100.0,
+    )  # fmt: skip
+    export(checkpoint, real, request)
+    made = read_case(open_dataset(531), "syn_000000")
+    assert made.image.shape == (1, 1, *SHAPE[1:]) and made.label.shape == (1, *SHAPE[1:])
+
+    folder, results = run_experiment(
+        ExperimentOptions(
+            real="31", synthetic="531", fold="all", arms=ARMS, seeds=(0,), iterations=2, epochs=1, batch_size=4,
+            network_features=(8, 16, 32), threads=1, device="cpu",
+        )
+    )  # fmt: skip
+    assert tuple(results["arms"]) == ARMS and results["images"] == 2
+    assert results["settings"]["patch_size"] == [24, 16]
+    for arm in ARMS:
+        per_class = results["arms"][arm]["dice_per_class"]
+        assert list(per_class) == ["class1", "class2"]
+        assert all(0 <= dice["mean"] <= 1 for dice in per_class.values())
+        for case in real.test_cases:
+            predicted = SimpleITK.ReadImage(str(folder / "predictions" / arm / "seed_0" / f"{case}.nii.gz"))
+            assert predicted.GetSize() == SHAPE[::-1] and predicted.GetSpacing() == SPACING[::-1]
+            assert set(np.unique(SimpleITK.GetArrayFromImage(predicted))) <= {0, 1, 2}
+    cases = json.loads((folder / "scores" / "real_seed_0.json").read_text(encoding="utf-8"))["cases"]
+    voxels = {(case["case_id"], case["label"]): case["n_ref"] for case in cases}
+    for case in real.test_cases:  # scored at the native size
+        label = read_case(real, case, test=True).label
+        assert [voxels[case, f"class{k}"] for k in (1, 2)] == [np.count_nonzero(label == k) for k in (1, 2)]
