@@ -250,7 +250,10 @@ def test_runs_stop_where_the_generator_has_seen_what_they_evaluate(blobs, tmp_pa
         file.write_text(before, encoding="utf-8")
 
 
-def test_weights_that_do_not_fit_or_hold_code_are_refused(blobs, tmp_path):
+def test_weights_that_do_not_fit_or_hold_code_are_refused(blobs, tmp_path, monkeypatch):
+    def silent(*_, **__):
+        raise EOFError
+
     network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3))
     file = tmp_path / "checkpoint.pth"
     torch.save({"network_weights": {"0.weight": torch.zeros(3)}}, file)
@@ -261,6 +264,9 @@ def test_weights_that_do_not_fit_or_hold_code_are_refused(blobs, tmp_path):
         read_checkpoint(file)
     torch.save({"network_weights": {}, "code": Path("x")}, file)
     with pytest.raises(CheckpointError, match="objects"):
+        read_checkpoint(file)
+    with monkeypatch.context() as patch, pytest.raises(CheckpointError, match=r"checkpoint\.pth: EOFError; expected"):
+        patch.setattr(torch, "load", silent)
         read_checkpoint(file)
     labels = {"background": 0, "blob": 1}
     torch.save(
