@@ -5,6 +5,8 @@ import fcntl
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import SimpleITK
 import torch
 from small_runs import changed, tiny_run, write_pictures
 
+import jdm.cli.export
 import jdm.export
 from jdm.checkpoint import load_checkpoint, run_folder
 from jdm.config import CodecConfig
@@ -623,3 +626,46 @@ def test_the_whole_line_for_every_kind_of_dataset(nnunet_folders, precision, kin
         assert pair.spacing == example.spacing
         assert pair.label.max() < classes
         assert pair.image.min() < pair.image.max() <= (255 if dtype == "uint8" else 3000)
+
+
+def typed(monkeypatch, capsys, line: str) -> tuple[int, str, str]:
+    """Exit status and output of jdm-export, in this process."""
+    monkeypatch.setattr(sys, "argv", ["jdm-export", *line.split()])
+    status = 0
+    try:
+        jdm.cli.export.main()
+    except SystemExit as stop:
+        status = int(stop.code or 0)
+    return status, *capsys.readouterr()
+
+
+def test_the_command_estimates_exports_and_lets_late_shards_go(real, checkpoint, monkeypatch, capsys):
+    line = "21 all --id 521 --count 3 --steps 2 --margin 100 --batch-size 2"
+    status, printed, _ = typed(monkeypatch, capsys, f"{line} --dry-run")
+    assert status == 0 and "3 pairs of 16x24 with heun, 2 steps" in printed and "about 1 minute on this" in printed
+    assert [f.name for f in real.folder.parent.iterdir()] == [real.name]
+    status, printed, told = typed(monkeypatch, capsys, f"{line} --canvas-size 32 32")
+    assert status == 2 and told.count("\n") == 1 and "trains whole images" in told
+    assert "shard 1/2 is done" in typed(monkeypatch, capsys, f"{line} --shard 1/2")[1]
+    assert "3 pairs in" in typed(monkeypatch, capsys, f"{line} --shard 0/2")[1]
+    status, printed, _ = typed(monkeypatch, capsys, f"{line} --shard 1/2")
+    assert status == 0 and "already finished, of the same settings and checkpoint" in printed
+    status, _, told = typed(monkeypatch, capsys, line)
+    assert status == 2 and "--overwrite" in told
+
+
+def test_processes_that_work_together_leave_one_whole_dataset(real, checkpoint):
+    """Real processes, more than there are batches."""
+    command = [sys.executable, "-c", "import jdm.cli.export; jdm.cli.export.main()", "21", "all", "--id", "521"]
+    command += ["--count", "2", "--steps", "2", "--margin", "100", "--batch-size", "1"]
+    jobs = [
+        subprocess.Popen(
+            [*command, "--shard", f"{index}/3"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for index in range(3)
+    ]
+    printed = [job.communicate(timeout=300)[0] for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0, 0], printed
+    assert any("2 pairs in" in text for text in printed)
+    assert len(open_dataset(521).cases) == 2
+    assert sorted(f.name for f in real.folder.parent.iterdir()) == [real.name, "Dataset521_Stripes_syn"]
