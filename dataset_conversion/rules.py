@@ -199,7 +199,7 @@ def map_mask(mask: np.ndarray, kind: str, values: ValueMap, where: Path) -> tupl
             notes.append(f"{int((~exact).sum())} pixels moved to the nearest declared value")
         grey = nearest
     order = np.argsort(declared)
-    classes = np.array(values.classes, np.uint8)[order]
+    classes = np.array(values.classes, np.uint8 if max(values.classes) < 256 else np.uint16)[order]
     return classes[np.searchsorted(declared[order], grey)], notes if not exact.all() or mask.shape[0] > 1 else []
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import sys
 import zipfile
 from collections.abc import Callable, Mapping
@@ -55,20 +55,26 @@ def run_folder(dataset_name: str, fold: int | str) -> Path:
     return Path(os.environ.get("jdm_results", "jdm_results")) / dataset_name / f"fold_{fold}"  # noqa: SIM112
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object], keep: Path | None = None) -> None:
     """Have `write` fill a temporary file beside `path`, then put it in place; a crash leaves `path` as it was.
 
-    Raises: CheckpointError if the disk is full, saying how much is free.
+    Args:
+        keep: where the file that is replaced goes.
+    Raises: CheckpointError if it cannot be written, saying how much is free.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            path.replace(keep)
         temporary.replace(path)
-    except OSError as error:
+    except (OSError, RuntimeError, SafetensorError) as error:  # the C++ and Rust writers raise the latter two
+        free = shutil.disk_usage(path.parent).free // 2**20
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"cannot write {path}: {error.strerror or error}; the previous file is kept; "
+            f"cannot write {path}: {reason}; {free} MiB are free; expected room for it; the previous file is kept; "
             "free space and run again with --resume"
         ) from error
     finally:
@@ -126,13 +132,7 @@ def weights_sha256(weights: Mapping[str, Tensor]) -> str:
 def save_resume_state(folder: Path, state: Mapping[str, Any]) -> None:
     """Write resume.pt, keeping the one before it."""
     path = folder / RESUME
-
-    def write(temporary: Path) -> None:
-        torch.save(dict(state), temporary)
-        if path.exists():
-            path.replace(path.with_name(RESUME + _PREVIOUS))
-
-    write_atomically(path, write)
+    write_atomically(path, lambda temporary: torch.save(dict(state), temporary), path.with_name(RESUME + _PREVIOUS))
 
 
 def load_resume_state(folder: Path) -> dict[str, Any] | None:
@@ -140,7 +140,9 @@ def load_resume_state(folder: Path) -> dict[str, Any] | None:
 
     Raises: CheckpointError if there are only damaged ones.
     """
-    paths = [p for p in (folder / RESUME, folder / (RESUME + _PREVIOUS)) if p.is_file()]
+    paths = [folder / RESUME, folder / (RESUME + _PREVIOUS)]
+    if not any(path.is_file() for path in paths):
+        return None
     problem = ""
     for path in paths:
         try:
@@ -149,13 +151,11 @@ def load_resume_state(folder: Path) -> dict[str, Any] | None:
                     raise zipfile.BadZipFile("wrong checksum")
             state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # a damaged file fails in a dozen ways
-            problem = f"{path} cannot be read ({type(error).__name__})"
+            problem = problem or f"{path} cannot be read ({type(error).__name__})"
             print(f"jdm: warning: {problem}; falling back to the state before it", file=sys.stderr)
             continue
         return state
-    if paths:
-        raise CheckpointError(f"{problem}; expected a state written by jdm-train; train anew with --overwrite")
-    return None
+    raise CheckpointError(f"{problem}; expected a state written by jdm-train; train anew with --overwrite")
 
 
 def differences(found: Mapping[str, Any], expected: Mapping[str, Any], path: str = "") -> list[str]:
@@ -168,8 +168,3 @@ def differences(found: Mapping[str, Any], expected: Mapping[str, Any], path: str
         elif a != b:
             lines.append(f"{path}{key}: {a}, expected {b}")
     return lines
-
-
-def with_config(checkpoint: Checkpoint, config: Config) -> Checkpoint:
-    """The checkpoint under settings changed for sampling."""
-    return dataclasses.replace(checkpoint, config=config)

@@ -53,6 +53,8 @@ class DataConfig:
     """Volumes only: the array axis along which slices are taken, as nnU-Net's 2d configuration does."""
     spacing: tuple[float, ...] = (1.0, 1.0)
     """Spacing of patch_size's axes in the dataset's unit; other cases are resampled to it."""
+    slice_spacing: float = 1.0
+    """Volumes only: spacing across slices that exported pairs get."""
     per_case_intensity: bool = False
     """Intensities have arbitrary units: each case's percentiles are brought to codec.low and codec.high."""
 
@@ -204,7 +206,7 @@ def from_dict(cls: type, values: dict[str, Any], base: Any = None, path: str = "
 def _checked(kind: Any, value: Any, where: str) -> Any:
     """`value` as `kind`, or a ConfigError naming `where`."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    problem = ConfigError(f"setting {where!r} is {value!r}; expected {_describe(kind)}")
+    problem = ConfigError(f"setting {where!r} is {value!r}; expected {_describe(kind)}; correct it")
     if origin is Literal:
         if value not in arguments:
             raise problem
@@ -325,6 +327,14 @@ def validate(config: Config) -> Config:
         (
             config.codec.mask_code != "binary" or config.codec.classes == 2,
             "codec.mask_code", config.codec.mask_code, f"one-hot or bits for {config.codec.classes} classes",
+        ),
+        (
+            config.preset == "default" or config.augment.probability == 0,
+            "augment.probability", config.augment.probability, "0 with preset thesis, whose network is not told of it",
+        ),
+        (
+            config.preset == "thesis" or abs(config.codec.mask_amplitude - noise.sigma_data[1]) < 1e-6,
+            "codec.mask_amplitude", config.codec.mask_amplitude, f"that of noise.sigma_data, {noise.sigma_data[1]}",
         ),
     ]  # fmt: skip
     for holds, name, found, expected in checks:

@@ -57,10 +57,15 @@ class FixedLoss:
         return float(torch.cat(losses).mean())
 
 
-def step_generator(seed: int, rank: int, step: int, device: torch.device) -> torch.Generator:
-    """Randomness of one step: a function of its arguments alone, so that a resumed run repeats it."""
+def step_seed(seed: int, rank: int, step: int) -> int:
+    """Seed of one step: a function of its arguments alone, so that a resumed run repeats it."""
     state = np.random.SeedSequence([seed, rank, step]).generate_state(2, np.uint32)
-    return torch.Generator(device).manual_seed(int(state[0]) << 32 | int(state[1]))
+    return int(state[0]) << 32 | int(state[1])
+
+
+def step_generator(seed: int, rank: int, step: int, device: torch.device) -> torch.Generator:
+    """Randomness of one step."""
+    return torch.Generator(device).manual_seed(step_seed(seed, rank, step))
 
 
 def measure_step_seconds(config: Config, device: torch.device, repeats: int = 3) -> float:
@@ -83,12 +88,15 @@ def measure_step_seconds(config: Config, device: torch.device, repeats: int = 3)
 
 
 @contextlib.contextmanager
-def memory_errors(batch_size: int) -> Iterator[None]:
-    """Turn a full device into a TrainingError that names the setting to lower."""
+def memory_errors(batch_size: int, flag: str = "--train.batch-size") -> Iterator[None]:
+    """Turn a full memory, the device's or the machine's, into a TrainingError that names the flag to lower."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        text = (str(error).splitlines() or [""])[0]
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in text:
+            raise
         raise TrainingError(
-            f"the device ran out of memory at train.batch_size {batch_size}: {str(error).splitlines()[0]}; "
-            f"run again with --train.batch-size {max(1, batch_size // 2)}"
+            f"memory ran out at a batch size of {batch_size}: {text}; expected it to fit; "
+            f"run again with {flag} {max(1, batch_size // 2)}"
         ) from None

@@ -47,15 +47,15 @@ def decided_by_first(decide: Callable[[], T]) -> T:
     return decided[0]
 
 
-def any_process(flag: bool, step: int) -> bool:
-    """Whether the flag is up in any process; asked of the others every tenth step only."""
+def agreed(number: int, step: int) -> int:
+    """The largest number of any process; asked of the others every tenth step only, 0 in between."""
     if not dist.is_initialized():
-        return flag
+        return number
     if step % 10:
-        return False
-    shared = torch.tensor(float(flag), device="cuda" if dist.get_backend() == "nccl" else "cpu")
+        return 0
+    shared = torch.tensor(number, device="cuda" if dist.get_backend() == "nccl" else "cpu")
     dist.all_reduce(shared, dist.ReduceOp.MAX)
-    return bool(shared)
+    return int(shared)
 
 
 @contextlib.contextmanager

@@ -45,8 +45,8 @@ class RunLog:
         if self._events is not None:
             self._events.close()
 
-    def row(self, **values: Any) -> None:
-        """Note one step's values, numbers or tensors."""
+    def row(self, values: dict[str, Any]) -> None:
+        """Note one step's values by column, numbers or tensors."""
         self._pending.append(values)
 
     def check(self) -> None:
@@ -57,15 +57,17 @@ class RunLog:
         self._pending = [
             {name: v.item() if isinstance(v, torch.Tensor) else v for name, v in row.items()} for row in self._pending
         ]
-        bad = next((row for row in self._pending if not math.isfinite(row["loss"])), None)
+        watched = ("loss", "gradient_norm")
+        bad = next((r for r in self._pending if not all(math.isfinite(r[name]) for name in watched)), None)
         if bad is not None:
             raise TrainingError(
-                f"the loss of step {bad['step']} is {bad['loss']}, expected a finite number; "
+                f"step {bad['step']} has the loss {bad['loss']} and the gradient norm {bad['gradient_norm']}, "
+                "expected finite numbers; "
                 "the last checkpoint is kept; train anew with --overwrite and --train.precision fp32 "
                 "or a lower --train.learning-rate"
             )
 
-    def measured(self, **values: float) -> None:
+    def measured(self, values: dict[str, float]) -> None:
         """Add the losses of fixed samples to the last row."""
         self._last = values
         self._pending[-1].update(values)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,8 @@ from jdm.diffusion.noise import Denoiser
 from jdm.diffusion.sampling import karras_sigmas, sample_heun
 from jdm.diffusion.vp import VPDenoiser
 from jdm.errors import CheckpointError
-from jdm.objective import FixedLoss, memory_errors, sample_losses, step_generator
-from jdm.processes import any_process, processes, rank, stop_signals
+from jdm.objective import FixedLoss, memory_errors, sample_losses, step_generator, step_seed
+from jdm.processes import agreed, processes, rank, stop_signals
 from jdm.run_log import RunLog
 
 _GRID_PAIRS, _GRID_STEPS = 12, 18
@@ -45,7 +46,7 @@ _FLUSH_EVERY = 50
 
 def train(
     config: Config, dataset: RawDataset, fold: int | str, ids: tuple[Sequence[str], Sequence[str]], out_dir: Path,
-    resume: bool = False,
+    resume: bool = False, started: float | None = None,
 ) -> Checkpoint:  # fmt: skip
     """Fit a joint diffusion model to a dataset.
 
@@ -53,6 +54,7 @@ def train(
         ids: training case ids, and held-out ones, which only measure the loss.
         out_dir: receives plan.toml, checkpoint.safetensors, checkpoint.json, resume.pt, log.csv, samples/.
         resume: go on from out_dir/resume.pt if it is there.
+        started: `time.monotonic()` from which the budget counts; now when None.
     Returns: the checkpoint to sample from.
     Raises: TrainingError if the loss is not finite or memory runs out; CheckpointError if the state to resume is
         of another plan or dataset.
@@ -76,8 +78,9 @@ def train(
             "labels": dict(dataset.labels),
             "channel_names": list(dataset.channel_names),
             "file_ending": dataset.file_ending,
+            "processes": dist.get_world_size() if dist.is_initialized() else 1,
         }
-        progress = _Progress(out_dir, config, origin)
+        progress = _Progress(out_dir, config, origin, time.monotonic() if started is None else started)
         if resume:
             progress.restore(denoiser, ema, optimizer)
         out_dir.mkdir(parents=True, exist_ok=True)
@@ -110,13 +113,17 @@ def _loop(
         batches, batch_size=None, sampler=range(progress.step, settings.steps), num_workers=workers,
         pin_memory=device.type == "cuda",
     )  # fmt: skip
+    if progress.step and progress.out_of_time():  # a finished run that is resumed
+        return
     denoiser.train()
     bar = tqdm(total=settings.steps, initial=progress.step, disable=None if first else True, unit="step")
     for x0, condition in loader:
         step = progress.step
         generator = step_generator(settings.seed, rank(), step, device)
+        rate = learning_rate(settings, step)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(settings, step)
+            group["lr"] = rate
+        torch.manual_seed(step_seed(settings.seed, rank(), step))  # of dropout
         with memory_errors(settings.batch_size):
             loss = sample_losses(denoiser, x0.to(device), condition.to(device), config, generator).mean()
             optimizer.zero_grad(set_to_none=True)
@@ -124,26 +131,30 @@ def _loop(
             norm = nn.utils.clip_grad_norm_(denoiser.parameters(), settings.gradient_clip)
             optimizer.step()
             ema.update(step)
-        log.row(step=step + 1, loss=loss.detach(), gradient_norm=norm, learning_rate=learning_rate(settings, step))
+        log.row({"step": step + 1, "loss": loss.detach(), "gradient_norm": norm, "learning_rate": rate})
         progress.step += 1
         bar.update()
-        ended = progress.step == settings.steps or progress.out_of_time()
-        last = ended or any_process(bool(stop), progress.step)
+        ended = progress.step == settings.steps or bool(agreed(progress.out_of_time(), progress.step))
+        signalled = agreed(stop[0] if stop else 0, progress.step)
         if ended or progress.step % settings.validate_every == 0:  # not at a signal: resuming must not show
             log.check()  # stops here if a loss was not finite, before anything of it is saved
-            progress.measure(ema, measures, log)
+            with progress.timed("measure"):
+                progress.measure(ema, measures, log)
             bar.set_postfix(log.shown())
-        if last or progress.step % _FLUSH_EVERY == 0 or progress.step % settings.checkpoint_every == 0:
+        saving = ended or bool(signalled) or progress.step % settings.checkpoint_every == 0
+        if saving or progress.step % _FLUSH_EVERY == 0:
             log.flush()
-        if first and (last or progress.step % settings.sample_every == 0):
-            log.grid(progress.step, sample_grid(ema.denoiser, config), pairs)
-        if first and (last or progress.step % settings.checkpoint_every == 0):
+        if first and saving:
             progress.save_state(denoiser, ema, optimizer)
-        if last:
+        if signalled:
+            bar.close()
+            raise SystemExit(128 + signalled)
+        if first and (ended or progress.step % settings.sample_every == 0):
+            with progress.timed("grid"):
+                log.grid(progress.step, sample_grid(ema.denoiser, config), pairs)
+        if ended:
             break
     bar.close()
-    if stop:
-        raise SystemExit(128 + stop[0])
 
 
 class Ema:
@@ -168,9 +179,10 @@ class Ema:
 class _Progress:
     """Where a run is: its step, its clock, and the best held-out loss so far."""
 
-    def __init__(self, out_dir: Path, config: Config, origin: Mapping[str, Any]) -> None:
+    def __init__(self, out_dir: Path, config: Config, origin: Mapping[str, Any], started: float) -> None:
         self.out_dir, self.config, self.origin = out_dir, config, origin
-        self.step, self._earlier, self._started = 0, 0.0, time.monotonic()
+        self.step, self._earlier, self._started = 0, 0.0, started
+        self._end: dict[str, float] = {}
         self.smoothed, self.best = math.nan, math.inf
         self.saved = False
 
@@ -179,17 +191,24 @@ class _Progress:
         """Wall clock that this run has had, earlier sessions included."""
         return self._earlier + time.monotonic() - self._started
 
+    @contextlib.contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Note how long a part of the end of a run takes, so that the budget leaves room for it."""
+        started = time.monotonic()
+        yield
+        self._end[part] = time.monotonic() - started
+
     def out_of_time(self) -> bool:
+        """Whether what remains of the budget is no more than the end of the run takes."""
         budget = self.config.train.budget_minutes
-        spent = budget is not None and self.seconds > 60 * budget
-        return any_process(spent, self.step) if budget is not None else False
+        return budget is not None and self.seconds + sum(self._end.values()) > 60 * budget
 
     def measure(self, ema: Ema, measures: list[FixedLoss], log: RunLog) -> None:
         """Log the loss of seen and held-out samples; keep the weights of the smoothed minimum."""
         seen, held_out = measures[0](ema.denoiser), measures[1](ema.denoiser) if len(measures) > 1 else math.nan
         judged = held_out if len(measures) > 1 else seen
         self.smoothed = judged if math.isnan(self.smoothed) else _smooth(self.smoothed, judged)
-        log.measured(seen_loss=seen, held_out_loss=held_out, smoothed=self.smoothed)
+        log.measured({"seen_loss": seen, "held_out_loss": held_out, "smoothed": self.smoothed})
         if self.config.train.select == "best" and len(measures) > 1 and self.smoothed < self.best:
             self.best = self.smoothed
             self.saved = True
@@ -215,7 +234,9 @@ class _Progress:
         state = load_resume_state(self.out_dir)
         if state is None:
             return
-        changed = differences(state["origin"], {**self.origin, "config": to_dict(self.config)})
+        ignored = tuple(f"config.train.{name}:" for name in ("steps", "budget_minutes"))  # a run may be extended
+        lines = differences(state["origin"], {**self.origin, "config": to_dict(self.config)})
+        changed = [line for line in lines if not line.startswith(ignored)]
         if changed:
             raise CheckpointError(
                 f"{self.out_dir} holds a run of another plan or dataset: {'; '.join(changed)}; "

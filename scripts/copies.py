@@ -63,6 +63,7 @@ def main(options: Options) -> None:
         crops(held_out, options.count),
         symmetries=not config.data.whole,
         size=options.size,
+        mask_channels=config.mask_channels,
     ).to_dict()
     del found["nearest"]
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,8 @@ import torch
 import jdm.training
 from jdm.checkpoint import Checkpoint, run_folder
 from jdm.config import Config, NetworkConfig, from_dict, validate
-from jdm.data.plan import fingerprint, plan
+from jdm.data.fingerprint import fingerprint
+from jdm.data.plan import plan
 from jdm.data.raw_dataset import Geometry, Pair, RawDataset, read_dataset, write_case, write_dataset_json
 from jdm.training import train
 

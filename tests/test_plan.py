@@ -9,15 +9,16 @@ import pytest
 from small_runs import write_pictures
 
 from jdm.config import CodecConfig
+from jdm.data.fingerprint import Fingerprint, fingerprint
 from jdm.data.pairs import PairDataset
-from jdm.data.plan import Fingerprint, fingerprint, plan, planned_patch, steps_within
+from jdm.data.plan import plan, planned_patch, steps_within
 from jdm.data.raw_dataset import Geometry, Pair, read_case, read_dataset, write_case, write_dataset_json
-from jdm.errors import ConfigError, DataError
+from jdm.errors import ConfigError
 
 PHOTOGRAPHS = Fingerprint(
-    cases=30, items=30, channels=3, classes=2, dtype="uint8", median_shape=(1000, 1000), largest_shape=(1000, 1000),
-    spacing=(1.0, 1.0), slice_axis=None, low=(0.0,) * 3, high=(255.0,) * 3, per_case_intensity=False, image_rms=0.4,
-    zero_border=False, sided_labels=False,
+    cases=30, items=30, channels=3, classes=2, dtype="uint8", median_shape=(1000, 1000),
+    spacing=(1.0, 1.0), slice_spacing=1.0, slice_axis=None, low=(0.0,) * 3, high=(255.0,) * 3, per_case_intensity=False,
+    image_rms=0.4, zero_border=False, sided_labels=False,
 )  # fmt: skip
 
 
@@ -88,6 +89,8 @@ def test_a_budget_buys_the_largest_network_that_gets_enough_steps():
 
 def test_the_thesis_preset_is_its_network_and_optimiser():
     config = plan(PHOTOGRAPHS, preset="thesis")
+    assert config.augment.probability == 0 and not config.augment.mirror_axes  # its network is not told of any
+    assert config.codec.mask_amplitude == 1
     assert config.network.channel_multipliers == (1, 1, 2, 2, 4, 4) and config.network.base_channels == 128
     assert config.network.attention_factors == (16, 32) and config.network.attention_heads == 4
     assert (config.train.batch_size, config.train.learning_rate, config.train.decay) == (10, 1e-4, "linear")
@@ -185,18 +188,6 @@ def test_sixteen_bits_use_their_range_without_outliers(nnunet_folders):
     assert plan(measured).codec == CodecConfig(
         "binary", 0.5, 2, "uint16", measured.low, measured.high, measured.zero_border
     )
-
-
-def test_mixed_channels_are_refused(nnunet_folders, monkeypatch):
-    dataset = write_pictures(nnunet_folders["nnUNet_raw"], cases=2)
-
-    def mixed(dataset, case_id):
-        pair = read_case(dataset, case_id)
-        return dataclasses.replace(pair, image=np.repeat(pair.image, 1 + int(case_id[-1]), axis=0))
-
-    monkeypatch.setattr("jdm.data.plan.read_case", mixed)
-    with pytest.raises(DataError, match=r"\[1, 2\] channels"):
-        fingerprint(dataset, list(dataset.cases))
 
 
 def test_nnunets_patch_is_read_where_it_is_planned(nnunet_folders):

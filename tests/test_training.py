@@ -1,11 +1,14 @@
 """Training: stopped anywhere and resumed, it is the run that was never stopped."""
 
+import dataclasses
 import json
 import math
 import os
+import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -92,6 +95,45 @@ def test_a_killed_run_resumed_is_the_uninterrupted_run(dataset, ids, tmp_path):
         assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
 
 
+RESUMED = """
+import sys
+import time
+from pathlib import Path
+import torch
+import jdm.training
+from jdm.config import load
+from jdm.data.raw_dataset import open_dataset
+torch.set_num_threads(1)
+dataset = open_dataset(21)
+ids = list(dataset.cases)
+print("ready", flush=True)
+jdm.training.train(load(Path(sys.argv[1])), dataset, 0, (ids[:-1], ids[-1:]), Path(sys.argv[2]), resume=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_ten_random_moments_is_the_uninterrupted_run(dataset, ids, tmp_path):
+    from jdm.config import dumps
+
+    config = config_of(dataset, ids)
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=300))
+    whole = train(config, dataset, 0, ids, tmp_path / "whole")
+    plan = tmp_path / "plan.toml"
+    plan.write_text(dumps(config), encoding="utf-8")
+    folder, moments = tmp_path / "killed", random.Random(0)
+    for _ in range(10):
+        command = [*script(tmp_path, RESUMED), str(plan), str(folder)]
+        with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            time.sleep(moments.uniform(0.0, 1.5))
+            process.kill()
+    resumed = train(config, dataset, 0, ids, folder, resume=True)
+    assert read_log(folder / "log.csv") == read_log(tmp_path / "whole" / "log.csv")
+    assert resumed.sha256 == whole.sha256
+    assert not list(folder.glob(".*tmp"))
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_ends_with_its_own_status(dataset, ids, tmp_path, monkeypatch, number):
     config = config_of(dataset, ids)
@@ -125,7 +167,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_finite_state(dataset
 
     calls: list[bool] = []
     monkeypatch.setattr(jdm.training, "sample_losses", explodes)
-    with pytest.raises(TrainingError, match=r"loss of step 6 is nan.*fp32.*learning-rate") as error:
+    with pytest.raises(TrainingError, match=r"step 6 has the loss nan.*fp32.*learning-rate") as error:
         train(config_of(dataset, ids), dataset, 0, ids, tmp_path / "run")
     assert "\n" not in str(error.value)
     state = load_resume_state(tmp_path / "run")
@@ -198,7 +240,7 @@ def test_another_plan_or_dataset_is_not_resumed(dataset, ids, tmp_path):
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_the_thesis_preset_trains(dataset, ids, tmp_path, schedule):
     config = config_of(dataset, ids, steps=2)
-    config = changed(config, {"preset": "thesis", "diffusion": {"schedule": schedule}})
+    config = changed(config, {"preset": "thesis", "augment": {"probability": 0.0}, "diffusion": {"schedule": schedule}})
     checkpoint = train(config, dataset, 0, ids, tmp_path / "run")
     rows = read_log(tmp_path / "run" / "log.csv")
     assert all(0.1 < float(row["loss"]) < 10 for row in rows)

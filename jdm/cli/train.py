@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -48,6 +49,7 @@ def main() -> None:
 
 
 def _run() -> None:
+    started = time.monotonic()
     command, rest = tyro.cli(TrainCommand, return_unknown_args=True)
     from jdm.data.raw_dataset import open_dataset
     from jdm.processes import processes, rank
@@ -62,7 +64,7 @@ def _run() -> None:
             return
         if rank() == 0:
             print(summary(config, dataset, ids), file=sys.stderr)
-        checkpoint = train(config, dataset, command.fold, ids, out_dir, resume=command.resume)
+        checkpoint = train(config, dataset, command.fold, ids, out_dir, command.resume, started)
         if rank() > 0:
             return
     held_out = checkpoint.metadata["held_out_loss"]
@@ -82,13 +84,22 @@ def _prepared(
     out_dir = run_folder(dataset.name, command.fold)
     saved = out_dir / "plan.toml"
     if command.resume and saved.is_file():
-        return overridden(load(saved), rest), out_dir
+        return _resumed(command, rest, load(saved)), out_dir
     if out_dir.exists() and any(out_dir.iterdir()) and not (command.overwrite or command.resume or command.dry_run):
         raise ExistsError(f"{out_dir} holds a run already; expected none; add --resume or --overwrite")
     config = decided_by_first(lambda: planned(command, rest, dataset, training_ids))
     if command.overwrite and not command.dry_run and rank() == 0:
         _discard(out_dir)
     return config, out_dir
+
+
+def _resumed(command: TrainCommand, rest: list[str], config: Config) -> Config:
+    """The saved plan, with more time or steps where the user gives them."""
+    if command.plan is not None or command.preset not in ("default", config.preset):
+        raise ConfigError("--plan or --preset was given with --resume; expected the saved plan; leave them out")
+    if command.budget_minutes is not None:
+        rest = [*rest, "--train.budget-minutes", str(command.budget_minutes)]
+    return overridden(config, rest)
 
 
 def training_and_held_out(dataset: RawDataset, fold: str) -> tuple[list[str], list[str]]:
@@ -114,11 +125,19 @@ def planned(command: TrainCommand, rest: list[str], dataset: RawDataset, trainin
     """The plan for the dataset on this machine, with the user's settings over it."""
     import torch
 
-    from jdm.data.plan import fingerprint, plan, planned_patch
+    from jdm.data.fingerprint import fingerprint
+    from jdm.data.plan import plan, planned_patch
+    from jdm.data.raw_dataset import check_dataset
     from jdm.objective import measure_step_seconds
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    config = plan(
+    for finding in check_dataset(dataset):
+        print(f"jdm-train: note: {finding}", file=sys.stderr)
+
+    def adjust(config: Config) -> Config:
+        return overridden(load(command.plan, config) if command.plan else config, rest)
+
+    return plan(
         fingerprint(dataset, training_ids),
         preset=command.preset,
         budget_minutes=command.budget_minutes,
@@ -126,8 +145,8 @@ def planned(command: TrainCommand, rest: list[str], dataset: RawDataset, trainin
         precision="bf16" if supports_bf16(device) else "fp32",
         step_seconds=lambda config: measure_step_seconds(config, device),
         canvas_limit=planned_patch(dataset),
+        adjust=adjust,
     )
-    return overridden(load(command.plan, config) if command.plan else config, rest)
 
 
 def supports_bf16(device) -> bool:

@@ -1,4 +1,4 @@
-"""Self-configuration: a dataset's fingerprint, and the plan of a run that follows from it."""
+"""Self-configuration: the plan of a run, from a dataset's fingerprint."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
-
-import numpy as np
 
 from jdm.config import (
     AugmentConfig,
@@ -22,16 +19,17 @@ from jdm.config import (
     TrainConfig,
     validate,
 )
-from jdm.data.codec import PairCodec
-from jdm.data.pairs import case_percentiles, rescaled
-from jdm.data.raw_dataset import RawDataset, nnunet_folder, read_case
-from jdm.errors import ConfigError, DataError
+from jdm.data.fingerprint import Fingerprint
+from jdm.data.raw_dataset import RawDataset, nnunet_folder
+from jdm.errors import ConfigError, TrainingError
 
 # Images of up to this many pixels are trained whole; the sides of larger ones' patches and canvases are below.
 _WHOLE_PIXELS = 98_304
 _PATCH_SIDE, _CPU_PATCH_SIDE = 128, 64
 _CANVAS_SIDE = 512
-_PIXELS_PER_CASE = 20_000
+MASK_SIGMA = 0.5
+# The thesis's network is not told of augmentation, so that what it is shown is what it samples.
+NO_AUGMENTATION = AugmentConfig(probability=0.0)
 # From small to large. A budget buys the largest network that still gets this many steps in it.
 _NETWORKS = (
     NetworkConfig(32, (1, 2, 2, 2), 1, (8,), 4),
@@ -43,87 +41,6 @@ _BUDGET_STEPS, _MOST_STEPS = 6_000, 60_000
 _BUDGET_SHARE = 0.9  # of the wall clock goes to steps; the rest to held-out losses, checkpoints and sample grids
 
 
-@dataclass(frozen=True)
-class Fingerprint:
-    """What the plan needs to know of the training cases; spatial values are in trained axis order."""
-
-    cases: int
-    items: int
-    """Images, or slices of volumes."""
-    channels: int
-    classes: int
-    dtype: str
-    median_shape: tuple[int, ...]
-    largest_shape: tuple[int, ...]
-    spacing: tuple[float, ...]
-    slice_axis: int | None
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-    per_case_intensity: bool
-    image_rms: float
-    """Root mean square of the image encoded by `low` and `high`."""
-    zero_border: bool
-    sided_labels: bool
-    """Some label is a left or right one, so that a mirrored image has wrong labels."""
-
-
-def fingerprint(dataset: RawDataset, case_ids: list[str]) -> Fingerprint:
-    """Measure the cases, one in memory at a time.
-
-    Raises: DataError if cases differ in type or number of channels.
-    """
-    rng = np.random.default_rng(0)
-    shapes, spacings, zeros, samples = [], [], [], []
-    dtypes: set[str] = set()
-    for case_id in case_ids:
-        pair = read_case(dataset, case_id)
-        shapes.append(pair.label.shape)
-        spacings.append(pair.spacing)
-        dtypes.add(str(pair.image.dtype))
-        flat = pair.image.reshape(len(pair.image), -1)
-        samples.append(flat[:, rng.integers(0, flat.shape[1], min(_PIXELS_PER_CASE, flat.shape[1]))])
-        zeros.append(float((border_pixels(pair.image) == 0).mean()))
-    kinds = {sample.shape[0] for sample in samples}
-    if len(kinds) > 1:
-        raise DataError(
-            f"{dataset.name} mixes images of {sorted(kinds)} channels; expected one number; convert them to one kind"
-        )
-    dtype = np.result_type(*dtypes)
-    arbitrary = _arbitrary_units(samples, dtype, dataset.channel_names)
-    if arbitrary:
-        bounds = np.median([case_percentiles(sample) for sample in samples], axis=0)
-        low, high = (tuple(map(float, bound)) for bound in bounds)
-        scale = Config(codec=CodecConfig(low=low, high=high))
-        values = np.concatenate([rescaled(sample, scale) for sample in samples], axis=1)
-    else:
-        values = np.concatenate(samples, axis=1)
-        ranges = [_intensity_range(v, dtype, name) for v, name in zip(values, dataset.channel_names, strict=True)]
-        low, high = (tuple(bound) for bound in zip(*ranges, strict=True))
-    spacing = np.median(np.array(spacings), axis=0)
-    slice_axis = int(np.argmax(spacing)) if len(spacing) == 3 else None
-    order = [axis for axis in range(len(spacing)) if axis != slice_axis]
-    sizes = np.array(shapes)[:, order]
-    codec = PairCodec(CodecConfig(image_dtype=str(dtype), low=low, high=high))
-    encoded = codec.encode(values[:, :, None], np.zeros((*values.shape[1:], 1), np.uint8))[: len(values)]
-    return Fingerprint(
-        cases=len(case_ids),
-        items=sum(shape[slice_axis] for shape in shapes) if slice_axis is not None else len(case_ids),
-        channels=len(values),
-        classes=dataset.classes,
-        dtype=str(dtype),
-        median_shape=tuple(int(side) for side in np.median(sizes, axis=0)),
-        largest_shape=tuple(int(side) for side in sizes.max(axis=0)),
-        spacing=tuple(float(s) for s in spacing[order]),
-        slice_axis=slice_axis,
-        low=low,
-        high=high,
-        per_case_intensity=arbitrary,
-        image_rms=float(np.sqrt(np.mean(encoded**2))),
-        zero_border=float(np.mean(zeros)) > 0.2,
-        sided_labels=any(word in name.lower() for name in dataset.labels for word in ("left", "right")),
-    )
-
-
 def plan(
     found: Fingerprint,
     *,
@@ -133,6 +50,7 @@ def plan(
     precision: Literal["bf16", "fp32"] = "bf16",
     step_seconds: Callable[[Config], float] | None = None,
     canvas_limit: tuple[int, ...] | None = None,
+    adjust: Callable[[Config], Config] = lambda config: config,
 ) -> Config:
     """The configuration that a fingerprint asks for.
 
@@ -140,21 +58,23 @@ def plan(
         budget_minutes: wall-clock minutes of training; None plans for quality.
         step_seconds: measures a training step of a plan on this machine; needed with a budget.
         canvas_limit: nnU-Net's patch for the dataset, where it is already planned.
+        adjust: puts the user's settings over a plan; what is measured is what will be trained.
     """
     networks = _NETWORKS if preset == "default" else (NetworkConfig(128, (1, 1, 2, 2, 4, 4), 2, (16, 32), 4),)
     sigma_image = round(min(max(found.image_rms, 0.05), 1.0), 4)
 
     def planned(network: NetworkConfig, steps: int) -> Config:
+        network = dataclasses.replace(network, dropout=_dropout(found, network))
         config = Config(
             preset=preset,
-            codec=_codec(found),
+            codec=_codec(found, preset),
             data=_data(found, 2 ** (len(network.channel_multipliers) - 1), device, canvas_limit),
-            augment=_augment(found),
+            augment=_augment(found) if preset == "default" else NO_AUGMENTATION,
             network=network,
-            noise=NoiseConfig(sigma_data=(sigma_image, 0.5)),
+            noise=NoiseConfig(sigma_data=(sigma_image, MASK_SIGMA)),
             train=_train(preset, steps, budget_minutes, precision),
         )
-        return validate(config)
+        return validate(adjust(config))
 
     if budget_minutes is None:
         # Without a clock, the size follows the device, and the steps the amount of data.
@@ -179,10 +99,14 @@ def _within_budget(
     """The largest network that gets enough steps, or the smallest one with as many as there are."""
     chosen = None
     for network in networks:
-        steps = steps_within(budget_minutes, step_seconds(planned(network, 1)))
-        if chosen is not None and steps < _BUDGET_STEPS:
+        try:
+            steps = steps_within(budget_minutes, step_seconds(planned(network, 1)))
+        except TrainingError:  # does not fit into memory
+            if chosen is None:
+                raise
             break
-        chosen = planned(network, steps)
+        if chosen is None or steps >= _BUDGET_STEPS:
+            chosen = planned(network, steps)
         if steps < _BUDGET_STEPS:
             break
     assert chosen is not None
@@ -207,20 +131,27 @@ def _data(found: Fingerprint, multiple: int, device: str, canvas_limit: tuple[in
         canvas_size=canvas,
         slice_axis=found.slice_axis,
         spacing=found.spacing,
+        slice_spacing=found.slice_spacing,
         per_case_intensity=found.per_case_intensity,
     )
 
 
-def _codec(found: Fingerprint) -> CodecConfig:
+def _codec(found: Fingerprint, preset: Preset) -> CodecConfig:
     code = "binary" if found.classes == 2 else "one-hot" if found.classes <= 8 else "bits"
     return CodecConfig(
         mask_code=code,
+        mask_amplitude=MASK_SIGMA if preset == "default" else 1.0,  # the thesis's masks fill [-1, 1] as images do
         classes=found.classes,
         image_dtype=found.dtype,
         low=found.low,
         high=found.high,
         zero_border=found.zero_border,
     )
+
+
+def _dropout(found: Fingerprint, network: NetworkConfig) -> float:
+    """A little for a large network on few images."""
+    return 0.1 if network.base_channels >= 64 and found.items < 200 else 0.0
 
 
 def _augment(found: Fingerprint) -> AugmentConfig:
@@ -258,41 +189,6 @@ def _train(preset: Preset, steps: int, budget_minutes: float | None, precision: 
 
 def _round_up(side: int, multiple: int) -> int:
     return -(-side // multiple) * multiple
-
-
-def _arbitrary_units(samples: list[np.ndarray], dtype: np.dtype, channels: tuple[str, ...]) -> bool:
-    """Whether intensities mean nothing across cases, as in MR: not 8-bit, not CT, and widths differ by half."""
-    if dtype == np.uint8 or any(name.upper() == "CT" for name in channels):
-        return False
-    bounds = np.array([case_percentiles(sample) for sample in samples])  # (cases, 2, channels)
-    widths = bounds[:, 1] - bounds[:, 0]
-    return bool((widths.max(axis=0) > 1.5 * widths.min(axis=0)).any())
-
-
-def _intensity_range(values: np.ndarray, dtype: np.dtype, channel: str) -> tuple[float, float]:
-    """Stored intensities that become -1 and +1 for one channel.
-
-    8-bit: the whole type, if the values use half of it. CT: the 0.5 and 99.5 percentiles, as nnU-Net clips. Others:
-    the whole range, unless its ends are outliers (more than half as wide again as the 0.05 to 99.95 percentiles): then
-    those percentiles.
-    """
-    share = 0.5 if channel.upper() == "CT" else 0.05
-    low, high = (float(v) for v in np.percentile(values, [share, 100 - share]))
-    if dtype == np.uint8 and high - low > 127:
-        return 0.0, 255.0
-    least, most = float(values.min()), float(values.max())
-    if channel.upper() != "CT" and most - least <= 1.5 * (high - low):
-        low, high = least, most
-    return (low, high) if high > low else (low, low + 1.0)
-
-
-def border_pixels(image: np.ndarray) -> np.ndarray:
-    """All values on the outer faces of the spatial axes of (channels, *spatial), flattened."""
-    faces = []
-    for axis in range(1, image.ndim):
-        if image.shape[axis] > 1:
-            faces += [np.take(image, end, axis=axis).reshape(-1) for end in (0, -1)]
-    return np.concatenate(faces)
 
 
 def planned_patch(dataset: RawDataset) -> tuple[int, ...] | None:

@@ -1,0 +1,156 @@
+"""A dataset's fingerprint: what the plan needs to know of the training cases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from jdm.config import CodecConfig, Config
+from jdm.data.codec import PairCodec
+from jdm.data.pairs import case_percentiles, rescaled
+from jdm.data.raw_dataset import Pair, RawDataset, read_case
+
+_PIXELS_PER_CASE = 20_000
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What the plan needs to know of the training cases; spatial values are in trained axis order."""
+
+    cases: int
+    items: int
+    """Images, or slices of volumes."""
+    channels: int
+    classes: int
+    dtype: str
+    median_shape: tuple[int, ...]
+    spacing: tuple[float, ...]
+    slice_spacing: float
+    """Across slices; 1 where there are none."""
+    slice_axis: int | None
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    per_case_intensity: bool
+    image_rms: float
+    """Root mean square of the image encoded by `low` and `high`."""
+    zero_border: bool
+    """A fifth of the cases or more have a face of exact zeros, and 0 is the low end of what is encoded."""
+    sided_labels: bool
+    """Some label is a left or right one, so that a mirrored image has wrong labels."""
+
+
+@dataclass
+class _Survey:
+    """What is kept of each case while the next one is read; per channel where it is of intensities."""
+
+    shapes: list[tuple[int, ...]] = field(default_factory=list)
+    spacings: list[tuple[float, ...]] = field(default_factory=list)
+    dtypes: list[np.dtype] = field(default_factory=list)
+    samples: list[np.ndarray] = field(default_factory=list)
+    """Some pixels of each case, (channels, n)."""
+    extremes: list[np.ndarray] = field(default_factory=list)
+    """Least and most, (2, channels)."""
+    zero_faces: list[bool] = field(default_factory=list)
+
+    def add(self, pair: Pair, rng: np.random.Generator) -> None:
+        flat = pair.image.reshape(len(pair.image), -1)
+        self.shapes.append(pair.label.shape)
+        self.spacings.append(pair.spacing)
+        self.dtypes.append(pair.image.dtype)
+        self.samples.append(flat[:, rng.integers(0, flat.shape[1], min(_PIXELS_PER_CASE, flat.shape[1]))])
+        self.extremes.append(np.array([flat.min(axis=1), flat.max(axis=1)]))
+        self.zero_faces.append(has_zero_face(pair.image))
+
+
+def fingerprint(dataset: RawDataset, case_ids: list[str]) -> Fingerprint:
+    """Measure the cases, one in memory at a time."""
+    rng = np.random.default_rng(0)
+    survey = _Survey()
+    for case_id in case_ids:
+        survey.add(read_case(dataset, case_id), rng)
+    dtype = np.result_type(*survey.dtypes)
+    arbitrary = _arbitrary_units(survey.samples, dtype, dataset.channel_names)
+    low, high, values = _intensities(survey, dtype, dataset.channel_names, arbitrary)
+    codec = PairCodec(CodecConfig(image_dtype=str(dtype), low=low, high=high))
+    encoded = codec.encode(values[:, :, None], np.zeros((*values.shape[1:], 1), np.uint8))[: len(values)]
+    spacing = np.median(np.array(survey.spacings), axis=0)
+    slice_axis = int(np.argmax(spacing)) if len(spacing) == 3 else None
+    order = [axis for axis in range(len(spacing)) if axis != slice_axis]
+    # In planned spacing, which is what is trained on and exported.
+    sizes = np.array(survey.shapes)[:, order] * np.array(survey.spacings)[:, order] / spacing[order]
+    return Fingerprint(
+        cases=len(case_ids),
+        items=sum(shape[slice_axis] for shape in survey.shapes) if slice_axis is not None else len(case_ids),
+        channels=len(values),
+        classes=dataset.classes,
+        dtype=str(dtype),
+        median_shape=tuple(int(side) for side in np.median(sizes, axis=0)),
+        spacing=tuple(float(s) for s in spacing[order]),
+        slice_spacing=1.0 if slice_axis is None else float(spacing[slice_axis]),
+        slice_axis=slice_axis,
+        low=low,
+        high=high,
+        per_case_intensity=arbitrary,
+        image_rms=float(np.sqrt(np.mean(encoded**2))),
+        zero_border=float(np.mean(survey.zero_faces)) >= 0.2 and all(bound == 0 for bound in low),
+        sided_labels=any(word in name.lower() for name in dataset.labels for word in ("left", "right")),
+    )
+
+
+def _intensities(
+    survey: _Survey, dtype: np.dtype, channels: tuple[str, ...], arbitrary: bool
+) -> tuple[tuple[float, ...], tuple[float, ...], np.ndarray]:
+    """Intensities that become -1 and +1, per channel, and the sampled ones on that scale (channels, n)."""
+    if arbitrary:
+        bounds = np.median([case_percentiles(sample) for sample in survey.samples], axis=0)
+        low, high = (tuple(map(float, bound)) for bound in bounds)
+        scale = Config(codec=CodecConfig(low=low, high=high))
+        return low, high, np.concatenate([rescaled(sample, scale) for sample in survey.samples], axis=1)
+    values = np.concatenate(survey.samples, axis=1)
+    least = np.min([extreme[0] for extreme in survey.extremes], axis=0)
+    most = np.max([extreme[1] for extreme in survey.extremes], axis=0)
+    ranges = [
+        _intensity_range(values[channel], (float(least[channel]), float(most[channel])), dtype, name)
+        for channel, name in enumerate(channels)
+    ]
+    return tuple(low for low, _ in ranges), tuple(high for _, high in ranges), values
+
+
+def _arbitrary_units(samples: list[np.ndarray], dtype: np.dtype, channels: tuple[str, ...]) -> bool:
+    """Whether intensities mean nothing across cases, as in MR: not 8-bit, not CT, and widths differ by half."""
+    if dtype == np.uint8 or any(name.upper() == "CT" for name in channels):
+        return False
+    bounds = np.array([case_percentiles(sample) for sample in samples])  # (cases, 2, channels)
+    widths = bounds[:, 1] - bounds[:, 0]
+    return bool((widths.max(axis=0) > 1.5 * widths.min(axis=0)).any())
+
+
+def _intensity_range(
+    values: np.ndarray, extremes: tuple[float, float], dtype: np.dtype, channel: str
+) -> tuple[float, float]:
+    """Stored intensities that become -1 and +1 for one channel.
+
+    8-bit: the whole type where at least half of it is used. CT: the 0.5 and 99.5 percentiles, as nnU-Net clips. Others:
+    from least to most, unless these are outliers (more than half as wide again as the 0.05 to 99.95 percentiles): then
+    those percentiles. Dim 8-bit images: from least to most.
+
+    Args:
+        values: sampled pixels (n,); extremes: least and most of all pixels.
+    """
+    share = 0.5 if channel.upper() == "CT" else 0.05
+    low, high = (float(v) for v in np.percentile(values, [share, 100 - share]))
+    if dtype == np.uint8:
+        low, high = (0.0, 255.0) if high - low > 127 else extremes
+    elif channel.upper() != "CT" and extremes[1] - extremes[0] <= 1.5 * (high - low):
+        low, high = extremes
+    return (low, high) if high > low else (low, low + 1.0)
+
+
+def has_zero_face(image: np.ndarray) -> bool:
+    """Whether an outer face of (channels, *spatial) is exactly zero in every channel."""
+    return any(
+        image.shape[axis] > 1 and not np.take(image, end, axis=axis).any()
+        for axis in range(1, image.ndim)
+        for end in (0, -1)
+    )
