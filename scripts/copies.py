@@ -67,7 +67,8 @@ def main(options: Options) -> None:
     ).to_dict()
     del found["nearest"]
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    run = {"command": describe_run().command, "commit": describe_run().commit}
+    about = describe_run()
+    run = {"command": about.command, "commit": about.commit, "hardware": about.hardware}
     options.out.write_text(json.dumps({**run, "size": options.size, **found}, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=2))
 

@@ -48,7 +48,13 @@ def main(options: Options) -> None:
     for name, values in ratios.items():
         over_pairs = mean_interval(np.array(values))
         found[name] = {"mean": over_pairs.mean, "low": over_pairs.low, "high": over_pairs.high}
-    content = {"command": about.command, "commit": about.commit, "pairs": len(synthetic.cases), "ratio": found}
+    content = {
+        "command": about.command,
+        "commit": about.commit,
+        "hardware": about.hardware,
+        "pairs": len(synthetic.cases),
+        "ratio": found,
+    }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=2))
