@@ -63,7 +63,7 @@ def theirs() -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
         down_block_types=tuple("AttnDownBlock2D" if here else "DownBlock2D" for here in attended),
         up_block_types=tuple("AttnUpBlock2D" if here else "UpBlock2D" for here in reversed(attended)),
         attention_head_dim=16,
-    )
+    ).to(memory_format=torch.channels_last)
     steps = torch.full((BATCH,), 100)
 
     def forward(x: Tensor) -> Tensor:
