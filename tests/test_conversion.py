@@ -184,7 +184,7 @@ def test_the_command_prints_the_next_step(source: PairsOptions) -> None:
     result = run(*arguments, *LABELS)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
-    for words in ("Dataset011_Mini", "3 training, 0 test", "conversion.md", "jdm-train 11 0 --budget-minutes 30"):
+    for words in ("Dataset011_Mini", "3 training, 0 test", "conversion.md", "jdm-train 11 all --budget-minutes 30"):
         assert words in result.stdout
     again = run(*arguments, *LABELS)
     assert (again.returncode, again.stdout) == (2, "")
