@@ -130,6 +130,17 @@ def _sync_cases(partial: Path, case_ids: set[str]) -> None:
     sync([partial])
 
 
+@dataclass(frozen=True)
+class _Draw:
+    """One accepted image or slice."""
+
+    image: np.ndarray
+    label: np.ndarray
+    seed: int
+    attempt: int
+    """Draws before this one that were degenerate."""
+
+
 class _Factory:
     """Makes the pairs of one export."""
 
@@ -145,25 +156,36 @@ class _Factory:
         return export_seconds(self.denoiser, self.config, self.request, batches, self.device)
 
     def batch(self, indices: range) -> list[tuple[Pair, dict[str, Any]]]:
-        """The pairs of some case indices and their manifest records; degenerate ones are drawn again."""
-        made: dict[int, tuple[Pair, dict[str, Any]]] = {}
-        waiting, failed = list(indices), []
+        """The pairs of some case indices and their manifest records."""
+        slices = self.request.slices
+        draws = self.plausible([index * slices + part for index in indices for part in range(slices)])
+        return [self.case(index, draws[n * slices : (n + 1) * slices]) for n, index in enumerate(indices)]
+
+    def plausible(self, wanted: list[int]) -> list[_Draw]:
+        """Images or slices by number, `batch_size` at a time; degenerate ones are drawn again.
+
+        Raises: DataError if one stays degenerate.
+        """
+        made: dict[int, _Draw] = {}
+        waiting, problem = wanted, ""
         for attempt in range(_MOST_ATTEMPTS):
-            seeds = [case_seed(self.request.seed, index, attempt) for index in waiting]
-            samples = self.sample(seeds)
-            failed = []
-            for index, seed, sample in zip(waiting, seeds, samples, strict=True):
-                pair = self.finish(index, seed, sample)
-                problem = self.real.problem(pair.label)
-                if problem is None:
-                    made[index] = pair, self.record(pair, seed, attempt)
-                else:
-                    failed.append((index, problem))
-            waiting = [index for index, _ in failed]
+            failed: list[int] = []
+            for first in range(0, len(waiting), self.request.batch_size):
+                chunk = waiting[first : first + self.request.batch_size]
+                seeds = [case_seed(self.request.seed, number, attempt) for number in chunk]
+                for number, seed, sample in zip(chunk, seeds, self.sample(seeds), strict=True):
+                    draw = _Draw(*self.decoded(number // self.request.slices, sample), seed, attempt)
+                    found = self.real.problem(draw.label)
+                    if found is None:
+                        made[number] = draw
+                    else:
+                        failed.append(number)
+                        problem = found
+            waiting = failed
             if not waiting:
-                return [made[index] for index in indices]
+                return [made[number] for number in wanted]
         raise DataError(
-            f"case {waiting[0]} is degenerate in {_MOST_ATTEMPTS} draws: {failed[0][1]}; expected pairs "
+            f"case {waiting[0] // self.request.slices} is degenerate in {_MOST_ATTEMPTS} draws: {problem}; expected pairs "
             "like the real ones; train longer, or allow more with --margin, and run again with --overwrite"
         )
 
@@ -187,40 +209,45 @@ class _Factory:
             low, high = process.sigma(0), process.sigma(process.steps - 1)
         return karras_sigmas(self.request.steps, low, high)
 
-    def finish(self, index: int, seed: int, sample: np.ndarray) -> Pair:
-        """Decode a sample and give it the size, borders and geometry of a real case."""
+    def decoded(self, case: int, sample: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A sample's image and label, with the size and borders of a real one."""
         if self.config.data.whole:
-            sample = self._natural_size(seed, sample)
+            sample = self._natural_size(case, sample)
         image, label = self.pairs.codec.decode(sample)
         if self.config.codec.zero_border and zero_is_lowest(self.config.codec):
             image = restore_zero_border(image, sample[: len(image)])
-        spacing, axis = self.config.data.spacing, self.config.data.slice_axis
-        if axis is not None:
-            image, label = np.expand_dims(image, axis + 1), np.expand_dims(label, axis)
-            spacing = (*spacing[:axis], self.config.data.slice_spacing, *spacing[axis:])
-        return Pair(f"{PREFIX}{index:06d}", image, label, spacing)
+        return image, label
 
-    def _natural_size(self, seed: int, sample: np.ndarray) -> np.ndarray:
-        """Cut the padding that training added, by the size of a training image drawn with the case's seed."""
-        drawn = np.random.default_rng(seed).integers(len(self.pairs))
+    def _natural_size(self, case: int, sample: np.ndarray) -> np.ndarray:
+        """Cut the padding that training added, by the size of a training image drawn for the case."""
+        drawn = np.random.default_rng(case_seed(self.request.seed, case, 0)).integers(len(self.pairs))
         keep = [slice(None)]
         for side, want in zip(sample.shape[1:], self.pairs.item_shape(int(drawn)), strict=True):
             start = max(side - want, 0) // 2
             keep.append(slice(start, start + min(side, want)))
         return sample[tuple(keep)]
 
-    def record(self, pair: Pair, seed: int, attempt: int) -> dict[str, Any]:
-        shares = foreground_shares(pair.label, self.config.codec.classes)
+    def case(self, index: int, draws: list[_Draw]) -> tuple[Pair, dict[str, Any]]:
+        """One image, or one volume of slices with the real ones' spacing, and its manifest record."""
+        spacing, axis = self.config.data.spacing, self.config.data.slice_axis
+        if axis is None:
+            image, label = draws[0].image, draws[0].label
+        else:
+            image = np.stack([draw.image for draw in draws], axis + 1)
+            label = np.stack([draw.label for draw in draws], axis)
+            spacing = (*spacing[:axis], self.config.data.slice_spacing, *spacing[axis:])
+        shares = foreground_shares(label, self.config.codec.classes)
         names = {value: name for name, value in self.dataset.labels.items()}
-        return {
-            "case_id": pair.case_id,
-            "seed": seed,
-            "attempt": attempt,
+        record = {
+            "case_id": f"{PREFIX}{index:06d}",
+            "seed": draws[0].seed if axis is None else [draw.seed for draw in draws],
+            "attempt": sum(draw.attempt for draw in draws),
             "checkpoint_sha256": self.sha256,
             "sampler": self.request.sampler,
             "steps": self.request.steps,
             "foreground_share": {names[v]: round(float(s), 6) for v, s in enumerate(shares) if v > 0},
         }
+        return Pair(record["case_id"], image, label, spacing), record
 
 
 def case_seed(seed: int, index: int, attempt: int) -> int:

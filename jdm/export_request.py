@@ -20,6 +20,8 @@ class ExportRequest:
     """Of the new dataset, without its id."""
     count: int
     canvas_size: tuple[int, ...]
+    slices: int = 1
+    """Slices of an exported volume; 1 for images."""
     sampler: Sampler = "heun"
     steps: int = 18
     seed: int = 0
@@ -44,7 +46,7 @@ def check_request(config: Config, request: ExportRequest) -> None:
     if config.data.whole and canvas != config.data.canvas_size:
         raise ConfigError(
             f"--canvas-size is {canvas}, but this plan trains whole images and exports them at their own size; "
-            f"expected {config.data.canvas_size}; leave --canvas-size out, or train patches (--data.whole False)"
+            f"expected {config.data.canvas_size}; leave --canvas-size out, or train patches (--data.no-whole)"
         )
     if len(canvas) != len(patch) or any(c < p for c, p in zip(canvas, patch, strict=True)):
         raise ConfigError(f"--canvas-size is {canvas}; expected at least the training patch {patch}; enlarge it")
@@ -58,6 +60,7 @@ def check_request(config: Config, request: ExportRequest) -> None:
     checks = (
         (request.count >= 1, "count", request.count, "at least 1"),
         (2 <= request.steps <= most, "steps", request.steps, f"2 to {most}"),
+        (request.slices >= 1, "slices", request.slices, "at least 1"),
         (request.batch_size >= 1, "batch-size", request.batch_size, "at least 1"),
         (0 <= request.overlap < 1, "overlap", request.overlap, "at least 0 and less than 1"),
         (request.margin >= 0, "margin", request.margin, "at least 0"),

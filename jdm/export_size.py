@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
 
 from jdm.config import Config
@@ -18,35 +20,42 @@ from jdm.export_request import ExportRequest
 _LONG_MINUTES = 30
 
 
+def slices_of(pairs: PairDataset) -> int:
+    """Slices of a typical training volume; 1 for images.
+
+    Exported volumes have as many, of one size: nnU-Net normalises each case by its own intensities, and those of a
+    single slice are not those of a volume.
+    """
+    return int(np.median(list(Counter(item.case_id for item in pairs.items).values())))
+
+
 def synthetic_count(ratio: float, config: Config, pairs: PairDataset, canvas_size: Sequence[int]) -> int:
     """Number of pairs that make `ratio` times the training set.
 
-    Counted in images (slices of volumes) where those are trained whole, in pixels where patches are.
+    Counted in cases where images are trained whole, in pixels where patches are.
     Raises: ConfigError if that is none.
     """
     if config.data.whole:
-        count = round(ratio * len(pairs))
+        count = round(ratio * len({item.case_id for item in pairs.items}))
     else:
         pixels = sum(math.prod(pairs.item_shape(index)) for index in range(len(pairs)))
-        count = round(ratio * pixels / math.prod(canvas_size))
+        count = round(ratio * pixels / (math.prod(canvas_size) * slices_of(pairs)))
     if count < 1:
         raise ConfigError(f"ratio {ratio} makes {count} pairs; expected at least one; ask for a larger ratio")
     return count
 
 
 def batches_of(request: ExportRequest) -> list[range]:
-    """Case indices of each batch."""
-    return [
-        range(first, min(first + request.batch_size, request.count))
-        for first in range(0, request.count, request.batch_size)
-    ]
+    """Case indices of each batch: `batch_size` images, or the volumes whose slices fit, at least one."""
+    cases = max(1, request.batch_size // request.slices)
+    return [range(first, min(first + cases, request.count)) for first in range(0, request.count, cases)]
 
 
 def network_calls(config: Config, request: ExportRequest, batches: Iterable[range]) -> int:
     """Calls of the network, each on up to `batch_size` windows, that sampling these batches takes without redraws."""
     evaluations = 2 * request.steps - 1 if request.sampler == "heun" else request.steps
     windows = _windows(config, request)
-    return evaluations * sum(math.ceil(len(batch) * windows / request.batch_size) for batch in batches)
+    return evaluations * sum(math.ceil(len(batch) * request.slices * windows / request.batch_size) for batch in batches)
 
 
 def export_seconds(
@@ -58,7 +67,7 @@ def export_seconds(
 
 def _call_seconds(denoise: Denoise, config: Config, request: ExportRequest, device: str) -> float:
     """Wall-clock seconds of one call of the network on a full batch of windows, after one to warm up."""
-    count = min(request.batch_size, request.count * _windows(config, request))
+    count = min(request.batch_size, request.count * request.slices * _windows(config, request))
     channels = config.image_channels + config.mask_channels
     x = torch.zeros(count, channels, *config.data.patch_size, device=device)
     sigma = torch.ones(count, 2, device=device)

@@ -32,7 +32,7 @@ class ExportCommand:
     id: int
     """Id of the new dataset; must be free."""
     ratio: float | None = None
-    """Synthetic data relative to the training set: in images where those are trained whole, else in pixels."""
+    """Synthetic data relative to the training set: in cases where images are trained whole, else in pixels."""
     count: int | None = None
     """Number of pairs, instead of --ratio."""
     name: str | None = None
@@ -106,7 +106,7 @@ def _estimate(checkpoint: Checkpoint, request: ExportRequest, shard: tuple[int, 
 def _request(command: ExportCommand, checkpoint: Checkpoint, dataset: RawDataset) -> ExportRequest:
     from jdm.data.pairs import PairDataset
     from jdm.export_request import ExportRequest, check_request, default_sampler
-    from jdm.export_size import synthetic_count
+    from jdm.export_size import slices_of, synthetic_count
 
     config = checkpoint.config
     if (command.ratio is None) == (command.count is None):
@@ -126,9 +126,10 @@ def _request(command: ExportCommand, checkpoint: Checkpoint, dataset: RawDataset
         margin=command.margin,
     )
     check_request(config, request)
+    pairs = PairDataset(dataset, list(checkpoint.metadata["training_ids"]), config)
+    request = replace(request, slices=slices_of(pairs))
     if command.ratio is None:
         return request
-    pairs = PairDataset(dataset, list(checkpoint.metadata["training_ids"]), config)
     return replace(request, count=synthetic_count(command.ratio, config, pairs, canvas))
 
 
