@@ -185,8 +185,8 @@ class _Factory:
             if not waiting:
                 return [made[number] for number in wanted]
         raise DataError(
-            f"case {waiting[0] // self.request.slices} is degenerate in {_MOST_ATTEMPTS} draws: {problem}; expected pairs "
-            "like the real ones; train longer, or allow more with --margin, and run again with --overwrite"
+            f"case {waiting[0] // self.request.slices} is degenerate in {_MOST_ATTEMPTS} draws: {problem}; expected "
+            "pairs like the real ones; train longer, or allow more with --margin, and run again with --overwrite"
         )
 
     def sample(self, seeds: list[int]) -> np.ndarray:

@@ -27,7 +27,7 @@ from jdm.export import case_seed, check_origin, export, restore_zero_border, zer
 from jdm.export_folder import ExportFolder
 from jdm.export_locks import held, locked
 from jdm.export_request import ExportRequest, check_request, default_sampler
-from jdm.export_size import batches_of, duration, export_seconds, network_calls, synthetic_count
+from jdm.export_size import batches_of, duration, export_seconds, network_calls, slices_of, synthetic_count
 
 REQUEST = ExportRequest(
     id=521, name="Stripes_syn", count=5, canvas_size=(16, 24), steps=3, batch_size=2, margin=100.0, seed=4
@@ -513,7 +513,7 @@ def test_no_border_is_restored_in_images_whose_zero_is_grey(real, checkpoint, mo
         codec = {"low": [low], "high": [low + 255], "zero_border": True, "image_dtype": "int16"}
         other = dataclasses.replace(checkpoint, config=changed(checkpoint.config, {"codec": codec}))
         factory = jdm.export._Factory(other, real, REQUEST, "cpu")
-        assert np.unique(factory.finish(0, 1, factory.sample([1])[0]).image).tolist() == [lowest]
+        assert np.unique(factory.decoded(0, factory.sample([1])[0])[0]).tolist() == [lowest]
 
 
 @pytest.mark.parametrize(
@@ -561,26 +561,42 @@ def test_a_full_memory_names_the_batch_size_of_the_export(real, checkpoint, monk
     assert "\n" not in str(error.value)
 
 
-def test_volumes_are_exported_as_single_slices_in_place(nnunet_folders):
+@pytest.mark.parametrize("slices", [1, 5])
+def test_volumes_are_exported_as_stacked_slices_in_place(nnunet_folders, slices):
     from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
     raw = nnunet_folders["nnUNet_raw"]
     real = write_pictures(raw, "Dataset031_Volumes", 3, (10, 5, 12), dtype="int16", spacing=(0.8, 3.0, 1.5))
     checkpoint = tiny_run(real, train={"steps": 1})
     assert checkpoint.config.data.slice_axis == 1
-    request = dataclasses.replace(REQUEST, id=531, name="Volumes_syn", count=2)
-    request = dataclasses.replace(request, canvas_size=checkpoint.config.data.canvas_size)
-    export(checkpoint, real, request)
+    request = dataclasses.replace(
+        REQUEST, id=531, name="Volumes_syn", count=2, slices=slices, canvas_size=checkpoint.config.data.canvas_size
+    )
+    first = exported(checkpoint, real, request)
     synthetic = open_dataset(531)
     pair = read_case(synthetic, "syn_000000")
-    assert pair.image.shape == (1, 10, 1, 12) and pair.image.dtype == read_case(real, "case_0").image.dtype
+    assert pair.image.shape == (1, 10, slices, 12) and pair.image.dtype == read_case(real, "case_0").image.dtype
     assert pair.spacing == pytest.approx((0.8, 3.0, 1.5))
     images, properties = SimpleITKIO().read_images([str(f) for f in synthetic.image_files("syn_000000")])
-    assert images.shape == (1, 10, 1, 12) and properties["spacing"] == pytest.approx([0.8, 3.0, 1.5])
+    assert images.shape == (1, 10, slices, 12) and properties["spacing"] == pytest.approx([0.8, 3.0, 1.5])
     segmentation, _ = SimpleITKIO().read_seg(str(synthetic.label_file("syn_000000")))
     assert np.array_equal(segmentation[0], pair.label)
     stored = SimpleITK.ReadImage(str(synthetic.image_files("syn_000000")[0]))
     assert stored.GetSpacing() == pytest.approx((1.5, 3.0, 0.8))
+    planes = np.moveaxis(pair.image[0], 1, 0)
+    assert len(np.unique(planes.reshape(slices, -1), axis=0)) == slices  # every slice has noise of its own
+    assert exported(checkpoint, real, request) == first
+
+
+def test_synthetic_volumes_have_as_many_slices_as_real_ones(nnunet_folders):
+    volumes = write_pictures(nnunet_folders["nnUNet_raw"], "Dataset031_Volumes", 3, (6, 12, 10), dtype="int16")
+    checkpoint = tiny_run(volumes, train={"steps": 1})
+    pairs = PairDataset(volumes, list(volumes.cases), checkpoint.config)
+    assert slices_of(pairs) == 6
+    assert synthetic_count(2.0, checkpoint.config, pairs, checkpoint.config.data.canvas_size) == 6
+    request = dataclasses.replace(REQUEST, count=6, slices=6, batch_size=16)
+    assert [len(batch) for batch in batches_of(request)] == [2, 2, 2]
+    assert [len(batch) for batch in batches_of(dataclasses.replace(request, batch_size=4))] == [1] * 6
 
 
 @pytest.mark.parametrize("shape", [(16, 24), (4, 12, 10)])

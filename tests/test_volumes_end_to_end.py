@@ -36,12 +36,12 @@ def test_exported_slices_train_nnunet_and_whole_volumes_are_scored(nnunet_folder
     real = write_volumes(nnunet_folders["nnUNet_raw"])
     checkpoint = tiny_run(real, train={"steps": 3})
     request = ExportRequest(
-        id=531, name="Layers_syn", count=6, canvas_size=tuple(checkpoint.config.data.canvas_size), steps=3,
-        batch_size=6, margin=100.0,
+        id=531, name="Layers_syn", count=4, canvas_size=tuple(checkpoint.config.data.canvas_size), steps=3,
+        slices=SHAPE[0], batch_size=6, margin=100.0,
     )  # fmt: skip
     export(checkpoint, real, request)
     made = read_case(open_dataset(531), "syn_000000")
-    assert made.image.shape == (1, 1, *SHAPE[1:]) and made.label.shape == (1, *SHAPE[1:])
+    assert made.image.shape == (1, *SHAPE) and made.label.shape == SHAPE
 
     folder, results = run_experiment(
         ExperimentOptions(
