@@ -14,7 +14,7 @@ import tyro
 from PIL import Image
 
 from jdm.cli import run_command
-from jdm.data.raw_dataset import open_dataset, read_case
+from jdm.data.raw_dataset import Pair, open_dataset, read_case
 from jdm.errors import ConfigError
 from jdm.evaluation.figures import pair_grid
 
@@ -38,17 +38,34 @@ class Options:
     """Larger files are reduced to 256 colours, then in size."""
 
 
+def random_slices(volumes: list[Pair], count: int, rng: np.random.Generator) -> list[Pair]:
+    """`count` slices of volumes in turn, across the coarsest axis, whatever they hold."""
+    chosen = []
+    for number in range(count):
+        volume = volumes[number % len(volumes)]
+        axis = int(np.argmax(volume.spacing))
+        index = int(rng.integers(volume.label.shape[axis]))
+        image, label = volume.image.take(index, axis + 1), volume.label.take(index, axis)
+        chosen.append(Pair(f"{volume.case_id}:{index}", image, label, (1.0, 1.0)))
+    return chosen
+
+
 def main(options: Options) -> None:
     """Draw the pairs and write the sheet."""
     dataset = open_dataset(options.dataset)
-    if not 1 <= options.count <= len(dataset.cases):
-        raise ConfigError(f"count is {options.count}; expected 1 to {len(dataset.cases)}, the cases of {dataset.name}")
-    chosen = np.random.default_rng(options.seed).choice(dataset.cases, options.count, replace=False)
-    pairs = [read_case(dataset, case_id) for case_id in chosen.tolist()]
+    rng = np.random.default_rng(options.seed)
+    pairs = [read_case(dataset, case_id) for case_id in rng.permutation(dataset.cases)[: options.count].tolist()]
+    if pairs[0].label.ndim == 3:
+        pairs = random_slices(pairs, options.count, rng)
+    if len(pairs) < options.count:
+        raise ConfigError(
+            f"count is {options.count}; expected 1 to {len(pairs)}, the cases of {dataset.name}; lower it"
+        )
+    chosen = [pair.case_id for pair in pairs]
     options.out.parent.mkdir(parents=True, exist_ok=True)
     pair_grid(pairs, options.out, options.columns, options.crop)
     shrink(options.out, 1000 * options.most_kilobytes)
-    print(f"{options.out}: {', '.join(chosen.tolist())}")
+    print(f"{options.out}: {', '.join(chosen)}")
 
 
 def shrink(path: Path, most: int) -> None:
