@@ -32,6 +32,8 @@ class Options:
     """Fold of the experiment."""
     out: Annotated[Path, tyro.conf.Positional]
     """Folder to write to."""
+    experiment: Path | None = None
+    """Folder of the experiment, where it is not the usual one."""
     pictures: int = 2
     """Test cases to show."""
 
@@ -40,7 +42,7 @@ def main(options: Options) -> None:
     """Copy results.json, results.md, plan.toml, curves.png and pictures, and write generator.json."""
     real, synthetic = open_dataset(options.real), open_dataset(options.synthetic)
     run = run_folder(real.name, options.fold)
-    experiment = run.parent / f"experiment_fold_{options.fold}"
+    experiment = options.experiment or run.parent / f"experiment_fold_{options.fold}"
     if not (experiment / "results.json").is_file():
         raise DataError(f"{experiment} has no results.json; expected a finished experiment; run jdm-experiment first")
     options.out.mkdir(parents=True, exist_ok=True)
