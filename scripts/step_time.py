@@ -49,7 +49,7 @@ def ours(bf16: bool) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
     return network, lambda x: network(x, levels)
 
 
-def theirs() -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+def theirs(layout: torch.memory_format) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
     """diffusers' network and its forward pass in bf16 autocast. Raises: ImportError."""
     from diffusers import UNet2DModel
 
@@ -63,7 +63,7 @@ def theirs() -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
         down_block_types=tuple("AttnDownBlock2D" if here else "DownBlock2D" for here in attended),
         up_block_types=tuple("AttnUpBlock2D" if here else "UpBlock2D" for here in reversed(attended)),
         attention_head_dim=16,
-    ).to(memory_format=torch.channels_last)
+    ).to(memory_format=layout)
     steps = torch.full((BATCH,), 100)
 
     def forward(x: Tensor) -> Tensor:
@@ -95,7 +95,8 @@ def main(options: Options) -> None:
     torch.manual_seed(0)
     contestants = {"jdm bf16": ours(True), "jdm fp32": ours(False)}
     try:
-        contestants["diffusers bf16"] = theirs()
+        contestants["diffusers bf16"] = theirs(torch.contiguous_format)
+        contestants["diffusers bf16, channels last"] = theirs(torch.channels_last)
     except ImportError:
         print("diffusers is not installed and is left out; pip install diffusers", file=sys.stderr)
     steps = {name: stepper(*parts) for name, parts in contestants.items()}
