@@ -288,8 +288,8 @@ class _ChannelsLastGroupNorm(torch.autograd.Function):
             return values.to(x.dtype).reshape(batch, width, *[1] * len(spatial))
 
         mean, inverse_std = mean.to(wide), inverse_std.to(wide)
-        sum_dy = dy.sum(spatial, dtype=wide)  # (B, width)
-        sum_dyx = (dy * x).sum(spatial, dtype=wide)
+        sum_dy = dy.sum(spatial).to(wide)  # (B, width)
+        sum_dyx = (dy * x).sum(spatial).to(wide)
         group_dy = (sum_dy * weight).unflatten(1, (groups, -1)).sum(-1)  # (B, groups)
         group_dyx = (sum_dyx * weight).unflatten(1, (groups, -1)).sum(-1)
         # dx = inverse_std * weight * dy + slope * x + offset, the derivative of (x - mean) * inverse_std
