@@ -134,7 +134,8 @@ class TrainConfig:
     steps: int = 20_000
     batch_size: int = 16
     learning_rate: float = 1e-3
-    decay: Literal["constant", "linear"] = "constant"
+    decay: Literal["constant", "linear"] = "linear"
+    """linear: the rate falls to zero over the steps, or over the budget where that ends first."""
     warmup_steps: int = 200
     gradient_clip: float = 1.0
     ema_decay: float = 0.9999

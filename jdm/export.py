@@ -32,6 +32,7 @@ from jdm.export_locks import held
 from jdm.export_request import ExportRequest, check_request
 from jdm.export_size import batches_of, duration, export_seconds
 from jdm.objective import memory_errors
+from jdm.parallel import on_all_cores
 
 PREFIX = "syn_"
 _MOST_ATTEMPTS = 20
@@ -197,7 +198,7 @@ class _Factory:
             assert isinstance(denoiser, VPDenoiser)  # see check_request
             respaced = denoiser.respaced(request.steps)
             return sample_ancestral(respaced.predict, respaced.process, draw(), draw, clip=1.0).cpu().numpy()
-        denoise = windowed(denoiser, config.data.patch_size, request.overlap, request.batch_size)
+        denoise = windowed(on_all_cores(denoiser), config.data.patch_size, request.overlap, request.batch_size)
         sample = {"heun": sample_heun, "dpmpp-2m": sample_dpmpp_2m, "ddim": sample_ddim}[request.sampler]
         return sample(denoise, draw(), self.levels()).cpu().numpy()
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Iterator
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from jdm.config import Config
@@ -18,6 +20,7 @@ from jdm.diffusion.noise import Denoiser, draw_sigmas
 from jdm.diffusion.vp import VPDenoiser
 from jdm.diffusion.vp_loss import l_hybrid
 from jdm.errors import TrainingError
+from jdm.parallel import parts_of, side_by_side
 
 _FIXED_BATCHES, _FIXED_BATCH, _FIXED_SEED = 4, 16, 2**31
 
@@ -26,13 +29,59 @@ def sample_losses(
     denoiser: Denoiser | VPDenoiser, x0: Tensor, condition: Tensor, config: Config, generator: torch.Generator
 ) -> Tensor:
     """Training loss per sample, (B,): weighted denoising error, or L_hybrid for the thesis's process."""
+    levels, noise = _draw(denoiser, x0, config, generator)
+    parts = side_by_side(lambda p: _losses(denoiser, x0[p], condition[p], levels[p], noise[p], config), parts_of(x0))
+    return torch.cat(parts)
+
+
+def loss_and_gradients(
+    denoiser: Denoiser | VPDenoiser, x0: Tensor, condition: Tensor, config: Config, generator: torch.Generator
+) -> Tensor:
+    """Mean training loss of a batch; its gradient replaces that in the parameters."""
+    for parameter in denoiser.parameters():
+        parameter.grad = None
+    levels, noise = _draw(denoiser, x0, config, generator)
+    # Other processes expect one backward pass a step; dropout draws from a generator that threads would share.
+    alone = dist.is_initialized() or config.network.dropout > 0
+    parts = [slice(len(x0))] if alone else parts_of(x0)
+
+    def mean_loss(part: slice) -> Tensor:
+        return _losses(denoiser, x0[part], condition[part], levels[part], noise[part], config).sum() / len(x0)
+
+    if len(parts) == 1:
+        loss = mean_loss(parts[0])
+        loss.backward()
+        return loss.detach()
+
+    parameters = list(denoiser.parameters())
+
+    def with_gradients(part: slice) -> tuple[Tensor, tuple[Tensor, ...]]:
+        loss = mean_loss(part)
+        return loss.detach(), torch.autograd.grad(loss, parameters)
+
+    shares = side_by_side(with_gradients, parts)
+    for parameter, *gradients in zip(parameters, *(gradients for _, gradients in shares), strict=True):
+        parameter.grad = functools.reduce(torch.add, gradients)
+    return functools.reduce(torch.add, [loss for loss, _ in shares])
+
+
+def _draw(
+    denoiser: Denoiser | VPDenoiser, x0: Tensor, config: Config, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Levels, sigma (B, 2) or steps t (B,), and noise like x0."""
     noise = torch.randn(x0.shape, generator=generator, device=x0.device)
     if isinstance(denoiser, VPDenoiser):
-        t = torch.randint(denoiser.process.steps, (len(x0),), generator=generator, device=x0.device)
-        return l_hybrid(denoiser, x0, t, noise, config.diffusion.vlb_weight)
-    sigma = draw_sigmas(config.noise, len(x0), generator)
+        return torch.randint(denoiser.process.steps, (len(x0),), generator=generator, device=x0.device), noise
+    return draw_sigmas(config.noise, len(x0), generator), noise
+
+
+def _losses(
+    denoiser: Denoiser | VPDenoiser, x0: Tensor, condition: Tensor, levels: Tensor, noise: Tensor, config: Config
+) -> Tensor:
+    if isinstance(denoiser, VPDenoiser):
+        return l_hybrid(denoiser, x0, levels, noise, config.diffusion.vlb_weight)
     error = denoising_loss(
-        lambda x, s: denoiser(x, s, condition), x0, sigma, noise, config.image_channels, config.noise.sigma_data
+        lambda x, s: denoiser(x, s, condition), x0, levels, noise, config.image_channels, config.noise.sigma_data
     )
     return error.flatten(1).mean(1)
 
@@ -78,9 +127,8 @@ def measure_step_seconds(config: Config, device: torch.device, repeats: int = 3)
     with memory_errors(config.train.batch_size):
         for step in range(repeats + 1):
             started = time.monotonic()
-            sample_losses(denoiser, x0, condition, config, step_generator(0, 0, step, device)).mean().backward()
+            loss_and_gradients(denoiser, x0, condition, config, step_generator(0, 0, step, device))
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             times.append(time.monotonic() - started)

@@ -47,15 +47,15 @@ def decided_by_first(decide: Callable[[], T]) -> T:
     return decided[0]
 
 
-def agreed(number: int, step: int) -> int:
+def agreed(number: float, step: int) -> float:
     """The largest number of any process; asked of the others every tenth step only, 0 in between."""
     if not dist.is_initialized():
         return number
     if step % 10:
         return 0
-    shared = torch.tensor(number, device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    shared = torch.tensor(float(number), device="cuda" if dist.get_backend() == "nccl" else "cpu")
     dist.all_reduce(shared, dist.ReduceOp.MAX)
-    return int(shared)
+    return float(shared)
 
 
 @contextlib.contextmanager

@@ -36,7 +36,8 @@ from jdm.diffusion.noise import Denoiser
 from jdm.diffusion.sampling import karras_sigmas, sample_heun
 from jdm.diffusion.vp import VPDenoiser
 from jdm.errors import CheckpointError
-from jdm.objective import FixedLoss, memory_errors, sample_losses, step_generator, step_seed
+from jdm.objective import FixedLoss, loss_and_gradients, memory_errors, step_generator, step_seed
+from jdm.parallel import on_all_cores
 from jdm.processes import agreed, processes, rank, stop_signals
 from jdm.run_log import RunLog
 
@@ -120,22 +121,21 @@ def _loop(
     for x0, condition in loader:
         step = progress.step
         generator = step_generator(settings.seed, rank(), step, device)
-        rate = learning_rate(settings, step)
+        progress.share = max(progress.share, agreed(progress.spent(), step))
+        rate = learning_rate(settings, step, progress.share)
         for group in optimizer.param_groups:
             group["lr"] = rate
         torch.manual_seed(step_seed(settings.seed, rank(), step))  # of dropout
         with memory_errors(settings.batch_size):
-            loss = sample_losses(denoiser, x0.to(device), condition.to(device), config, generator).mean()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss = loss_and_gradients(denoiser, x0.to(device), condition.to(device), config, generator)
             norm = nn.utils.clip_grad_norm_(denoiser.parameters(), settings.gradient_clip)
             optimizer.step()
             ema.update(step)
-        log.row({"step": step + 1, "loss": loss.detach(), "gradient_norm": norm, "learning_rate": rate})
+        log.row({"step": step + 1, "loss": loss, "gradient_norm": norm, "learning_rate": rate})
         progress.step += 1
         bar.update()
         ended = progress.step == settings.steps or bool(agreed(progress.out_of_time(), progress.step))
-        signalled = agreed(stop[0] if stop else 0, progress.step)
+        signalled = int(agreed(stop[0] if stop else 0, progress.step))
         if ended or progress.step % settings.validate_every == 0:  # not at a signal: resuming must not show
             log.check()  # stops here if a loss was not finite, before anything of it is saved
             with progress.timed("measure"):
@@ -182,6 +182,7 @@ class _Progress:
     def __init__(self, out_dir: Path, config: Config, origin: Mapping[str, Any], started: float) -> None:
         self.out_dir, self.config, self.origin = out_dir, config, origin
         self.step, self._earlier, self._started = 0, 0.0, started
+        self.share = 0.0  # of the budget that all processes agree is spent
         self._end: dict[str, float] = {}
         self.smoothed, self.best = math.nan, math.inf
         self.saved = False
@@ -198,10 +199,14 @@ class _Progress:
         yield
         self._end[part] = time.monotonic() - started
 
+    def spent(self) -> float:
+        """Share of the budget that is gone, with what the end of the run takes; 0 without a budget."""
+        budget = self.config.train.budget_minutes
+        return 0.0 if budget is None else (self.seconds + sum(self._end.values())) / (60 * budget)
+
     def out_of_time(self) -> bool:
         """Whether what remains of the budget is no more than the end of the run takes."""
-        budget = self.config.train.budget_minutes
-        return budget is not None and self.seconds + sum(self._end.values()) > 60 * budget
+        return self.spent() > 1
 
     def measure(self, ema: Ema, measures: list[FixedLoss], log: RunLog) -> None:
         """Log the loss of seen and held-out samples; keep the weights of the smoothed minimum."""
@@ -255,10 +260,13 @@ def _smooth(before: float, now: float) -> float:
     return 0.5 * before + 0.5 * now
 
 
-def learning_rate(settings: TrainConfig, step: int) -> float:
-    """Rate at a step counted from zero: linear warm-up, then constant or linear to zero."""
+def learning_rate(settings: TrainConfig, step: int, spent: float = 0.0) -> float:
+    """Rate at a step counted from zero: linear warm-up, then constant or linear to zero.
+
+    Args: spent: share of the budget that is gone; whichever of steps and budget is nearer to its end counts.
+    """
     warm = min(1.0, (step + 1) / max(1, settings.warmup_steps))
-    left = 1 - step / settings.steps if settings.decay == "linear" else 1.0
+    left = 1 - min(1.0, max(step / settings.steps, spent)) if settings.decay == "linear" else 1.0
     return settings.learning_rate * warm * left
 
 
@@ -268,4 +276,4 @@ def sample_grid(denoiser: Denoiser | VPDenoiser, config: Config) -> np.ndarray:
     device = next(denoiser.parameters()).device
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
     sigmas = karras_sigmas(_GRID_STEPS, config.noise.sigma_min, config.noise.sigma_max)
-    return sample_heun(denoiser, noise, sigmas).cpu().numpy()
+    return sample_heun(on_all_cores(denoiser), noise, sigmas).cpu().numpy()

@@ -158,15 +158,19 @@ def test_a_signal_saves_and_ends_with_its_own_status(dataset, ids, tmp_path, mon
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_finite_state(dataset, ids, tmp_path, monkeypatch):
-    losses = jdm.training.sample_losses
+    compute = jdm.training.loss_and_gradients
 
-    def explodes(denoiser, x0, condition, config, generator):
-        out = losses(denoiser, x0, condition, config, generator)
-        calls.append(denoiser.training)
-        return out * math.nan if sum(calls) >= 6 else out
+    def explodes(denoiser, *arguments):
+        loss = compute(denoiser, *arguments)
+        calls.append(loss)
+        if len(calls) < 6:
+            return loss
+        for parameter in denoiser.parameters():
+            parameter.grad *= math.nan
+        return loss * math.nan
 
-    calls: list[bool] = []
-    monkeypatch.setattr(jdm.training, "sample_losses", explodes)
+    calls: list[torch.Tensor] = []
+    monkeypatch.setattr(jdm.training, "loss_and_gradients", explodes)
     with pytest.raises(TrainingError, match=r"step 6 has the loss nan.*fp32.*learning-rate") as error:
         train(config_of(dataset, ids), dataset, 0, ids, tmp_path / "run")
     assert "\n" not in str(error.value)
@@ -276,6 +280,8 @@ def test_the_budget_ends_a_run(dataset, ids, tmp_path):
     checkpoint = train(config, dataset, 0, ids, tmp_path / "run")
     steps = len(read_log(tmp_path / "run" / "log.csv"))
     assert 1 <= steps < 1000 and checkpoint.metadata["step"] <= steps
+    rates = [float(row["learning_rate"]) for row in read_log(tmp_path / "run" / "log.csv")]
+    assert rates[-1] < 0.5 * max(rates)  # far from its 5000 steps, near the end of its clock
 
 
 def test_learning_rates_warm_up_and_fall():
@@ -283,7 +289,9 @@ def test_learning_rates_warm_up_and_fall():
     rates = [learning_rate(settings, step) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and rates[9] == pytest.approx(0.91) and rates[50] == pytest.approx(0.5)
     assert rates[-1] == pytest.approx(0.01)
-    constant = TrainConfig(learning_rate=1.0, warmup_steps=0)
+    by_clock = [learning_rate(settings, 30, spent) for spent in (0.2, 0.3, 0.6, 1.0, 1.2)]
+    assert by_clock == pytest.approx([0.7, 0.7, 0.4, 0.0, 0.0])
+    constant = TrainConfig(learning_rate=1.0, warmup_steps=0, decay="constant")
     assert [learning_rate(constant, step) for step in (0, 19_999)] == [1.0, 1.0]
 
 

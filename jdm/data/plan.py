@@ -168,7 +168,7 @@ def _augment(found: Fingerprint) -> AugmentConfig:
 def _train(preset: Preset, steps: int, budget_minutes: float | None, precision: Literal["bf16", "fp32"]) -> TrainConfig:
     """Optimisation for about `steps` steps.
 
-    At a constant rate the clock alone ends a run with a budget: a machine that was busy while it was measured does
+    The clock alone ends a run with a budget, and lowers its rate: a machine that was busy while it was measured does
     not cost the steps it has time for.
     """
     thesis = preset == "thesis"
@@ -183,7 +183,7 @@ def _train(preset: Preset, steps: int, budget_minutes: float | None, precision: 
         precision=precision,
     )
     if thesis:  # Zhou 2023, Table 4.1
-        train = dataclasses.replace(train, batch_size=10, learning_rate=1e-4, decay="linear", warmup_steps=0)
+        train = dataclasses.replace(train, batch_size=10, learning_rate=1e-4, warmup_steps=0)
     return train
 
 
