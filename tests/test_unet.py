@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import torch
@@ -11,10 +12,12 @@ from torch import nn
 
 from jdm.checkpoint import import_improved_diffusion
 from jdm.config import NetworkConfig
-from jdm.diffusion.unet import GroupNorm, SelfAttention, UNet, Upsample, sinusoids
+from jdm.diffusion.normalization import norm_silu
+from jdm.diffusion.unet import SelfAttention, UNet, Upsample, sinusoids
 from jdm.errors import CheckpointError, ConfigError
 
 REFERENCE = json.loads((Path(__file__).parent / "reference" / "improved_diffusion.json").read_text(encoding="utf-8"))
+Module = TypeVar("Module", bound=nn.Module)
 SMALL = NetworkConfig(8, (1, 2), 1, (2,), 2)
 
 
@@ -22,7 +25,7 @@ def parameters(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
-def randomised(module: nn.Module, scale: float = 0.1) -> nn.Module:
+def randomised(module: Module, scale: float = 0.1) -> Module:
     """The module with no weight left at zero."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -75,28 +78,39 @@ def test_bf16_keeps_float32_at_the_door_and_stays_close():
     assert 0 < (rounded - exact).abs().max() < 0.1 * exact.abs().max()
 
 
-def test_gradient_of_the_fast_group_norm_is_the_derivative():
-    generator = torch.Generator().manual_seed(0)
-    norm = GroupNorm(2, 4).double()
-    x = torch.randn(2, 4, 32, 32, generator=generator, dtype=torch.float64).to(memory_format=torch.channels_last)
-    with torch.no_grad():
-        norm.weight.copy_(torch.tensor([1.0, 0.5, -2.0, 3.0]))
-        norm.bias.copy_(torch.tensor([0.1, -0.4, 0.0, 2.0]))
-    inputs = (x.requires_grad_(), norm.weight, norm.bias)
-    assert torch.autograd.gradcheck(lambda x, w, b: norm(x), inputs, fast_mode=True)
+def modulated(norm, x, scale, shift):
+    """By PyTorch's own operations."""
+    per_pixel = (*scale.shape, *[1] * (x.ndim - 2))
+    return F.silu(norm(x) * (1 + scale.reshape(per_pixel)) + shift.reshape(per_pixel))
 
 
-@pytest.mark.parametrize("shape", [(2, 8, 32, 32), (3, 8, 8, 16, 16)])
-def test_the_fast_group_norm_is_group_norm(shape):
+def test_gradient_of_the_fast_normalisation_is_the_derivative():
+    norm = randomised(nn.GroupNorm(2, 4).double(), 1.0)
+    x, scale, shift = (
+        torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).requires_grad_()
+        for seed, shape in enumerate([(2, 4, 32, 32), (2, 4), (2, 4)])
+    )
+    inputs = (x.detach().to(memory_format=torch.channels_last).requires_grad_(), scale, shift, norm.weight, norm.bias)
+    assert torch.autograd.gradcheck(lambda x, a, b, *_: norm_silu(norm, x, a, b), inputs, fast_mode=True)
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 32, 32), (3, 8, 8, 16, 16), (2, 8, 3, 5)])
+@pytest.mark.parametrize("told", [True, False])
+def test_fast_normalisation_is_group_norm_modulation_and_silu(shape, told):
     x = (torch.randn(shape, generator=torch.Generator().manual_seed(1)) * 3 + 2).double()
     seed = torch.randn(shape, generator=torch.Generator().manual_seed(2)).double()
-    grads = []
-    for cls in (GroupNorm, nn.GroupNorm):
-        norm = randomised(cls(4, 8).double())
-        leaf = x.clone().requires_grad_()
-        (norm(leaf) * seed).sum().backward()
-        grads.append([leaf.grad, norm.weight.grad, norm.bias.grad])
-    for ours, theirs in zip(*grads, strict=True):
+    modulation = [torch.randn(shape[:2], generator=torch.Generator().manual_seed(k)).double() for k in (3, 4)]
+    if not told:
+        modulation = [torch.zeros_like(m) for m in modulation]
+    found = []
+    for ours in (True, False):
+        norm = randomised(nn.GroupNorm(4, 8).double())
+        leaves = [tensor.clone().requires_grad_() for tensor in (x, *modulation)]
+        fast = norm_silu(norm, *(leaves if told else leaves[:1]))
+        y = fast if ours else modulated(norm, *leaves)
+        (y * seed).sum().backward()
+        found.append([y, norm.weight.grad, norm.bias.grad, *[leaf.grad for leaf in leaves[: 3 if told else 1]]])
+    for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs)
 
 
