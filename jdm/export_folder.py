@@ -20,7 +20,7 @@ from typing import Any
 
 from jdm.checkpoint import Checkpoint, differences
 from jdm.data.raw_dataset import RawDataset, dataset_name, nnunet_folder, used_ids, write_dataset_json
-from jdm.errors import ExistsError
+from jdm.errors import DataError, ExistsError
 from jdm.export_locks import locked
 from jdm.export_request import ExportRequest
 from jdm.export_size import batches_of
@@ -198,6 +198,27 @@ def finished_records(partial: Path, batches: int) -> list[dict[str, Any]] | None
     if not all(path.is_file() for path in paths):
         return None
     return [record for path in paths for record in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def read_manifest(path: Path) -> list[dict[str, Any]]:
+    """Records of a manifest.jsonl, one for each case.
+
+    Raises: DataError naming the file and line if it is not what an export writes.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); expected the file of an export; export again") from None
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            record = None
+        if not isinstance(record, dict) or not isinstance(record.get("case_id"), str):
+            raise DataError(f"{path}: line {number} is no record with a case_id; export the set again")
+        records.append(record)
+    return records
 
 
 def _describe(partial: Path, records: list[dict[str, Any]], provenance: Mapping[str, Any], dataset: RawDataset) -> None:

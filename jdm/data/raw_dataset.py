@@ -147,7 +147,9 @@ def check_dataset(dataset: RawDataset) -> list[str]:
         for case in cases:
             where = f"{'test' if test else 'training'} case {case}"
             if not test and ids.setdefault(case.lower(), case) != case:
-                findings.append(f"{where}: its id differs from {ids[case.lower()]} in upper and lower case only")
+                findings.append(
+                    f"{where}: its id differs from {ids[case.lower()]} in upper and lower case only; rename one"
+                )
             findings += _leaving(dataset, case, test)
             try:
                 image, found = _check_case(dataset, case, test)
@@ -157,7 +159,7 @@ def check_dataset(dataset: RawDataset) -> list[str]:
             findings += [f"{where}: {finding}" for finding in found]
             digest = hashlib.sha256(f"{image.shape}{image.dtype}".encode() + image.tobytes()).digest()
             if seen.setdefault(digest, where) != where:
-                findings.append(f"{where}: its image equals that of {seen[digest]}")
+                findings.append(f"{where}: its image equals that of {seen[digest]}; remove one")
     return findings + _unpaired(dataset)
 
 
@@ -184,7 +186,7 @@ def _check_case(dataset: RawDataset, case: str, test: bool) -> tuple[np.ndarray,
     if stored.palette:
         findings.append(f"its label {path.name} has a palette, which nnU-Net reads as colours; store plain indices")
     if not pair.label.any():
-        findings.append("its label is empty (background only)")
+        findings.append("its label is empty (background only); annotate it, or leave it if nothing is there")
     if stored.geometry is not None and pair.geometry is not None:
         found, expected = (np.array(g.origin + g.direction) for g in (stored.geometry, pair.geometry))
         if not np.allclose(found, expected, atol=1e-3):
@@ -198,10 +200,14 @@ def _unpaired(dataset: RawDataset) -> list[str]:
         labels = [f[: -len(dataset.file_ending)] for f in listed(dataset.folder / name, dataset.file_ending)]
         extra = sorted(set(labels) - set(cases))
         if extra and not (name == "labelsTr" and _is_explicit(dataset)):
-            findings.append(f"{len(extra)} labels in {name} have no image: {few(extra)}")
+            findings.append(
+                f"{len(extra)} labels in {name} have no image: {few(extra)}; remove them, or restore the images"
+            )
         lacking = sorted(set(cases) - set(labels))
         if lacking and labels and name == "labelsTs":
-            findings.append(f"{len(lacking)} test images have no label in {name}: {few(lacking)}")
+            findings.append(
+                f"{len(lacking)} test images have no label in {name}: {few(lacking)}; add them, or remove all"
+            )
     return findings
 
 

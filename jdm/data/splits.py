@@ -32,7 +32,7 @@ def fold_split(dataset: RawDataset, fold: int | str) -> tuple[list[str], list[st
     if fold == "all":
         return ids, []
     number = _fold_number(fold)
-    path = _splits_file(dataset)
+    path = splits_file(dataset)
     if path is None:
         if number >= FOLDS:
             raise ConfigError(f"fold {fold}: there are folds 0 to {FOLDS - 1} and 'all'; choose one of them")
@@ -79,7 +79,8 @@ def _fold_number(fold: int | str) -> int:
     return int(text)
 
 
-def _splits_file(dataset: RawDataset) -> Path | None:
+def splits_file(dataset: RawDataset) -> Path | None:
+    """The file that decides the folds, the preprocessed one first; None where nnU-Net's own seeded split does."""
     preprocessed = environment_folder("nnUNet_preprocessed")
     folders = [preprocessed / dataset.name] if preprocessed else []
     for folder in [*folders, dataset.folder]:
