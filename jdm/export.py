@@ -22,6 +22,7 @@ from jdm.checkpoint import Checkpoint, differences
 from jdm.config import CodecConfig
 from jdm.data.pairs import PairDataset
 from jdm.data.raw_dataset import Pair, RawDataset, write_case
+from jdm.diffusion.mask_estimate import estimated_mask
 from jdm.diffusion.sampling import CaseNoise, karras_sigmas, sample_ancestral, sample_ddim, sample_dpmpp_2m, sample_heun
 from jdm.diffusion.vp import VPDenoiser
 from jdm.diffusion.windows import windowed
@@ -200,7 +201,10 @@ class _Factory:
             return sample_ancestral(respaced.predict, respaced.process, draw(), draw, clip=1.0).cpu().numpy()
         denoise = windowed(on_all_cores(denoiser), config.data.patch_size, request.overlap, request.batch_size)
         sample = {"heun": sample_heun, "dpmpp-2m": sample_dpmpp_2m, "ddim": sample_ddim}[request.sampler]
-        return sample(denoise, draw(), self.levels()).cpu().numpy()
+        x = sample(denoise, draw(), self.levels())
+        if request.mask_level > 0:
+            x = estimated_mask(denoise, x, config.image_channels, request.mask_level, draw())
+        return x.cpu().numpy()
 
     def levels(self) -> torch.Tensor:
         """Noise levels from the plan's, or the span of the thesis's process."""
@@ -246,6 +250,7 @@ class _Factory:
             "checkpoint_sha256": self.sha256,
             "sampler": self.request.sampler,
             "steps": self.request.steps,
+            "mask_level": self.request.mask_level,
             "foreground_share": {names[v]: round(float(s), 6) for v, s in enumerate(shares) if v > 0},
         }
         return Pair(record["case_id"], image, label, spacing), record

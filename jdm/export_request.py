@@ -24,6 +24,8 @@ class ExportRequest:
     """Slices of an exported volume; 1 for images."""
     sampler: Sampler = "heun"
     steps: int = 18
+    mask_level: float = 0.0
+    """Noise level of the mask's last estimate (`jdm.diffusion.mask_estimate`); 0 keeps the mask as sampled."""
     seed: int = 0
     batch_size: int = 16
     overlap: float = 0.25
@@ -35,6 +37,15 @@ class ExportRequest:
 def default_sampler(config: Config, canvas_size: tuple[int, ...]) -> Sampler:
     """ancestral for the thesis preset at the training size, the only place it serves; heun elsewhere."""
     return "ancestral" if config.preset == "thesis" and canvas_size == config.data.patch_size else "heun"
+
+
+def default_mask_level(config: Config) -> float:
+    """2 where the network has levels of its own for image and mask.
+
+    Chosen on the hippocampus (12 volumes): a segmenter trained on 60 others agrees with the masks as sampled to a Dice
+    of 0.81, with those estimated from level 0.5, 1, 2 and 4 to 0.81, 0.83, 0.84 and 0.84, and with real ones to 0.87.
+    """
+    return 2.0 if config.preset == "default" else 0.0
 
 
 def check_request(config: Config, request: ExportRequest) -> None:
@@ -56,6 +67,11 @@ def check_request(config: Config, request: ExportRequest) -> None:
             f"--sampler is 'ancestral' for preset {config.preset!r} at {canvas}; it serves the thesis preset at the "
             f"training size {patch} only; choose heun, dpmpp-2m or ddim"
         )
+    if request.mask_level > 0 and config.preset != "default":
+        raise ConfigError(
+            f"--mask-level is {request.mask_level} for preset {config.preset!r}, whose network has one noise level for "
+            "image and mask; expected 0; leave --mask-level out"
+        )
     most = config.diffusion.steps if ancestral else 1000
     checks = (
         (request.count >= 1, "count", request.count, "at least 1"),
@@ -64,6 +80,7 @@ def check_request(config: Config, request: ExportRequest) -> None:
         (request.batch_size >= 1, "batch-size", request.batch_size, "at least 1"),
         (0 <= request.overlap < 1, "overlap", request.overlap, "at least 0 and less than 1"),
         (request.margin >= 0, "margin", request.margin, "at least 0"),
+        (request.mask_level >= 0, "mask-level", request.mask_level, "at least 0"),
         (request.seed >= 0, "seed", request.seed, "at least 0"),
     )
     for holds, flag, found, expected in checks:

@@ -54,6 +54,7 @@ def batches_of(request: ExportRequest) -> list[range]:
 def network_calls(config: Config, request: ExportRequest, batches: Iterable[range]) -> int:
     """Calls of the network, each on up to `batch_size` windows, that sampling these batches takes without redraws."""
     evaluations = 2 * request.steps - 1 if request.sampler == "heun" else request.steps
+    evaluations += request.mask_level > 0
     windows = _windows(config, request)
     return evaluations * sum(math.ceil(len(batch) * request.slices * windows / request.batch_size) for batch in batches)
 

@@ -43,6 +43,9 @@ class ExportCommand:
     """heun by default; ancestral is for the thesis preset at its training size, and the default there."""
     steps: int | None = None
     """Sampling steps: 18 by default (35 network evaluations with heun), 250 for ancestral."""
+    mask_level: float | None = None
+    """The mask is estimated once more from the finished image, with the sampled mask seen through noise of this level:
+    2 by default, 0 to keep the mask as sampled. Not for the thesis preset."""
     seed: int = 0
     batch_size: int = 16
     """Pairs sampled together. Part of what fixes their bytes."""
@@ -105,7 +108,7 @@ def _estimate(checkpoint: Checkpoint, request: ExportRequest, shard: tuple[int, 
 
 def _request(command: ExportCommand, checkpoint: Checkpoint, dataset: RawDataset) -> ExportRequest:
     from jdm.data.pairs import PairDataset
-    from jdm.export_request import ExportRequest, check_request, default_sampler
+    from jdm.export_request import ExportRequest, check_request, default_mask_level, default_sampler
     from jdm.export_size import slices_of, synthetic_count
 
     config = checkpoint.config
@@ -120,6 +123,7 @@ def _request(command: ExportCommand, checkpoint: Checkpoint, dataset: RawDataset
         canvas_size=canvas,
         sampler=sampler,
         steps=(250 if sampler == "ancestral" else 18) if command.steps is None else command.steps,
+        mask_level=default_mask_level(config) if command.mask_level is None else command.mask_level,
         seed=command.seed,
         batch_size=command.batch_size,
         overlap=command.overlap,
