@@ -6,7 +6,7 @@ tell the denoiser, what the given entries look like at a noise level, and to put
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -89,3 +89,28 @@ class Known:
     def impose(self, x: Tensor, drawn: Tensor) -> Tensor:
         """x with its given entries taken from `drawn`."""
         return torch.where(self.where, drawn, x)
+
+
+def known_channels(
+    values: Tensor, channels: Sequence[int], image_channels: int, fresh: Noise, *, levels: int = 2
+) -> Known:
+    """Whole channels of a sample as known: one modality for another, the mask for the image, the image for the mask.
+
+    Exact where that is possible: where the network has two levels and the channels make up the image, the mask, or
+    both. Any other subset is known by replacement.
+
+    Args:
+        values: encoded clean values, (B, C, *spatial); ignored in the other channels.
+        channels: those known, 0 .. C - 1; the image's come first.
+        fresh: noise of the replacement.
+        levels: noise levels that the network is told: 2, or 1 with preset thesis.
+    Raises: ConfigError if a channel is not there.
+    """
+    count = values.shape[1]
+    if outside := sorted({c for c in channels if not 0 <= c < count}):
+        raise ConfigError(f"known channels are {outside}; expected some of 0 to {count - 1}; correct them")
+    where = torch.zeros(1, count, *[1] * (values.ndim - 2), dtype=torch.bool)
+    where[:, list(channels)] = True
+    groups = (where[:, :image_channels], where[:, image_channels:])
+    whole = all(bool(group.all()) or not bool(group.any()) for group in groups)
+    return Known(where, values, image_channels, "exact" if whole and levels == 2 else "replacement", fresh)
