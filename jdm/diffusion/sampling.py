@@ -8,7 +8,6 @@ the denoiser is handed, and the result returned in, the dtype of `noise`.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ from torch import Tensor
 
 from jdm.diffusion.conditioning import Known, Noise
 from jdm.diffusion.noise import Denoise
+from jdm.diffusion.run import Run, start
+from jdm.diffusion.schedules import ramp
 from jdm.diffusion.vp import Predict, VPProcess
 from jdm.errors import ConfigError
 
@@ -63,15 +64,9 @@ def karras_sigmas(steps: int, sigma_min: float, sigma_max: float, rho: float = 7
     Raises: ConfigError if steps < 2, or not 0 < sigma_min < sigma_max.
     Source: Karras et al. 2022 (arXiv:2206.00364), Eq. 5.
     """
-    if steps < 2:
-        raise ConfigError(f"sampling steps is {steps}; expected at least 2; raise it")
-    if not 0 < sigma_min < sigma_max:
-        raise ConfigError(
-            f"sigma_min {sigma_min} and sigma_max {sigma_max} do not fit; expected 0 < sigma_min < sigma_max"
-        )
-    ramp = torch.arange(steps, dtype=torch.float64) / (steps - 1)
+    along = ramp(steps, sigma_min, sigma_max)
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
-    return torch.cat([(high + ramp * (low - high)) ** rho, torch.zeros(1, dtype=torch.float64)])
+    return torch.cat([(high + along * (low - high)) ** rho, torch.zeros(1, dtype=torch.float64)])
 
 
 @torch.no_grad()
@@ -86,7 +81,7 @@ def sample_heun(denoise: Denoise, noise: Tensor, sigmas: Tensor, known: Known | 
     Raises: ConfigError if sigmas does not decrease, or `known` does not fit (see `Known`).
     Source: Karras et al. 2022 (arXiv:2206.00364), Algorithm 1 with sigma(t) = t, s(t) = 1.
     """
-    run, x = _start(denoise, noise, sigmas, known)
+    run, x = start(denoise, noise, sigmas, known)
     for sigma, sigma_next in run.steps:
         x = _heun_step(run, x, sigma, sigma_next)
     return x.to(noise)
@@ -109,7 +104,7 @@ def sample_heun_stochastic(
     Source: Karras et al. 2022 (arXiv:2206.00364), Algorithm 2.
     """
     churn = Churn() if churn is None else churn
-    run, x = _start(denoise, noise, sigmas, known)
+    run, x = start(denoise, noise, sigmas, known)
     gamma = min(churn.s_churn / len(run.steps), math.sqrt(2) - 1)
     for sigma, sigma_next in run.steps:
         if gamma > 0 and churn.s_min <= sigma <= churn.s_max:
@@ -145,7 +140,7 @@ def sample_ddim(
     if not 0 <= eta <= 1 or (eta > 0 and fresh is None):
         source = "no" if fresh is None else "a"
         raise ConfigError(f"eta is {eta} with {source} noise source; expected 0 to 1, and fresh= above 0")
-    run, x = _start(denoise, noise, sigmas, known)
+    run, x = start(denoise, noise, sigmas, known)
     for sigma, sigma_next in run.steps:
         x0 = run.predict(x, sigma)
         renewed = eta * sigma_next * math.sqrt(1 - (sigma_next / sigma) ** 2)
@@ -167,7 +162,7 @@ def sample_dpmpp_2m(denoise: Denoise, noise: Tensor, sigmas: Tensor, known: Know
     Args, returns and raises: as `sample_heun`.
     Source: Lu et al. 2022 (arXiv:2211.01095), Algorithm 2.
     """
-    run, x = _start(denoise, noise, sigmas, known)
+    run, x = start(denoise, noise, sigmas, known)
     previous: tuple[Tensor, float] | None = None  # the last estimate and the last step in lambda
     for sigma, sigma_next in run.steps:
         x0 = run.predict(x, sigma)
@@ -228,48 +223,7 @@ def sample_ancestral(
     return x.to(noise)
 
 
-@dataclass(frozen=True)
-class _Run:
-    """What every sampler needs at each step."""
-
-    denoise: Denoise
-    steps: list[tuple[float, float]]
-    """(level, next level) of each step."""
-    known: Known | None
-    dtype: torch.dtype
-
-    def predict(self, x: Tensor, sigma: float) -> Tensor:
-        """Estimate of x0 in float64 from x at level sigma."""
-        levels = x.new_full((x.shape[0], 2), sigma)
-        if self.known is not None:
-            levels = self.known.levels(levels)
-        return self.denoise(x.to(self.dtype), levels.to(self.dtype)).to(x)
-
-    def draw(self, sigma: float) -> Tensor | None:
-        return None if self.known is None else self.known.draw(sigma)
-
-    def keep(self, x: Tensor, drawn: Tensor | None) -> Tensor:
-        """x with what is known put in."""
-        return x if self.known is None or drawn is None else self.known.impose(x, drawn)
-
-
-def _start(denoise: Denoise, noise: Tensor, sigmas: Tensor, known: Known | None) -> tuple[_Run, Tensor]:
-    """The run and the state x at the first level."""
-    levels = sigmas.to(torch.float64).tolist()
-    if len(levels) < 2 or any(b >= a for a, b in itertools.pairwise(levels)) or levels[-1] < 0:
-        raise ConfigError(
-            f"sampling levels {levels} do not decrease; expected at least 2, highest first, none negative"
-        )
-    x = levels[0] * noise.to(torch.float64)
-    if known is not None:
-        known = known.prepared(x)
-    if known is not None:
-        clean = known.mode == "exact"
-        x = known.impose(x, known.values if clean else known.values + x)
-    return _Run(denoise, list(itertools.pairwise(levels)), known, noise.dtype), x
-
-
-def _heun_step(run: _Run, x: Tensor, sigma: float, sigma_next: float) -> Tensor:
+def _heun_step(run: Run, x: Tensor, sigma: float, sigma_next: float) -> Tensor:
     """One step of Karras et al. 2022, Algorithm 1, lines 4 to 8."""
     drawn = run.draw(sigma_next)
     slope = (x - run.predict(x, sigma)) / sigma
