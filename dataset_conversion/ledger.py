@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +30,8 @@ class Entry:
     """Source files, as they were found."""
     notes: tuple[str, ...] = ()
     """How it was repaired, or why it was refused or ignored."""
+    group: str | None = None
+    """Patient, sequence or the like, of which all cases belong on one side of a split."""
 
 
 @dataclass
@@ -41,11 +44,28 @@ class Ledger:
     duplicates: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What holds for the dataset as a whole, such as inferred names."""
+    published: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Number of cases found and published, by part of the dataset."""
+    shown: Callable[[str], str] = field(default=str, repr=False)
+    """Turns paths in temporary folders into those the user knows."""
     _seen: dict[bytes, tuple[str, str]] = field(default_factory=dict, repr=False)
 
-    def add(self, status: Status, split: str, case_id: str | None, files: list[Path], notes: list[str]) -> None:
+    def add(
+        self, status: Status, split: str, case_id: str | None, files: Sequence[Path], notes: Sequence[str],
+        group: str | None = None,
+    ) -> None:  # fmt: skip
         """Append an entry."""
-        self.entries.append(Entry(status, split, case_id, tuple(map(str, files)), tuple(notes)))
+        names = tuple(self.shown(str(file)) for file in files)
+        self.entries.append(Entry(status, split, case_id, names, tuple(map(self.shown, notes)), group))
+
+    def compare(self, found: Mapping[str, int], published: Mapping[str, int]) -> None:
+        """Set the cases found in each part of the dataset against the published number, and note where they differ."""
+        self.published = {part: (found.get(part, 0), number) for part, number in published.items()}
+        self.notes += [
+            f"{part}: {here} cases found, {there} published"
+            for part, (here, there) in self.published.items()
+            if here != there
+        ]
 
     def see(self, image: np.ndarray, split: str, case_id: str) -> str | None:
         """Remember an image by its content; a line about it if another case has the same."""
@@ -63,6 +83,10 @@ class Ledger:
         found = Counter(entry.status for entry in self.entries)
         return {status: found[status] for status in STATUSES}
 
+    def kept(self, split: str) -> list[Entry]:
+        """Cases of a split that are part of the new dataset."""
+        return [e for e in self.entries if e.split == split and e.status in ("accepted", "repaired")]
+
     def refused(self) -> list[Entry]:
         return [entry for entry in self.entries if entry.status == "refused"]
 
@@ -72,23 +96,30 @@ class Ledger:
             "jdm_version": __version__,
             "source": self.source,
             "counts": self.counts(),
+            "published": {
+                part: {"found": found, "published": number} for part, (found, number) in self.published.items()
+            },
             "notes": self.notes,
             "duplicates": self.duplicates,
             "entries": [
                 {
                     "status": e.status, "split": e.split, "case": e.case_id,
-                    "files": list(e.files), "notes": list(e.notes),
+                    "files": list(e.files), "notes": list(e.notes), **({"group": e.group} if e.group else {}),
                 }
                 for e in self.entries
             ],
         }  # fmt: skip
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         (folder / "conversion.json").write_text(text, encoding="utf-8")
-        (folder / "conversion.md").write_text(self._markdown(), encoding="utf-8")
+        (folder / "conversion.md").write_text(self.markdown(), encoding="utf-8")
 
-    def _markdown(self) -> str:
+    def markdown(self) -> str:
+        """The record for people."""
         lines = ["# Conversion", "", *(f"- {key}: {value}" for key, value in self.source.items()), ""]
         lines += [f"- {count} {status}" for status, count in self.counts().items()]
+        lines += [f"- {part}: {found} found, {number} published" for part, (found, number) in self.published.items()]
+        groups = len({e.group for e in self.kept("train") if e.group})
+        lines += [f"- {groups} groups in training"] if groups else []
         lines += ["", *self.notes] if self.notes else []
         if self.duplicates:
             lines += ["", f"## {len(self.duplicates)} duplicates", "", *(f"- {d}" for d in self.duplicates)]

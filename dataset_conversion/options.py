@@ -22,9 +22,9 @@ class PairsOptions:
     """
 
     images: Path
-    """Folder of training images."""
+    """Folder (or zip file) of training images."""
     masks: Path
-    """Folder of their masks: one grey value (or palette index) per class."""
+    """Folder (or zip file) of their masks: one grey value (or palette index) per class."""
     id: int
     """nnU-Net dataset id for the new dataset, 1 to 999, not yet in use."""
     name: str
@@ -40,6 +40,8 @@ class PairsOptions:
     """Replace a dataset of this id and name that jdm-convert made earlier."""
     strict: bool = False
     """Stop, and write nothing, if any file must be left out or any image occurs twice."""
+    check: bool = False
+    """Report what would be accepted, repaired and refused, and write nothing."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class MsdOptions:
     """
 
     source: Positional[Path]
-    """The task folder, such as Task04_Hippocampus."""
+    """The task folder, such as Task04_Hippocampus, or a zip file of it."""
     id: int
     """nnU-Net dataset id for the new dataset, 1 to 999, not yet in use."""
     name: str | None = None
@@ -65,3 +67,5 @@ class MsdOptions:
     """Replace a dataset of this id and name that jdm-convert made earlier."""
     strict: bool = False
     """Stop, and write nothing, if any file must be left out or any image occurs twice."""
+    check: bool = False
+    """Report what would be accepted, repaired and refused, and write nothing."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,17 +25,25 @@ class Conversion:
     """Entries of the ledger by status."""
     warnings: tuple[str, ...] = ()
     """What the user should know, one line each."""
+    report: str = ""
+    """The record, as in conversion.md."""
+    problem: str | None = None
+    """Of a check: why the conversion would stop."""
 
 
 @contextlib.contextmanager
-def new_dataset(id: int, name: str, overwrite: bool) -> Iterator[tuple[Path, Path]]:
+def new_dataset(id: int, name: str, overwrite: bool, check: bool = False) -> Iterator[tuple[Path | None, Path]]:
     """A hidden folder to fill, and the final one under $nnUNet_raw that it becomes when the block ends well.
 
-    If the block raises, the hidden folder is removed and nothing else has changed.
+    If the block raises, the hidden folder is removed and nothing else has changed. With `check` there is no folder to
+    fill: only whether the target could be made is looked at.
     Raises: ExistsError if the id or the target is in use; ConfigError for an unusable id, name or $nnUNet_raw.
     """
     final = nnunet_folder("nnUNet_raw") / dataset_name(id, name)
     _check_free(id, final, overwrite)
+    if check:
+        yield None, final
+        return
     partial = final.with_name(f".{final.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
@@ -78,32 +85,46 @@ def _stale_results(final: Path) -> list[str]:
     return [f"made from an earlier dataset of this name, remove or redo before training: {', '.join(stale)}"]
 
 
-def finish(partial: Path, final: Path, ledger: Ledger, foreground: int, strict: bool) -> Conversion:
+def finish(
+    partial: Path | None, final: Path, ledger: Ledger, strict: bool, foreground: int | None = None
+) -> Conversion:
     """Judge a conversion as a whole, write its ledger, and say what was made.
 
     Args:
-        foreground: training cases whose label is not empty.
-    Raises: DataError if no training case is left, all labels are empty, or, if `strict`, for any refused or double one.
+        partial: None for a check, which writes nothing and returns its verdict instead of raising it.
+        foreground: training cases whose label is not empty; None for images that have a class and no mask.
+    Raises: DataError if no case is left, all labels are empty, or, if `strict`, for any refused or double one.
     """
-    refused = ledger.refused()
-    reasons = [note for entry in refused for note in entry.notes]
-    kept = Counter(e.split for e in ledger.entries if e.status in ("accepted", "repaired"))
-    if not kept["train"]:
-        raise DataError(f"no training case is left, all {len(refused)} were refused; the first: {reasons[0]}")
-    if not foreground:
-        raise DataError(
-            f"the labels of all {kept['train']} training cases are empty (background only); expected some "
+    reasons = [note for entry in ledger.refused() for note in entry.notes]
+    training, test = len(ledger.kept("train")), len(ledger.kept("test"))
+    problem = _verdict(ledger, reasons, strict, foreground)
+    if partial is not None:
+        if problem:
+            raise DataError(problem)
+        ledger.write(partial)
+    warnings = [f"left out: {reason}" for reason in reasons]
+    warnings += [f"duplicate: {line}" for line in ledger.duplicates]
+    if foreground is not None and foreground < training:
+        warnings.append(f"{training - foreground} of {training} training labels are empty (background only)")
+    warnings += [*ledger.notes, *_stale_results(final)]
+    return Conversion(final, training, test, ledger.counts(), tuple(warnings), ledger.markdown(), problem)
+
+
+def _verdict(ledger: Ledger, reasons: list[str], strict: bool, foreground: int | None) -> str | None:
+    """Why the dataset cannot be made; None if it can."""
+    training, refused = len(ledger.kept("train")), len(ledger.refused())
+    if foreground is None and not training + len(ledger.kept("test")):
+        return f"no image is left, all {refused} were refused; the first: {reasons[0] if reasons else 'there is none'}"
+    if foreground is not None and not training:
+        return f"no training case is left, all {refused} were refused; the first: {reasons[0]}"
+    if foreground == 0:
+        return (
+            f"the labels of all {training} training cases are empty (background only); expected some "
             "foreground; look at the masks"
         )
     if strict and (refused or ledger.duplicates):
-        raise DataError(
-            f"--strict: {len(refused)} cases cannot be used and {len(ledger.duplicates)} images occur twice: "
+        return (
+            f"--strict: {refused} cases cannot be used and {len(ledger.duplicates)} images occur twice: "
             f"{' | '.join([*reasons, *ledger.duplicates])}; correct these files, or leave --strict out"
         )
-    ledger.write(partial)
-    warnings = [f"left out: {reason}" for reason in reasons]
-    warnings += [f"duplicate: {line}" for line in ledger.duplicates]
-    if foreground < kept["train"]:
-        warnings.append(f"{kept['train'] - foreground} of {kept['train']} training labels are empty (background only)")
-    warnings += [*ledger.notes, *_stale_results(final)]
-    return Conversion(final, kept["train"], kept["test"], ledger.counts(), tuple(warnings))
+    return None

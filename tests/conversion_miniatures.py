@@ -1,6 +1,7 @@
 """Miniature sources for the tests of the converters."""
 
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -49,3 +50,21 @@ def record(folder: Path) -> dict:
 
 def notes(folder: Path, status: str) -> dict[str, str]:
     return {e["case"]: "; ".join(e["notes"]) for e in record(folder)["entries"] if e["status"] == status}
+
+
+def zipped(folder: Path) -> Path:
+    """A zip file beside `folder` that holds it, as sites pack datasets."""
+    path = folder.with_name(f"{folder.name}.zip")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(folder.rglob("*")):
+            archive.write(file, file.relative_to(folder.parent))
+    return path
+
+
+def jpeg_pair(folder: Path, stem: str, seed: int, images: str = "images", masks: str = "masks") -> np.ndarray:
+    """An image and an RGB JPEG mask with ringing borders, as in Kvasir-SEG; the mask before it was stored."""
+    truth = np.zeros((40, 48), np.uint8)
+    truth[9:27, 11:38] = 255
+    save(folder / images / f"{stem}.jpg", picture(seed, (40, 48, 3)))
+    save(folder / masks / f"{stem}.jpg", np.stack([truth] * 3, -1), quality=75)
+    return (truth > 0).astype(np.uint8)

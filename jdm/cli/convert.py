@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from dataset_conversion.options import MsdOptions, PairsOptions
+from dataset_conversion import options as kinds
+from dataset_conversion import source_options as sources
 from jdm.cli import run_command
 
 if TYPE_CHECKING:
@@ -13,11 +16,22 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Bring annotated images into nnU-Net's raw format, in the folder $nnUNet_raw.
 
-Choose what you have:
-  pairs   a folder of images and a folder of masks (PNG, JPEG, BMP or TIFF)
-  msd     a task folder of the Medical Segmentation Decathlon (NIfTI)
-
-"jdm-convert pairs --help" shows the options and an example."""
+Choose what you have; a source is a folder, or the zip file as it was downloaded. "jdm-convert pairs --help" shows the
+options of one kind and an example, --check reports without writing anything."""
+KINDS = {
+    "pairs": kinds.PairsOptions,
+    "msd": kinds.MsdOptions,
+    "polyp": sources.PolypOptions,
+    "kvasir-seg": sources.KvasirSegOptions,
+    "clinicdb": sources.ClinicDbOptions,
+    "colondb": sources.ColonDbOptions,
+    "cvc300": sources.Cvc300Options,
+    "etis": sources.EtisOptions,
+    "glas": sources.GlasOptions,
+    "dsb2018": sources.Dsb2018Options,
+}
+SHEET = "preview.png"
+SHEET_CASES = 12
 
 
 def main() -> None:
@@ -25,7 +39,7 @@ def main() -> None:
     import tyro
 
     options = tyro.extras.subcommand_cli_from_dict(
-        {"pairs": PairsOptions, "msd": MsdOptions},
+        KINDS,
         prog="jdm-convert",
         description=DESCRIPTION,
         config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
@@ -33,19 +47,65 @@ def main() -> None:
     run_command(lambda: _report(options))
 
 
-def _report(options: PairsOptions | MsdOptions) -> None:
-    """Convert, and print what was made and what to type next."""
-    print_summary(_convert(options))
+def _report(options: Any) -> None:
+    """Convert or check, and print what was made and what to type next."""
+    from jdm.errors import DataError
+
+    made = _converters()[type(options)](options)
+    if options.check:
+        print(made.report, end="")
+        print(f"\nchecked only: nothing was written; {made.folder.name} would have {_cases(made)}")
+        if made.problem:
+            raise DataError(made.problem)
+        return
+    write_sheet(made.folder)
+    print_summary(made)
 
 
-def _convert(options: PairsOptions | MsdOptions) -> Conversion:
-    if isinstance(options, PairsOptions):
-        from dataset_conversion.pairs import convert_pairs
-
-        return convert_pairs(options)
+def _converters() -> dict[type, Callable[[Any], Conversion]]:
+    """The converter of each kind of options."""
+    from dataset_conversion.clinicdb import convert_clinicdb
+    from dataset_conversion.colondb import convert_colondb
+    from dataset_conversion.cvc300 import convert_cvc300
+    from dataset_conversion.dsb2018 import convert_dsb2018
+    from dataset_conversion.etis import convert_etis
+    from dataset_conversion.glas import convert_glas
+    from dataset_conversion.kvasir_seg import convert_kvasir_seg
     from dataset_conversion.msd import convert_msd
+    from dataset_conversion.pairs import convert_pairs
+    from dataset_conversion.polyp import convert_polyp
 
-    return convert_msd(options)
+    return {
+        kinds.PairsOptions: convert_pairs, kinds.MsdOptions: convert_msd, sources.PolypOptions: convert_polyp,
+        sources.KvasirSegOptions: convert_kvasir_seg, sources.ClinicDbOptions: convert_clinicdb,
+        sources.ColonDbOptions: convert_colondb, sources.Cvc300Options: convert_cvc300,
+        sources.EtisOptions: convert_etis, sources.GlasOptions: convert_glas, sources.Dsb2018Options: convert_dsb2018,
+    }  # fmt: skip
+
+
+def write_sheet(folder: Path) -> None:
+    """Write a sheet of cases, evenly chosen by id, as they can now be read: image, and image with its mask outlined."""
+    import numpy as np
+
+    from jdm.data.raw_dataset import Pair, read_case, read_dataset, read_image
+    from jdm.evaluation.figures import pair_grid
+
+    dataset = read_dataset(folder)
+    cases = dataset.cases or dataset.test_cases
+    chosen = [cases[i * len(cases) // SHEET_CASES] for i in range(SHEET_CASES)] if len(cases) > SHEET_CASES else cases
+    pairs = []
+    for case in chosen:
+        if dataset.cases:
+            pairs.append(read_case(dataset, case))
+        else:
+            image, spacing, _ = read_image(dataset, case, test=True)
+            pairs.append(Pair(case, image, np.zeros(image.shape[1:], np.uint8), spacing))
+    pair_grid(pairs, folder / SHEET, columns=4)
+
+
+def _cases(made: Conversion) -> str:
+    counts = ", ".join(f"{count} {status}" for status, count in made.counts.items())
+    return f"{made.training} training, {made.test} test ({counts})"
 
 
 def print_summary(made: Conversion, most_warnings: int = 10) -> None:
@@ -54,9 +114,12 @@ def print_summary(made: Conversion, most_warnings: int = 10) -> None:
         print(f"jdm-convert: note: {line}", file=sys.stderr)
     if len(made.warnings) > most_warnings:
         print(f"jdm-convert: note: {len(made.warnings) - most_warnings} more in the record", file=sys.stderr)
-    counts = ", ".join(f"{count} {status}" for status, count in made.counts.items())
     print(f"wrote   {made.folder}")
-    print(f"cases   {made.training} training, {made.test} test ({counts})")
+    print(f"cases   {_cases(made)}")
     print(f"record  {made.folder / 'conversion.md'}")
+    print(f"look at {made.folder / SHEET}")
+    if not made.training:
+        print("next    these images have no masks; nnUNetv2_predict can make some from imagesTs")
+        return
     fold = "0" if made.training >= 5 else "all"  # nnU-Net splits five ways
     print(f"next    jdm-train {int(made.folder.name[7:10])} {fold} --budget-minutes 30")

@@ -1,0 +1,184 @@
+"""The way of every converter: gathered cases -> read, judged and written one by one -> dataset.json, splits, ledger."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from dataset_conversion.groups import write_group_splits
+from dataset_conversion.ledger import Ledger
+from dataset_conversion.rules import case_ids
+from dataset_conversion.source import open_source
+from dataset_conversion.target import Conversion, finish, new_dataset
+from jdm.data.image_io import write_raster
+from jdm.data.raster import Raster
+from jdm.data.raw_dataset import Pair, write_case, write_dataset_json, write_image
+from jdm.errors import DataError
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the files of one case hold, brought into the dataset's form."""
+
+    image: Raster
+    label: np.ndarray | None
+    """(*spatial) class values; None for a case without segmentation."""
+    notes: list[str] = field(default_factory=list)
+    """How it was repaired."""
+    instances: np.ndarray | None = None
+    """(*spatial) 0 and a number per object."""
+    remarks: list[str] = field(default_factory=list)
+    """What to know of a case that needed no repair."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A case of the source."""
+
+    split: str
+    """train or test."""
+    stem: str
+    """Becomes the case id once it is made plain and unique."""
+    files: tuple[Path, ...]
+    read: Callable[[], Reading]
+    """Raises: DataError if the case has to be refused."""
+    group: str | None = None
+    """Patient, sequence or the like."""
+    part: str | None = None
+    """Part of the dataset whose published size it counts for; by default its split."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """All that a source holds."""
+
+    items: Sequence[Item]
+    labels: Mapping[str, int]
+    file_ending: str
+    channels: tuple[str, ...] | None
+    """None: named after what the first case has."""
+    published: Mapping[str, int] = field(default_factory=dict)
+    """Number of cases by part, as published."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Text files to store beside dataset.json, by name."""
+    masks: bool = True
+    """False: the images have no segmentation, and go to imagesTs."""
+
+
+class Target(Protocol):
+    """What the options of every converter offer."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def name(self) -> str | None: ...
+    @property
+    def overwrite(self) -> bool: ...
+    @property
+    def strict(self) -> bool: ...
+    @property
+    def check(self) -> bool: ...
+
+
+class SourceTarget(Target, Protocol):
+    """The same, with one folder or archive to read."""
+
+    @property
+    def source(self) -> Path: ...
+
+
+def convert(
+    options: SourceTarget, kind: str, name: str, gather: Callable[[Path, Ledger], Content], **asked: str
+) -> Conversion:
+    """Convert a folder or archive, and return what was made (or, with `options.check`, would be).
+
+    Args:
+        kind: the converter, as on the command line.
+        name: of the dataset, if the options give none.
+        gather: finds the cases below a folder, and enters what is no case into the ledger.
+        asked: options worth a line in the record.
+    Raises: DataError as `open_source`, `gather` and `finish`; ExistsError, ConfigError as `new_dataset`.
+    """
+    with open_source(options.source) as source:
+        ledger = Ledger({"converter": kind, "source": str(options.source), **asked}, shown=source.shown)
+        with new_dataset(options.id, options.name or name, options.overwrite, options.check) as (partial, final):
+            return fill(partial, final, gather(source.root, ledger), ledger, options.strict)
+
+
+def fill(partial: Path | None, final: Path, content: Content, ledger: Ledger, strict: bool) -> Conversion:
+    """Write every case of `content` into `partial` (nowhere if that is None) and judge the whole."""
+    ledger.compare(Counter(item.part or item.split for item in content.items), content.published)
+    channels, foreground = content.channels, 0
+    for item, case_id in tqdm(_with_ids(content.items), desc="converting", unit="case", disable=None):
+        count, filled = _convert(partial, item, case_id, content, channels, ledger)
+        foreground += filled
+        if channels is None and count:
+            channels = ("image",) if count == 1 else tuple(f"channel_{i}" for i in range(count))
+            ledger.notes.append(f"no channel names were given: {', '.join(channels)} assumed")
+    training = ledger.kept("train")
+    ledger.notes += write_group_splits(partial, {e.case_id: e.group for e in training if e.case_id})
+    if partial is not None:
+        for name, text in content.files.items():
+            (partial / name).write_text(text, encoding="utf-8")
+        write_dataset_json(
+            partial, channel_names=channels or ("image",), labels=content.labels, file_ending=content.file_ending,
+            num_training=len(training),
+        )  # fmt: skip
+    return finish(partial, final, ledger, strict, foreground if content.masks else None)
+
+
+def _with_ids(items: Sequence[Item]) -> list[tuple[Item, str]]:
+    """Items with their case ids, training before test. Raises: DataError as `case_ids`."""
+    taken: set[str] = set()
+    found = []
+    for split in ("train", "test"):
+        mine = [item for item in items if item.split == split]
+        twice = [stem for stem, count in Counter(item.stem for item in mine).items() if count > 1]
+        if twice:
+            raise DataError(f"{split}: the case {twice[0]!r} is there twice; expected each once; remove one")
+        ids = case_ids([item.stem for item in mine], split, taken)
+        found += [(item, ids[item.stem]) for item in mine]
+    return found
+
+
+def _convert(
+    partial: Path | None, item: Item, case_id: str, content: Content, channels: tuple[str, ...] | None, ledger: Ledger
+) -> tuple[int, bool]:
+    """Write a case, or enter it as refused; its channels, and whether it is a training case with foreground."""
+    try:
+        reading = item.read()
+        count = reading.image.array.shape[0]
+        if channels is not None and count != len(channels):
+            raise DataError(f"{item.files[0]}: has {count} channels; expected {len(channels)} ({', '.join(channels)})")
+        if partial is not None:
+            _write(partial, item.split, case_id, reading, content.file_ending)
+    except DataError as error:
+        ledger.add("refused", item.split, case_id, item.files, [str(error)], item.group)
+        return 0, False
+    notes = [f"{item.stem!r} renamed {case_id!r}"] if case_id != item.stem else []
+    notes += reading.notes
+    ledger.see(reading.image.array, item.split, case_id)
+    status = "repaired" if notes else "accepted"
+    ledger.add(status, item.split, case_id, item.files, [*notes, *reading.remarks], item.group)
+    return count, item.split == "train" and reading.label is not None and bool(reading.label.any())
+
+
+def _write(partial: Path, split: str, case_id: str, reading: Reading, ending: str) -> None:
+    suffix = "Tr" if split == "train" else "Ts"
+    image = reading.image
+    if reading.label is None:
+        write_image(partial / f"images{suffix}", case_id, image, ending)
+        return
+    pair = Pair(case_id, image.array, reading.label, image.spacing, image.geometry)
+    write_case(partial, pair, ending, f"labels{suffix}", f"images{suffix}")
+    if reading.instances is not None:
+        folder = partial / f"instances{suffix}"
+        folder.mkdir(exist_ok=True)
+        numbers = reading.instances.astype(np.uint16)[None]
+        write_raster(folder / f"{case_id}{ending}", Raster(numbers, image.spacing, image.geometry))

@@ -1,0 +1,54 @@
+"""CSV files that come with datasets."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path, PurePosixPath
+
+from jdm.errors import DataError
+
+MAX_BYTES = 2**26
+
+
+def read_table(path: Path, columns: tuple[str, ...]) -> tuple[list[dict[str, str]], str]:
+    """Rows by column name, blanks around names and values removed, and the text as it is.
+
+    Args:
+        columns: those it has to have.
+    Raises: DataError if it is missing, too large, no UTF-8 or CSV, or lacks a column.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise DataError(f"{path}: has {path.stat().st_size} bytes; expected a table of at most {MAX_BYTES}")
+        text = path.read_text(encoding="utf-8-sig")
+        lines = list(csv.reader(io.StringIO(text), skipinitialspace=True, strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(
+            f"{path}: cannot be read ({type(error).__name__}: {error}); expected a CSV table in UTF-8; get it again"
+        ) from None
+    header = [name.strip() for name in lines[0]] if lines else []
+    lacking = [name for name in columns if name not in header]
+    if lacking:
+        raise DataError(
+            f"{path}: has the columns {', '.join(header) or 'none'}; expected also {', '.join(lacking)}; get the "
+            "original table"
+        )
+    rows = [
+        dict(zip(header, [*(value.strip() for value in line), *[""] * len(header)], strict=False))
+        for line in lines[1:]
+        if any(value.strip() for value in line)
+    ]
+    return rows, text
+
+
+def is_plain_file_name(text: str) -> bool:
+    """Whether a name from a table stands for a file in the folder it is looked up in."""
+    return (
+        bool(text)
+        and text not in (".", "..")
+        and "\\" not in text
+        and "\0" not in text
+        and ":" not in text
+        and (PurePosixPath(text).name == text)
+    )
