@@ -96,14 +96,10 @@ def known_channels(
 ) -> Known:
     """Whole channels of a sample as known: one modality for another, the mask for the image, the image for the mask.
 
-    Exact where that is possible: where the network has two levels and the channels make up the image, the mask, or
-    both. Any other subset is known by replacement.
-
     Args:
         values: encoded clean values, (B, C, *spatial); ignored in the other channels.
         channels: those known, 0 .. C - 1; the image's come first.
-        fresh: noise of the replacement.
-        levels: noise levels that the network is told: 2, or 1 with preset thesis.
+        Others: see `fitting_known`.
     Raises: ConfigError if a channel is not there.
     """
     count = values.shape[1]
@@ -111,6 +107,19 @@ def known_channels(
         raise ConfigError(f"known channels are {outside}; expected some of 0 to {count - 1}; correct them")
     where = torch.zeros(1, count, *[1] * (values.ndim - 2), dtype=torch.bool)
     where[:, list(channels)] = True
-    groups = (where[:, :image_channels], where[:, image_channels:])
-    whole = all(bool(group.all()) or not bool(group.any()) for group in groups)
+    return fitting_known(where, values, image_channels, fresh, levels=levels)
+
+
+def fitting_known(where: Tensor, values: Tensor, image_channels: int, fresh: Noise, *, levels: int = 2) -> Known:
+    """A `Known` that is exact where that is possible, and by replacement where it is not.
+
+    Exact needs a network with two levels, and the image and the mask each given whole or not at all, per case.
+
+    Args:
+        where: bool, (B or 1, C, *spatial or ones). values: encoded clean values, broadcastable to x.
+        fresh: noise of the replacement.
+        levels: noise levels that the network is told: 2, or 1 with preset thesis.
+    """
+    groups = (where[:, :image_channels].flatten(1), where[:, image_channels:].flatten(1))
+    whole = all(bool((group.any(1) == group.all(1)).all()) for group in groups)
     return Known(where, values, image_channels, "exact" if whole and levels == 2 else "replacement", fresh)

@@ -1,0 +1,167 @@
+"""jdm-sample: samples with something given, as files of the dataset's kind and a sheet of pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from jdm.cli import run_command
+from jdm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from jdm.checkpoint import Checkpoint
+    from jdm.data.raw_dataset import RawDataset
+    from jdm.sample_request import Mode, SampleRequest
+
+
+@dataclass(frozen=True)
+class SampleCommand:
+    """Sample from a trained fold with something given: exactly one of --given-images, --given-masks, --inpaint,
+    --known-channels, --vary and --interpolate.
+
+    Pairs are written like a dataset (imagesTr, labelsTr, dataset.json), segmentations under labels/ with their
+    uncertainty under uncertainty/, and sheet.png shows the first of them.
+    """
+
+    dataset: Annotated[str, tyro.conf.Positional]
+    """The dataset's nnU-Net id or name."""
+    fold: Annotated[str, tyro.conf.Positional]
+    """Fold that jdm-train was run on: 0 to 4, or "all"."""
+    given_images: Path | None = None
+    """Segment the images of this folder (case_0000.png ..): the label that most samples agree on, and an uncertainty
+    map, the entropy of the samples' labels."""
+    given_masks: Path | None = None
+    """Images for the masks of this folder (case.png ..)."""
+    inpaint: str | None = None
+    """Sample this case of the dataset anew inside --box or --region; outside nothing changes."""
+    known_channels: tuple[str, ...] | None = None
+    """Sample the other channels of --cases; channels by number or name, and "mask"."""
+    vary: float | None = None
+    """Variations of --cases: noised to this level and denoised. 0.1 is close, 0.4 keeps the layout, 2 keeps little."""
+    interpolate: tuple[str, ...] | None = None
+    """What lies between two cases, given by their ids, or between two draws: "noise"."""
+    cases: tuple[str, ...] = ()
+    """Cases for --known-channels and --vary; by default the first four held out in training."""
+    box: tuple[int, ...] = ()
+    """Region of --inpaint in array order: first row and column, then those behind the last, e.g. 40 60 90 120."""
+    region: Path | None = None
+    """Region of --inpaint as a file of the case's size, nonzero inside."""
+    lesion: str | None = None
+    """Label that the region gets, e.g. polyp to add one, or background to remove one; of a box the ellipse in it."""
+    feather: int = 4
+    """Pixels inside the region's border over which sampled and real intensities are mixed."""
+    points: int = 7
+    """Pairs of --interpolate."""
+    samples: int = 4
+    """Samples per condition."""
+    out: Path | None = None
+    """Folder to write; by default samples/MODE in the fold's run folder."""
+    sampler: Literal["heun", "dpmpp-2m", "ddim"] = "heun"
+    steps: int = 18
+    """Sampling steps."""
+    repetitions: int = 4
+    """RePaint: how often each stretch of --jump-length steps is gone through where an image or mask is known in part
+    (--inpaint, some --known-channels) and with the thesis preset; 1: plain replacement."""
+    jump_length: int = 3
+    """RePaint: steps that a jump goes back."""
+    seed: int = 0
+    batch_size: int = 16
+    """Samples drawn together."""
+    overlap: float = 0.25
+    """Least overlap of windows where an image is larger than the training patch."""
+    overwrite: bool = False
+    """Replace samples that are in the output folder."""
+    dry_run: bool = False
+    """Read and check the conditions, say what would be sampled and about how long it takes, and stop."""
+
+
+def main() -> None:
+    run_command(_run)
+
+
+def _run() -> None:
+    command = tyro.cli(SampleCommand)
+    request = _request(command)
+    import torch
+
+    from jdm.checkpoint import load_checkpoint, run_folder
+    from jdm.data.raw_dataset import open_dataset
+    from jdm.sample import sample
+    from jdm.sample_output import check_target
+
+    dataset = open_dataset(command.dataset)
+    run = run_folder(dataset.name, command.fold)
+    checkpoint = load_checkpoint(run)
+    out = command.out or run / "samples" / request.mode
+    check_target(out, command.overwrite)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if command.dry_run:
+        print(f"{_plan(checkpoint, dataset, request, device)}; into {out}")
+        return
+    count = sample(checkpoint, dataset, request, out, device=device, overwrite=command.overwrite)
+    print(f"{count} samples in {out}; {out / 'sheet.png'} shows the first")
+
+
+def _plan(checkpoint: Checkpoint, dataset: RawDataset, request: SampleRequest, device: str) -> str:
+    from jdm.export_size import duration
+    from jdm.sample_draw import planned_seconds
+    from jdm.sample_starts import prepare
+
+    starts = prepare(checkpoint, dataset, request)
+    shapes = [plane.canvas.x.shape[1:] for start in starts for plane in start.planes] * request.samples
+    if request.mode == "interpolate":
+        shapes = [(shapes or [checkpoint.config.data.canvas_size])[0]] * request.points
+    return (
+        f"{request.mode}: {len(shapes)} samples of {len(starts)} cases with {request.sampler}, {request.steps} steps; "
+        f"{duration(planned_seconds(checkpoint, request, shapes, device))}"
+    )
+
+
+def _request(command: SampleCommand) -> SampleRequest:
+    """The request of a command line. Raises: ConfigError unless exactly one mode is given."""
+    from jdm.sample_request import SampleRequest
+
+    modes: dict[Mode, object] = {
+        "given-images": command.given_images,
+        "given-masks": command.given_masks,
+        "inpaint": command.inpaint,
+        "known-channels": command.known_channels,
+        "vary": command.vary,
+        "interpolate": command.interpolate,
+    }
+    given: list[Mode] = [mode for mode, value in modes.items() if value is not None]
+    if len(given) != 1:
+        raise ConfigError(
+            f"found {' and '.join('--' + mode for mode in given) or 'nothing'} given; expected exactly one of "
+            f"{', '.join('--' + mode for mode in modes)}; choose one"
+        )
+    cases = command.cases
+    if command.inpaint is not None:
+        cases = (command.inpaint,)
+    elif command.interpolate is not None:
+        cases = () if command.interpolate == ("noise",) else command.interpolate
+        if len(cases) == 1:
+            raise ConfigError(f'--interpolate is {cases[0]!r}; expected two case ids, or "noise"; correct it')
+    return SampleRequest(
+        mode=given[0],
+        cases=cases,
+        folder=str(command.given_images or command.given_masks or ""),
+        channels=command.known_channels or (),
+        box=command.box,
+        region=str(command.region or ""),
+        lesion=command.lesion or "",
+        feather=command.feather,
+        level=command.vary or 0.0,
+        points=command.points,
+        samples=command.samples,
+        sampler=command.sampler,
+        steps=command.steps,
+        jump_length=command.jump_length,
+        repetitions=command.repetitions,
+        seed=command.seed,
+        batch_size=command.batch_size,
+        overlap=command.overlap,
+    )

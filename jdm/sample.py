@@ -1,0 +1,106 @@
+"""Samples with something given: images, masks, channels, all but a region, or a pair to vary or interpolate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jdm import __version__
+from jdm.checkpoint import Checkpoint
+from jdm.data.raw_dataset import Pair, RawDataset
+from jdm.export import case_seed
+from jdm.objective import memory_errors
+from jdm.sample_canvas import decoded
+from jdm.sample_draw import Drawer, Job
+from jdm.sample_interpolate import interpolation
+from jdm.sample_output import Row, output_folder, write_pairs, write_record, write_segmentation, write_sheet
+from jdm.sample_request import SampleRequest
+from jdm.sample_starts import Planes, Start, prepare
+
+_SHOWN = 4
+
+
+def sample(
+    checkpoint: Checkpoint, dataset: RawDataset, request: SampleRequest, out: Path, *,
+    device: str = "cpu", overwrite: bool = False,
+) -> int:  # fmt: skip
+    """Sample what is asked for into the folder `out`, which appears when it is whole; returns the number of samples.
+
+    Raises: ExistsError if `out` is in the way; else as `prepare`; TrainingError if the device is too small.
+    """
+    starts = prepare(checkpoint, dataset, request)
+    with output_folder(out, overwrite) as folder, memory_errors(request.batch_size, flag="--batch-size"):
+        drawer = Drawer(checkpoint, request, device)
+        if request.mode == "interpolate":
+            pairs = interpolation(drawer, starts, request)
+            write_pairs(folder, dataset, pairs)
+            rows, count = [Row(pairs)], len(pairs)
+        else:
+            drawn = _draw(drawer, starts, request)
+            finish = _segmentations if request.mode == "given-images" else _pairs
+            rows = finish(folder, dataset, starts, drawn)
+            count = sum(map(len, drawn))
+        write_sheet(folder, rows)
+        write_record(folder, _provenance(checkpoint, request))
+    return count
+
+
+def _draw(drawer: Drawer, starts: Sequence[Start], request: SampleRequest) -> list[list[Pair]]:
+    """The samples of each start."""
+    keys = [(s, k, plane) for s, start in enumerate(starts) for k in range(request.samples) for plane in start.planes]
+    # The seed of a sample does not depend on how many there are.
+    jobs = [
+        Job(plane.canvas.x, plane.where, case_seed(request.seed, s, (k << 32) + plane.number)) for s, k, plane in keys
+    ]
+    made = drawer.variations(jobs, request.level) if request.mode == "vary" else drawer.conditional(jobs)
+    planes: dict[tuple[int, int], Planes] = {}
+    for (s, k, plane), x in zip(keys, made, strict=True):
+        planes.setdefault((s, k), {})[plane.number] = decoded(drawer.config, plane.canvas, x)
+    return [[start.finish(planes[s, k]) for k in range(request.samples)] for s, start in enumerate(starts)]
+
+
+def _pairs(folder: Path, dataset: RawDataset, starts: Sequence[Start], drawn: list[list[Pair]]) -> list[Row]:
+    """Write the samples as pairs of a dataset; the rows of the sheet."""
+    named = [
+        [Pair(f"{p.case_id}_s{k}", p.image, p.label, p.spacing, p.geometry) for k, p in enumerate(pairs)]
+        for pairs in drawn
+    ]
+    write_pairs(folder, dataset, [pair for pairs in named for pair in pairs])
+    return [Row([start.case.pair, *pairs[:_SHOWN]]) for start, pairs in zip(starts, named, strict=True)]
+
+
+def _segmentations(folder: Path, dataset: RawDataset, starts: Sequence[Start], drawn: list[list[Pair]]) -> list[Row]:
+    """Write the label that most samples agree on and how far they do not; the rows of the sheet."""
+    rows = []
+    for start, pairs in zip(starts, drawn, strict=True):
+        pair = start.case.pair
+        label, uncertainty = agreed([sampled.label for sampled in pairs], dataset.classes)
+        segmented = Pair(pair.case_id, pair.image, label.astype(pair.label.dtype), pair.spacing, pair.geometry)
+        write_segmentation(folder, dataset, segmented, uncertainty)
+        map_pair = Pair(pair.case_id, uncertainty[None], segmented.label, pair.spacing)
+        rows.append(Row([segmented, map_pair, *pairs[:_SHOWN]]))
+    return rows
+
+
+def agreed(labels: Sequence[np.ndarray], classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """The label that most samples give each pixel, the lowest of equals, and the entropy of what they give.
+
+    Args: labels: (*spatial) each.
+    Returns: label and entropy (*spatial); the entropy in units of log(classes), 0 where all agree, at most 1.
+    """
+    shares = np.stack([np.mean([label == value for label in labels], axis=0) for value in range(classes)])
+    surprise = np.where(shares > 0, -np.log(np.where(shares > 0, shares, 1.0)), 0.0)
+    return shares.argmax(axis=0).astype(np.uint16), (shares * surprise).sum(axis=0) / np.log(classes)
+
+
+def _provenance(checkpoint: Checkpoint, request: SampleRequest) -> dict[str, Any]:
+    generator = {key: checkpoint.metadata[key] for key in ("dataset", "fold", "training_ids", "held_out_ids", "step")}
+    return {
+        "jdm_version": __version__,
+        "generator": {**generator, "checkpoint_sha256": checkpoint.sha256},
+        **asdict(request),
+    }

@@ -1,0 +1,145 @@
+"""Conditions from files: folders of images or of masks, and the region to inpaint. Everything is checked here."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+
+from jdm.data.image_io import read_raster
+from jdm.data.raster import NATURAL_ENDINGS, Raster
+from jdm.data.raw_dataset import Pair, RawDataset, read_image, validate_labels
+from jdm.data.raw_layout import CaseFiles, few, listed
+from jdm.errors import ConfigError, DataError
+
+
+def given_images(dataset: RawDataset, folder: Path, dtype: str) -> list[Pair]:
+    """The images of a folder under nnU-Net's names, `<case>_0000<ending>`, with empty labels.
+
+    Args: dtype: stored type of the training images; pictures of another one have other intensities.
+    Raises: DataError if the folder is missing, empty, of another dataset, or an image is unreadable or of another kind.
+    """
+    check_folder(dataset, folder, "channel_names")
+    ending = dataset.file_ending
+    images: dict[str, list[Path]] = {}
+    for name in listed(folder, ending):
+        case, _, channel = name[: -len(ending)].rpartition("_")
+        if not case or not (len(channel) == 4 and channel.isdecimal()):
+            raise DataError(
+                f"{folder / name}: expected a name like case_0000{ending} (channel of four digits); rename it"
+            )
+        images.setdefault(case, []).append(folder / name)
+        if int(channel) != len(images[case]) - 1:
+            raise DataError(f"{folder / name}: channel {len(images[case]) - 1} of its case is missing; restore it")
+    files = {case: CaseFiles(tuple(paths), None) for case, paths in sorted(images.items())}
+    view = dataclasses.replace(dataset, folder=folder, test_cases=tuple(files), test_files=files)
+    pairs = []
+    for case in files:
+        image, spacing, geometry = read_image(view, case, test=True)
+        if ending in NATURAL_ENDINGS and image.dtype != np.dtype(dtype):
+            raise DataError(
+                f"{images[case][0]}: pixels are {image.dtype}; expected {dtype} as in {dataset.name}; convert it"
+            )
+        pairs.append(Pair(case, image, np.zeros(image.shape[1:], np.uint8), spacing, geometry))
+    return pairs
+
+
+def given_masks(dataset: RawDataset, folder: Path, dtype: str) -> list[Pair]:
+    """The label files of a folder, `<case><ending>`, with images of zeros in the stored type `dtype`.
+
+    Raises: DataError if the folder is missing, empty, of another dataset, or holds other values than its labels.
+    """
+    check_folder(dataset, folder, "labels")
+    pairs = []
+    for name in listed(folder, dataset.file_ending):
+        raster = read_label(folder / name)
+        label = raster.array[0]
+        validate_labels(label, dataset.labels, str(folder / name))
+        label = label.astype(np.uint8 if dataset.classes <= 256 else np.uint16)
+        image = np.zeros((len(dataset.channel_names), *label.shape), dtype)
+        pairs.append(Pair(name[: -len(dataset.file_ending)], image, label, raster.spacing, raster.geometry))
+    return pairs
+
+
+def check_folder(dataset: RawDataset, folder: Path, key: str) -> None:
+    """Raises: DataError if a folder is missing, has no file of the dataset's kind, or is part of another dataset.
+
+    Args: key: what of dataset.json must agree, where the folder has one or lies beside one.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder; expected one with {dataset.file_ending} files; correct the path")
+    if not listed(folder, dataset.file_ending):
+        found = sorted({path.suffix for path in folder.iterdir() if path.is_file()})
+        raise DataError(
+            f"{folder} has no {dataset.file_ending} files, found {few(found) or 'none at all'}; expected the kind of "
+            f"{dataset.name}; convert them"
+        )
+    expected = json.loads((dataset.folder / "dataset.json").read_text(encoding="utf-8"))
+    for path in (folder / "dataset.json", folder.parent / "dataset.json"):
+        if not path.is_file():
+            continue
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: cannot be read ({error}); expected JSON; correct or remove it") from None
+        if isinstance(found, dict) and key in found and found[key] != expected.get(key):
+            raise DataError(
+                f"{folder} is of another dataset: its {key} are {found[key]}, expected {expected.get(key)} of "
+                f"{dataset.name}; give files of this dataset, or train on that one"
+            )
+        return
+
+
+def read_label(path: Path) -> Raster:
+    """A label file of one channel, or of several that are equal.
+
+    Raises: DataError if it cannot be read or is a coloured picture.
+    """
+    raster = read_raster(path, label=True)
+    if not (raster.array[1:] == raster.array[:1]).all():
+        raise DataError(
+            f"{path}: has {len(raster.array)} channels that differ; expected one of class values; convert it"
+        )
+    return raster
+
+
+def region_of(pair: Pair, box: tuple[int, ...], path: Path | None) -> np.ndarray:
+    """The region to inpaint, bool (*spatial) on the case's own grid.
+
+    Raises: DataError if the file has another size or is empty; ConfigError if the box leaves the image.
+    """
+    shape = pair.label.shape
+    if path is not None:
+        region = read_label(path).array[0] != 0
+        if region.shape != shape:
+            raise DataError(f"{path}: the size is {region.shape}, the case's {shape}; expected them equal; correct it")
+        if not region.any():
+            raise DataError(f"{path}: no pixel is marked; expected a region of nonzero pixels; mark one")
+        return region
+    first, behind = box[: len(shape)], box[len(shape) :]
+    if any(b > side for b, side in zip(behind, shape, strict=True)):
+        raise ConfigError(f"--box is {box}; expected it inside case {pair.case_id} of {shape}; correct it")
+    region = np.zeros(shape, dtype=bool)
+    region[tuple(slice(a, b) for a, b in zip(first, behind, strict=True))] = True
+    return region
+
+
+def painted(region: np.ndarray, box: tuple[int, ...], background: bool) -> np.ndarray:
+    """Where a lesion goes, bool: the region itself; of a box, the ellipse that it holds, but all for `background`."""
+    if not box or background:
+        return region
+    half = len(box) // 2
+    inside = np.zeros(region.shape)
+    for axis, (a, b) in enumerate(zip(box[:half], box[half:], strict=True)):
+        along = (np.arange(region.shape[axis]) + 0.5 - (a + b) / 2) / ((b - a) / 2)
+        inside = inside + along.reshape([-1 if k == axis else 1 for k in range(half)]) ** 2
+    return inside <= 1
+
+
+def lesion_value(dataset: RawDataset, name: str) -> int:
+    """The label value of a class name. Raises: ConfigError for another name."""
+    if name not in dataset.labels:
+        raise ConfigError(f"--lesion is {name!r}; expected one of {', '.join(dataset.labels)}; correct it")
+    return dataset.labels[name]

@@ -1,0 +1,141 @@
+"""Draws samples of canvases of any sizes, with part of each known, in batches."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from jdm.checkpoint import Checkpoint
+from jdm.config import Config
+from jdm.diffusion.conditioning import Known, Noise, fitting_known
+from jdm.diffusion.editing import invert_heun, vary
+from jdm.diffusion.noise import Denoise, Denoiser
+from jdm.diffusion.repaint import Resampling, Sample, sample_repaint
+from jdm.diffusion.sampling import CaseNoise, karras_sigmas, sample_ddim, sample_dpmpp_2m, sample_heun
+from jdm.diffusion.vp import VPDenoiser
+from jdm.diffusion.windows import windowed
+from jdm.export_request import ExportRequest
+from jdm.export_size import batches_of, export_seconds, network_calls
+from jdm.parallel import on_all_cores
+from jdm.sample_request import SampleRequest
+
+
+@dataclass(frozen=True)
+class Job:
+    """One sample to draw."""
+
+    x: np.ndarray
+    """Encoded, (channels, *spatial)."""
+    where: np.ndarray
+    """bool, broadcastable to x: which entries of it are known."""
+    seed: int
+
+
+class Drawer:
+    """The checkpoint's denoiser with the request's sampler."""
+
+    def __init__(self, checkpoint: Checkpoint, request: SampleRequest, device: str) -> None:
+        self.config, self.request, self.device = checkpoint.config, request, device
+        self.denoiser = checkpoint.denoiser(device)
+        patch = self.config.data.patch_size
+        self.denoise: Denoise = windowed(on_all_cores(self.denoiser), patch, request.overlap, request.batch_size)
+        self.sample: Sample = {"heun": sample_heun, "dpmpp-2m": sample_dpmpp_2m, "ddim": _ddim}[request.sampler]
+        self.sigmas = karras_sigmas(request.steps, *level_span(self.denoiser, self.config))
+
+    def conditional(self, jobs: Sequence[Job]) -> list[np.ndarray]:
+        """A sample of each job, (channels, *spatial), with what is known in it as it was."""
+
+        def draw(x: Tensor, where: Tensor, fresh: Noise) -> Tensor:
+            levels = 1 if isinstance(self.denoiser, VPDenoiser) else 2
+            known = fitting_known(where, x, self.config.image_channels, fresh, levels=levels)
+            return self._known(fresh(), known, fresh)
+
+        return self._batches(jobs, draw)
+
+    def variations(self, jobs: Sequence[Job], level: float) -> list[np.ndarray]:
+        """A variation of each job's x, from noise of `level`."""
+        lowest, _ = level_span(self.denoiser, self.config)
+        sigmas = karras_sigmas(self.request.steps, lowest, level)
+        return self._batches(jobs, lambda x, _, fresh: vary(self.denoise, x, fresh(), sigmas, self.sample))
+
+    def inverted(self, x: np.ndarray) -> Tensor:
+        """The noises (B, channels, *spatial) that encoded pairs come from."""
+        return invert_heun(self.denoise, torch.from_numpy(x).to(self.device), self.sigmas)
+
+    def noise(self, seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
+        """Standard normal noise, (B, *shape)."""
+        return CaseNoise(seeds, shape, self.device)()
+
+    def from_noise(self, noise: Tensor) -> np.ndarray:
+        """The samples of given noises."""
+        parts = noise.split(self.request.batch_size)
+        made = [self.sample(self.denoise, part, self.sigmas, None) for part in tqdm(parts, disable=None, unit="batch")]
+        return torch.cat(made).cpu().numpy()
+
+    def _known(self, noise: Tensor, known: Known, fresh: Noise) -> Tensor:
+        if known.mode == "exact":
+            return self.sample(self.denoise, noise, self.sigmas, known)
+        resampling = Resampling(self.request.jump_length, self.request.repetitions)
+        return sample_repaint(self.denoise, noise, self.sigmas, known, fresh, resampling, self.sample)
+
+    def _batches(self, jobs: Sequence[Job], draw: Callable[[Tensor, Tensor, Noise], Tensor]) -> list[np.ndarray]:
+        """`draw` of the jobs, those of one size together; results in the order of the jobs."""
+        by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for number, job in enumerate(jobs):
+            by_shape[job.x.shape].append(number)
+        size = self.request.batch_size
+        chunks = [same[k : k + size] for same in by_shape.values() for k in range(0, len(same), size)]
+        results: dict[int, np.ndarray] = {}
+        for chunk in tqdm(chunks, disable=None, unit="batch"):
+            x = torch.from_numpy(np.stack([jobs[n].x for n in chunk])).to(self.device)
+            where = np.stack([np.broadcast_to(jobs[n].where, jobs[n].x.shape) for n in chunk])
+            fresh = CaseNoise([jobs[n].seed for n in chunk], x.shape[1:], self.device)
+            made = draw(x, torch.from_numpy(where).to(self.device), fresh)
+            results.update(zip(chunk, made.cpu().numpy(), strict=True))
+        return [results[number] for number in range(len(jobs))]
+
+
+def level_span(denoiser: Denoiser | VPDenoiser, config: Config) -> tuple[float, float]:
+    """Lowest and highest noise level to sample over: the plan's, or those of the thesis's process."""
+    if isinstance(denoiser, VPDenoiser):
+        process = denoiser.process
+        return process.sigma(0), process.sigma(process.steps - 1)
+    return config.noise.sigma_min, config.noise.sigma_max
+
+
+def evaluations(config: Config, request: SampleRequest) -> int:
+    """Calls of the denoiser that one sample takes."""
+    steps = request.steps
+    partly = request.mode in ("inpaint", "known-channels") or config.preset == "thesis"
+    if partly and request.mode not in ("vary", "interpolate"):
+        ways = Resampling(request.jump_length, request.repetitions).stretches(steps)
+        steps = sum(last - first for first, last in ways)
+    per_step = 2 if request.sampler == "heun" else 1
+    inverting = 2 * steps if request.mode == "interpolate" else 0
+    return per_step * steps + inverting
+
+
+def planned_seconds(
+    checkpoint: Checkpoint, request: SampleRequest, shapes: Sequence[tuple[int, ...]], device: str
+) -> float:
+    """Estimated wall-clock seconds of sampling canvases of some shapes on this machine, from a timed call."""
+    config, steps = checkpoint.config, evaluations(checkpoint.config, request)
+    exports = [
+        ExportRequest(
+            1, "", count, shape, sampler="ddim", steps=steps, batch_size=request.batch_size, overlap=request.overlap
+        )
+        for shape, count in Counter(shapes).items()
+    ]
+    calls = [network_calls(config, export, batches_of(export)) for export in exports]
+    first = export_seconds(checkpoint.denoiser(device), config, exports[0], batches_of(exports[0]), device)
+    return first / calls[0] * sum(calls)
+
+
+def _ddim(denoise: Denoise, noise: Tensor, sigmas: Tensor, known: Known | None) -> Tensor:
+    return sample_ddim(denoise, noise, sigmas, known=known)

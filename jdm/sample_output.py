@@ -1,0 +1,112 @@
+"""What jdm-sample writes: files in the dataset's format, a sheet of pictures, and where it all comes from."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jdm.data.image_io import write_raster
+from jdm.data.raster import NATURAL_ENDINGS, Raster
+from jdm.data.raw_dataset import Pair, RawDataset, write_case, write_dataset_json
+from jdm.errors import ExistsError
+from jdm.evaluation.figures import pair_grid
+
+RECORD = "samples.json"
+_SHEET_ROWS = 12
+
+
+@contextlib.contextmanager
+def output_folder(target: Path, overwrite: bool) -> Iterator[Path]:
+    """A hidden folder beside `target`, put in its place when the work in it succeeds.
+
+    Raises: ExistsError if the target exists, unless it holds samples and `overwrite` is given.
+    """
+    check_target(target, overwrite)
+    target = target.absolute()
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        replaced = partial.with_suffix(".replaced")
+        if target.exists():
+            target.rename(replaced)
+        partial.rename(target)
+        shutil.rmtree(replaced, ignore_errors=True)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_target(target: Path, overwrite: bool) -> None:
+    """Raises: ExistsError if the folder is in the way."""
+    if not target.exists():
+        return
+    if not (target / RECORD).is_file():
+        raise ExistsError(f"{target} exists and holds no samples; expected a free name; choose another --out")
+    if not overwrite:
+        raise ExistsError(f"{target} exists; expected a free name; choose another --out, or add --overwrite")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the sheet: the condition, then its samples."""
+
+    pairs: Sequence[Pair]
+
+
+def write_pairs(folder: Path, dataset: RawDataset, pairs: Sequence[Pair]) -> None:
+    """The pairs as a dataset like the real one: imagesTr, labelsTr, dataset.json."""
+    for pair in pairs:
+        write_case(folder, pair, dataset.file_ending)
+    write_dataset_json(
+        folder,
+        channel_names=dataset.channel_names,
+        labels=dataset.labels,
+        file_ending=dataset.file_ending,
+        num_training=len(pairs),
+    )
+
+
+def write_segmentation(folder: Path, dataset: RawDataset, pair: Pair, uncertainty: np.ndarray) -> None:
+    """The label under labels/ as nnU-Net writes predictions, and its uncertainty (*spatial), 0 to 1, under
+    uncertainty/: a grey picture of 0 to 255, or a volume of real numbers."""
+    ending = dataset.file_ending
+    natural = ending in NATURAL_ENDINGS
+    stored = np.rint(255 * uncertainty).astype(np.uint8) if natural else uncertainty.astype(np.float32)
+    files = (("labels", pair.label, ending), ("uncertainty", stored, ".png" if natural else ending))
+    for name, array, kind in files:
+        (folder / name).mkdir(exist_ok=True)
+        write_raster(folder / name / f"{pair.case_id}{kind}", Raster(array[None], pair.spacing, pair.geometry))
+
+
+def write_sheet(folder: Path, rows: Sequence[Row]) -> None:
+    """sheet.png: the first rows, each pair as image and as image with its mask outlined."""
+    shown = [_plane(row) for row in rows[:_SHEET_ROWS]]
+    pair_grid([pair for row in shown for pair in row], folder / "sheet.png", columns=max(map(len, shown)))
+
+
+def write_record(folder: Path, content: dict[str, Any]) -> None:
+    """samples.json; written last, it says that the folder is ours to replace."""
+    (folder / RECORD).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _plane(row: Row) -> list[Pair]:
+    """The row's pairs, those of volumes in one plane: the one with most foreground of all of them."""
+    pairs = list(row.pairs)
+    if pairs[0].label.ndim < 3:
+        return pairs
+    axis = int(np.argmin(pairs[0].label.shape))
+    others = tuple(k for k in range(pairs[0].label.ndim) if k != axis)
+    foreground = np.sum([np.count_nonzero(pair.label, axis=others) for pair in pairs], axis=0)
+    chosen = int(foreground.argmax()) if foreground.any() else pairs[0].label.shape[axis] // 2
+    return [
+        Pair(pair.case_id, pair.image.take(chosen, axis + 1), pair.label.take(chosen, axis), (1.0, 1.0))
+        for pair in pairs
+    ]
