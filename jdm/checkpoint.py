@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -28,6 +30,7 @@ from jdm.import_weights import import_improved_diffusion as import_improved_diff
 
 WEIGHTS, METADATA, RESUME = "checkpoint.safetensors", "checkpoint.json", "resume.pt"
 _PREVIOUS = ".previous"
+_DESCRIPTION = "description_sha256"  # of all else in the header; files written before it existed have none
 
 
 @dataclass(frozen=True)
@@ -55,14 +58,18 @@ def run_folder(dataset_name: str, fold: int | str) -> Path:
     return Path(os.environ.get("jdm_results", "jdm_results")) / dataset_name / f"fold_{fold}"  # noqa: SIM112
 
 
-def write_atomically(path: Path, write: Callable[[Path], object], keep: Path | None = None) -> None:
+def write_atomically(
+    path: Path, write: Callable[[Path], object], keep: Path | None = None, size: int | None = None
+) -> None:
     """Have `write` fill a temporary file beside `path`, then put it in place; a crash leaves `path` as it was.
 
     Args:
         keep: where the file that is replaced goes.
-    Raises: CheckpointError if it cannot be written, saying how much is free.
+        size: bytes that it takes, where they are known.
+    Raises: CheckpointError if it cannot be written, saying how much is needed and free.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _remove_stale(path)
     try:
         write(temporary)
         with temporary.open("rb") as file:
@@ -73,11 +80,21 @@ def write_atomically(path: Path, write: Callable[[Path], object], keep: Path | N
     except (OSError, RuntimeError, SafetensorError) as error:  # the C++ and Rust writers raise the latter two
         free = shutil.disk_usage(path.parent).free // 2**20
         reason = (str(error).splitlines() or [type(error).__name__])[0]
+        needed = "room for it" if size is None else f"about {size // 2**20 + 1} MiB"
         raise CheckpointError(
-            f"cannot write {path}: {reason}; {free} MiB are free; expected room for it; the previous file is kept; "
+            f"cannot write {path}: {reason}; {free} MiB are free; expected {needed}; the previous file is kept; "
             "free space and run again with --resume"
         ) from error
     finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove what killed writers of this file left; a run folder has one writer at a time."""
+    for temporary in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with contextlib.suppress(ValueError, ProcessLookupError, PermissionError):
+            os.kill(int(temporary.name.split(".")[-2]), 0)
+            continue  # that process runs
         temporary.unlink(missing_ok=True)
 
 
@@ -85,8 +102,12 @@ def save_checkpoint(folder: Path, weights: Mapping[str, Tensor], config: Config,
     """Write checkpoint.safetensors, whose header holds everything, and checkpoint.json, the same to read."""
     weights = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in weights.items()}
     content = {**metadata, "sha256": weights_sha256(weights), "config": to_dict(config)}
-    header = {"jdm": json.dumps(content)}
-    write_atomically(folder / WEIGHTS, lambda path: save_file(weights, str(path), metadata=header))
+    content = json.loads(json.dumps(content))  # as it will be read
+    content[_DESCRIPTION] = _description_sha256(content)
+    header = {"jdm": json.dumps(content)}  # one entry: safetensors writes several in any order
+    write_atomically(
+        folder / WEIGHTS, lambda path: save_file(weights, str(path), metadata=header), size=_stored_bytes(weights)
+    )
     text = json.dumps(content, indent=2) + "\n"
     write_atomically(folder / METADATA, lambda path: path.write_text(text, encoding="utf-8"))
 
@@ -105,11 +126,11 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         with safe_open(str(path), framework="pt") as file:
             header = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        metadata = json.loads(header["jdm"])
+        metadata = _described(header)
         config = validate(from_dict(Config, metadata["config"]))
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}; the file was written by another version of jdm; train again") from None
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
+    except (SafetensorError, KeyError, ValueError, TypeError, OSError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a whole jdm checkpoint: {error}; restore it or train again") from None
     if weights_sha256(weights) != metadata.get("sha256"):
         raise CheckpointError(
@@ -117,6 +138,22 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             f"{str(metadata.get('sha256'))[:12]}; restore it or train again"
         )
     return Checkpoint(config, weights, metadata)
+
+
+def _described(header: Mapping[str, str]) -> dict[str, Any]:
+    """What a checkpoint's header says of it. Raises: KeyError, ValueError if it is damaged or not of jdm."""
+    metadata = json.loads(header["jdm"])
+    if not isinstance(metadata, dict) or not isinstance(metadata["config"], dict):
+        raise ValueError("its description is no JSON object with a config")
+    if _DESCRIPTION in metadata and metadata[_DESCRIPTION] != _description_sha256(metadata):
+        raise ValueError("the checksum of its description is wrong")
+    return metadata
+
+
+def _description_sha256(metadata: Mapping[str, Any]) -> str:
+    """SHA-256 over all that a checkpoint's header says, but this."""
+    rest = {key: value for key, value in metadata.items() if key != _DESCRIPTION}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def weights_sha256(weights: Mapping[str, Tensor]) -> str:
@@ -132,7 +169,16 @@ def weights_sha256(weights: Mapping[str, Tensor]) -> str:
 def save_resume_state(folder: Path, state: Mapping[str, Any]) -> None:
     """Write resume.pt, keeping the one before it."""
     path = folder / RESUME
-    write_atomically(path, lambda temporary: torch.save(dict(state), temporary), path.with_name(RESUME + _PREVIOUS))
+    keep = path.with_name(RESUME + _PREVIOUS)
+    write_atomically(path, lambda temporary: torch.save(dict(state), temporary), keep, _stored_bytes(state))
+
+
+def _stored_bytes(state: Any) -> int:
+    """Bytes of the tensors in nested mappings and lists."""
+    if isinstance(state, Tensor):
+        return state.numel() * state.element_size()
+    parts = state.values() if isinstance(state, Mapping) else state if isinstance(state, list | tuple) else ()
+    return sum(map(_stored_bytes, parts))
 
 
 def load_resume_state(folder: Path) -> dict[str, Any] | None:

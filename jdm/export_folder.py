@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jdm.checkpoint import Checkpoint, differences
 from jdm.data.raw_dataset import RawDataset, dataset_name, nnunet_folder, used_ids, write_dataset_json
 from jdm.errors import DataError, ExistsError
@@ -162,8 +164,9 @@ class ExportFolder:
 
     def _check_disk(self) -> None:
         """Raises: ExistsError if the pairs will hardly fit."""
-        pixels = self.request.count * math.prod(self.request.canvas_size)
-        need = pixels * self.checkpoint.config.image_channels * 2
+        pixels = self.request.count * self.request.slices * math.prod(self.request.canvas_size)
+        codec = self.checkpoint.config.codec
+        need = pixels * (len(codec.low) * np.dtype(codec.image_dtype).itemsize + 1)
         free = shutil.disk_usage(self.partial.parent).free
         if need > free:
             raise ExistsError(
@@ -197,7 +200,19 @@ def finished_records(partial: Path, batches: int) -> list[dict[str, Any]] | None
     paths = [partial / "batches" / f"{number:06d}.json" for number in range(batches)]
     if not all(path.is_file() for path in paths):
         return None
-    return [record for path in paths for record in json.loads(path.read_text(encoding="utf-8"))]
+    return [record for path in paths for record in _batch_records(path)]
+
+
+def _batch_records(path: Path) -> list[dict[str, Any]]:
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        records = None
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise DataError(
+            f"{path} is damaged; expected the records of a batch; remove it and give the same command again"
+        )
+    return records
 
 
 def read_manifest(path: Path) -> list[dict[str, Any]]:
@@ -236,8 +251,8 @@ def _describe(partial: Path, records: list[dict[str, Any]], provenance: Mapping[
 
 def _place(partial: Path, target: Path) -> None:
     """Drop what only the export needed, and rename; killed at any point, it can be done again."""
-    for folder in ("imagesTr", "labelsTr"):
-        for stray in (partial / folder).glob(".*"):  # of a killed writer
+    for folder in (partial, partial / "imagesTr", partial / "labelsTr"):
+        for stray in folder.glob(".*"):  # of a killed writer
             stray.unlink()
     replaced = partial.with_name(partial.name + ".replaced")
     shutil.rmtree(replaced, ignore_errors=True)
@@ -259,7 +274,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     """The JSON object in a file; None if there is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
 
@@ -277,8 +292,11 @@ def sync(paths: Iterable[Path]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Complete or absent, and on disk."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -140,9 +140,10 @@ def memory_errors(batch_size: int, flag: str = "--train.batch-size") -> Iterator
     """Turn a full memory, the device's or the machine's, into a TrainingError that names the flag to lower."""
     try:
         yield
-    except RuntimeError as error:
-        text = (str(error).splitlines() or [""])[0]
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in text:
+    except (RuntimeError, MemoryError) as error:
+        text = (str(error).splitlines() or [type(error).__name__])[0]
+        full = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text
+        if not full:
             raise
         raise TrainingError(
             f"memory ran out at a batch size of {batch_size}: {text}; expected it to fit; "

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
+import re
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,12 +14,14 @@ import numpy as np
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
+from jdm.checkpoint import write_atomically
 from jdm.data.pairs import PairDataset
 from jdm.data.raw_dataset import Pair
 from jdm.errors import TrainingError
 from jdm.evaluation.figures import pair_grid
 
 FIELDS: tuple[str, ...] = ("step", "loss", "gradient_norm", "learning_rate", "seen_loss", "held_out_loss", "smoothed")
+_NUMBER = re.compile(r"-?([0-9]+(\.[0-9]*)?(e[+-]?[0-9]{1,4})?|nan|inf)")
 _MEASURED = ("seen_loss", "held_out_loss", "smoothed")
 
 
@@ -97,15 +101,32 @@ class RunLog:
         pair_grid(decoded, folder / f"step_{step:06d}.png")
 
     def _write(self, rows: list[dict[str, str]]) -> None:
-        with self._path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, FIELDS)
-            writer.writeheader()
-            writer.writerows(rows)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, FIELDS)
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self._path, lambda path: path.write_bytes(text.getvalue().encode()))
 
 
 def read_log(path: Path) -> list[dict[str, str]]:
-    """Rows of a log.csv; none if it is not there."""
+    """Rows of a log.csv up to the first that is damaged or does not follow its step; none if there is no file."""
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    text = path.read_bytes().decode("utf-8", errors="replace")
+    text = text[: text.rfind("\n") + 1]  # a killed writer may leave part of a row
+    rows: list[dict[str, str]] = []
+    try:
+        for row in csv.DictReader(io.StringIO(text, newline="")):
+            if not (_is_whole(row) and (not rows or int(row["step"]) == int(rows[-1]["step"]) + 1)):
+                break
+            rows.append(row)
+    except csv.Error:
+        pass
+    return rows
+
+
+def _is_whole(row: dict[str, Any]) -> bool:
+    """Whether a row has a step and its columns hold numbers or nothing."""
+    if set(row) != set(FIELDS) or not re.fullmatch(r"[0-9]{1,12}", row["step"] or ""):
+        return False
+    return all(value == "" or _NUMBER.fullmatch(value or "") for value in row.values())

@@ -27,6 +27,7 @@ from jdm.checkpoint import (
     load_resume_state,
     save_checkpoint,
     save_resume_state,
+    write_atomically,
 )
 from jdm.config import Config, TrainConfig, dumps, to_dict
 from jdm.data.pairs import Batches, PairDataset, condition_features
@@ -87,7 +88,7 @@ def train(
         out_dir.mkdir(parents=True, exist_ok=True)
         first = rank() == 0
         if first:
-            (out_dir / "plan.toml").write_text(dumps(config), encoding="utf-8")
+            write_atomically(out_dir / "plan.toml", lambda path: path.write_text(dumps(config), encoding="utf-8"))
         if dist.is_initialized():
             denoiser.network = DistributedDataParallel(denoiser.network)
         with RunLog(out_dir, progress.step, first) as log, stop_signals() as stop:
@@ -141,6 +142,9 @@ def _loop(
             with progress.timed("measure"):
                 progress.measure(ema, measures, log)
             bar.set_postfix(log.shown())
+        if first and (ended or progress.step % settings.sample_every == 0):  # before the state that tells it is done
+            with progress.timed("grid"):
+                log.grid(progress.step, sample_grid(ema.denoiser, config), pairs)
         saving = ended or bool(signalled) or progress.step % settings.checkpoint_every == 0
         if saving or progress.step % _FLUSH_EVERY == 0:
             log.flush()
@@ -149,9 +153,6 @@ def _loop(
         if signalled:
             bar.close()
             raise SystemExit(128 + signalled)
-        if first and (ended or progress.step % settings.sample_every == 0):
-            with progress.timed("grid"):
-                log.grid(progress.step, sample_grid(ema.denoiser, config), pairs)
         if ended:
             break
     bar.close()

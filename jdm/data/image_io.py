@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
+import io
 import math
 import os
 import re
@@ -25,9 +27,13 @@ from jdm.data.raster import (
     damaged,
     ending_of,
     finite,
+    one_line,
     sniff,
 )
 from jdm.errors import DataError
+
+_MOST_BEFORE_VOXELS = 2**24  # bytes of header and extensions in a NIfTI file
+_NIFTI_HEADER = 352  # bytes before the voxels in ITK's files
 
 
 def read_raster(path: Path, label: bool = False) -> Raster:
@@ -76,26 +82,40 @@ def _check_volume_file(path: Path, ending: str) -> None:
 
 def _check_nifti(path: Path, kind: str) -> None:
     """Refuse what ITK's NIfTI reader mends without a word: missing voxels and voxels that are no number become 0."""
-    import nibabel
-    from nibabel.filebasedimages import ImageFileError
+    from nibabel.arrayproxy import ArrayProxy
     from nibabel.spatialimages import HeaderDataError
+    from nibabel.wrapstruct import WrapStructError
 
     try:
-        image: Any = nibabel.load(path)
-        check_size(path, math.prod(image.shape), MAX_VOXELS)
-        stored = image.get_data_dtype()
-        expected_bytes = image.dataobj.offset + math.prod(image.shape) * stored.itemsize
+        header = _nifti_header(path, kind)
+        shape, stored = header.get_data_shape(), header.get_data_dtype()
+        check_size(path, math.prod(shape), MAX_VOXELS)
+        if not shape or header.get_data_offset() > _MOST_BEFORE_VOXELS:
+            raise ValueError(f"its voxels, {shape}, begin at byte {header.get_data_offset()}")
+        expected_bytes = header.get_data_offset() + math.prod(shape) * stored.itemsize
         found_bytes = _unzipped_size(path, 2 * expected_bytes) if kind == "gzip" else path.stat().st_size
         whole = found_bytes >= expected_bytes
         if whole and stored.kind == "f":
-            finite(path, Raster(np.asarray(image.dataobj.get_unscaled()), ()))
-    except (OSError, EOFError, ValueError, zlib.error, HeaderDataError, ImageFileError) as error:
+            finite(path, Raster(np.asarray(ArrayProxy(path, header).get_unscaled()), ()))
+    except (OSError, EOFError, ValueError, ArithmeticError, zlib.error, HeaderDataError, WrapStructError) as error:
         raise damaged(path, error) from None
     if not whole:
         raise DataError(
             f"{path}: holds {found_bytes} bytes, its header announces {expected_bytes}; the file is truncated; "
             "replace it or remove its case"
         )
+
+
+def _nifti_header(path: Path, kind: str) -> Any:
+    """The header alone: extensions behind it are as long as they say, and nibabel reads them whole."""
+    import nibabel
+
+    with gzip.open(path) if kind == "gzip" else path.open("rb") as file:
+        start = file.read(544)
+    second = nibabel.Nifti2Header.may_contain_header(start)
+    length = 540 if second else 348
+    content = io.BytesIO(start[:length] + bytes(4))
+    return (nibabel.Nifti2Header if second else nibabel.Nifti1Header).from_fileobj(content)
 
 
 def _unzipped_size(path: Path, enough: int) -> int:
@@ -152,7 +172,7 @@ def write_raster(path: Path, raster: Raster) -> None:
 
     Pictures hold one or three channels, volumes one. A temporary file in the same folder is renamed at the
     end.
-    Raises: DataError if the format cannot hold the values.
+    Raises: DataError if the format cannot hold the values; OSError if the disk does not take all of it.
     """
     ending = ending_of(path)
     temporary = path.with_name(f".{path.name[: -len(ending)]}.partial-{os.getpid()}{ending}")
@@ -178,4 +198,19 @@ def _write_volume(temporary: Path, raster: Raster, path: Path) -> None:
         image.SetOrigin(raster.geometry.origin)
         image.SetDirection(raster.geometry.direction)
     # ITK stamps neither time nor name into its compressed files (tested), so equal input gives equal bytes
-    SimpleITK.WriteImage(image, str(temporary), True)
+    try:
+        SimpleITK.WriteImage(image, str(temporary), True)
+    except RuntimeError as error:
+        raise OSError(errno.EIO, one_line(error), str(path)) from None
+    before = {".nii": _NIFTI_HEADER, ".nii.gz": _NIFTI_HEADER, ".nrrd": 0}.get(ending_of(path))
+    if before is not None and _content_size(temporary) != before + array.nbytes:
+        raise OSError(errno.EIO, "the disk took only a part of it", str(path))  # ITK does not tell
+
+
+def _content_size(path: Path) -> int:
+    """Bytes of a file's content, of one that ends in a gzip stream as its last four bytes say."""
+    if path.suffix == ".nii":
+        return path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(-min(4, path.stat().st_size), os.SEEK_END)
+        return int.from_bytes(file.read(), "little")

@@ -6,6 +6,8 @@ What cannot be read faithfully is refused: a picture is never resized, cut to 8 
 from __future__ import annotations
 
 import contextlib
+import io
+import logging
 import struct
 import warnings
 import zlib
@@ -46,6 +48,17 @@ def _readable(path: Path) -> Iterator[None]:
         raise damaged(path, error) from None
 
 
+@contextlib.contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Keep a library's log messages to itself: what matters of them is raised."""
+    logger = logging.getLogger(name)
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
 def peek_picture(path: Path, kind: str) -> tuple[int, np.dtype]:
     """Channels (1 or 3, alpha not counted) and pixel type of a picture, from its header.
 
@@ -55,7 +68,7 @@ def peek_picture(path: Path, kind: str) -> tuple[int, np.dtype]:
         if kind == "tiff":
             import tifffile
 
-            with tifffile.TiffFile(path) as file:
+            with _quiet("tifffile"), tifffile.TiffFile(path) as file:
                 page: Any = file.pages[0]
                 channels = 3 if page.photometric in (2, 3, 6) or page.samplesperpixel >= 3 else 1
                 return channels, np.dtype(np.uint8) if page.dtype.kind == "b" else np.dtype(page.dtype)
@@ -148,11 +161,15 @@ def _native(array: np.ndarray) -> np.ndarray:
 def _read_tiff(path: Path, label: bool) -> Raster:
     import tifffile
 
-    with tifffile.TiffFile(path) as file:
+    with _quiet("tifffile"), tifffile.TiffFile(path) as file:
         if len(file.pages) != 1:
             raise DataError(f"{path}: has {len(file.pages)} pages; expected one picture; save volumes as .nii.gz")
         page: Any = file.pages[0]
         check_size(path, int(page.imagewidth) * int(page.imagelength) * int(page.imagedepth), MAX_PIXELS)
+        tile = int(page.tilewidth) * int(page.tilelength) * int(page.tiledepth) if page.is_tiled else 0
+        check_size(path, tile, MAX_PIXELS // 8)  # each is decoded whole, however small the picture is
+        if page.samplesperpixel > 4:
+            raise DataError(f"{path}: has {page.samplesperpixel} channels; expected 1 or 3; save each as a file _000N")
         colours = tifffile.PHOTOMETRIC(page.photometric).name
         if colours not in ("MINISBLACK", "RGB", "PALETTE", "YCBCR") or page.imagedepth != 1:
             raise DataError(f"{path}: has colour space {colours}; expected grey, RGB or palette; save it as RGB")
@@ -193,5 +210,9 @@ def write_picture(temporary: Path, array: np.ndarray, path: Path) -> None:
         return
     from PIL import Image
 
-    options: dict[str, Any] = {"compress_level": 6} if ending == ".png" else {}
-    Image.fromarray(pixels).save(temporary, **options)
+    if ending == ".png":
+        Image.fromarray(pixels).save(temporary, compress_level=6)
+        return
+    content = io.BytesIO()  # Pillow does not notice a full disk when it writes BMP itself
+    Image.fromarray(pixels).save(content, format="BMP")
+    temporary.write_bytes(content.getbuffer())

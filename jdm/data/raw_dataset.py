@@ -89,7 +89,7 @@ def read_dataset(folder: Path) -> RawDataset:
         raise DataError(
             f"{folder}: has no dataset.json; expected an nnU-Net raw dataset; make one with jdm-convert"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read ({error}); expected JSON; correct it") from None
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds a {type(content).__name__}; expected a JSON object; correct it")
@@ -129,8 +129,11 @@ def write_dataset_json(
     parse_labels(path, content)
     content = {**(extra or {}), **content}
     temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def check_dataset(dataset: RawDataset) -> list[str]:

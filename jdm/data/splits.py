@@ -4,6 +4,7 @@ leakage."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def _few(names: list[str], most: int = 10) -> str:
 
 def _fold_number(fold: int | str) -> int:
     text = str(fold)
-    if not text.isascii() or not text.isdigit():
+    if not re.fullmatch("[0-9]{1,6}", text):
         raise ConfigError(f"fold {fold!r}: expected 0 to {FOLDS - 1} or 'all'; choose one of them")
     return int(text)
 
@@ -93,7 +94,7 @@ def _read_splits(path: Path) -> list[tuple[list[str], list[str]]]:
     try:
         splits = json.loads(path.read_text(encoding="utf-8"))
         return [([str(i) for i in split["train"]], [str(i) for i in split["val"]]) for split in splits]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             f"{path}: cannot be used ({type(error).__name__}: {error}); expected a list of "
             '{"train": [ids], "val": [ids]}; correct or remove it'

@@ -206,9 +206,9 @@ def _read_log(log: Path) -> dict[str, list[float]]:
             for row in csv.DictReader(file):
                 for name, values in columns.items():
                     values.append(float(row.get(name) or "nan"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{log}: cannot be read ({error}); expected the log.csv of a training run") from None
-    if all(map(math.isnan, columns["step"])) or all(map(math.isnan, columns["loss"])):
+    if not all(map(math.isfinite, columns["step"])) or not any(map(math.isfinite, columns["loss"])):
         raise DataError(f"{log}: holds no step and loss; expected the log.csv of a training run; train first")
     return columns
 
