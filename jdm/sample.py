@@ -70,7 +70,7 @@ def _pairs(folder: Path, dataset: RawDataset, starts: Sequence[Start], drawn: li
         for pairs in drawn
     ]
     write_pairs(folder, dataset, [pair for pairs in named for pair in pairs])
-    return [Row([start.case.pair, *pairs[:_SHOWN]]) for start, pairs in zip(starts, named, strict=True)]
+    return [Row([start.case.pair, *pairs[:_SHOWN]], start.focus) for start, pairs in zip(starts, named, strict=True)]
 
 
 def _segmentations(folder: Path, dataset: RawDataset, starts: Sequence[Start], drawn: list[list[Pair]]) -> list[Row]:

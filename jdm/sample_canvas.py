@@ -149,7 +149,13 @@ def around(region: np.ndarray, patch: tuple[int, ...]) -> tuple[slice, ...]:
     return tuple(parts)
 
 
-def seam(region: np.ndarray, feather: int) -> np.ndarray:
-    """Weight of what is sampled, (*spatial): 0 outside the region, rising to 1 within `feather` pixels inside it."""
+def seam(region: np.ndarray, feather: int, slice_axis: int | None = None) -> np.ndarray:
+    """Weight of what is sampled, (*spatial): 0 outside the region, rising to 1 within `feather` pixels inside it.
+
+    Of slices each has a seam of its own. A region too narrow for the feather gets a narrower one, so that its core is
+    sampled whole.
+    """
+    if slice_axis is not None:
+        return np.stack([seam(part, feather) for part in np.moveaxis(region, slice_axis, 0)], slice_axis)
     inside = np.asarray(ndimage.distance_transform_edt(region))
-    return np.clip(inside / (feather + 1), 0, 1)
+    return np.clip(inside / max(1.0, min(feather + 1, inside.max())), 0, 1)

@@ -59,6 +59,8 @@ class Row:
     """A row of the sheet: the condition, then its samples."""
 
     pairs: Sequence[Pair]
+    focus: np.ndarray | None = None
+    """(*spatial): of volumes the slice with most of it is shown; None: the one with most foreground."""
 
 
 def write_pairs(folder: Path, dataset: RawDataset, pairs: Sequence[Pair]) -> None:
@@ -98,13 +100,14 @@ def write_record(folder: Path, content: dict[str, Any]) -> None:
 
 
 def _plane(row: Row) -> list[Pair]:
-    """The row's pairs, those of volumes in one plane: the one with most foreground of all of them."""
+    """The row's pairs, those of volumes in one slice across their shortest axis."""
     pairs = list(row.pairs)
     if pairs[0].label.ndim < 3:
         return pairs
     axis = int(np.argmin(pairs[0].label.shape))
     others = tuple(k for k in range(pairs[0].label.ndim) if k != axis)
-    foreground = np.sum([np.count_nonzero(pair.label, axis=others) for pair in pairs], axis=0)
+    sought = [pair.label for pair in pairs] if row.focus is None else [row.focus]
+    foreground = np.sum([np.count_nonzero(array, axis=others) for array in sought], axis=0)
     chosen = int(foreground.argmax()) if foreground.any() else pairs[0].label.shape[axis] // 2
     return [
         Pair(pair.case_id, pair.image.take(chosen, axis + 1), pair.label.take(chosen, axis), (1.0, 1.0))

@@ -38,6 +38,8 @@ class Start:
     case: CaseCanvas
     planes: list[Plane]
     finish: Callable[[Planes], Pair]
+    focus: np.ndarray | None = None
+    """(*spatial) of the case: where to look for what was sampled; None: everywhere."""
 
 
 def prepare(checkpoint: Checkpoint, dataset: RawDataset, request: SampleRequest) -> list[Start]:
@@ -60,10 +62,10 @@ def prepare(checkpoint: Checkpoint, dataset: RawDataset, request: SampleRequest)
         pairs = [read_case(dataset, case) for case in cases]
     starts = [_start(CaseCanvas(pair, checkpoint.config), dataset, request) for pair in pairs]
     if request.mode == "interpolate":
-        shapes = [start.case.label.shape[1:] for start in starts]
+        shapes = [start.planes[0].canvas.x.shape[1:] for start in starts]
         if len(set(shapes)) > 1:
             raise DataError(
-                f"cases {' and '.join(request.cases)} have sizes {' and '.join(map(str, shapes))} as planned; expected "
+                f"cases {' and '.join(request.cases)} have sizes {' and '.join(map(str, shapes))} as sampled; expected "
                 "them equal; choose others"
             )
     return starts
@@ -118,7 +120,7 @@ def _inpainting(case: CaseCanvas, dataset: RawDataset, request: SampleRequest) -
         sampled = slice(0, codec.image_channels) if request.lesion else slice(None)
         where[(sampled, *canvas.inside)] = ~regions[number][crop]
         planes.append(Plane(number, canvas, where))
-    weight = seam(region, request.feather)
+    weight = seam(region, request.feather, config.data.slice_axis)
 
     def finish(sampled: Planes) -> Pair:
         images, masks = case.image.copy(), labels.copy()
@@ -130,4 +132,4 @@ def _inpainting(case: CaseCanvas, dataset: RawDataset, request: SampleRequest) -
         label = np.where(region & (weight >= 0.5), case.native_label(masks), pair.label).astype(pair.label.dtype)
         return Pair(pair.case_id, image, label, pair.spacing, pair.geometry)
 
-    return Start(case, planes, finish)
+    return Start(case, planes, finish, region)

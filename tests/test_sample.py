@@ -20,6 +20,7 @@ from jdm.sample import agreed, sample
 from jdm.sample_canvas import CaseCanvas, around, in_type, seam
 from jdm.sample_conditions import painted
 from jdm.sample_draw import evaluations, planned_seconds
+from jdm.sample_output import Row, write_sheet
 from jdm.sample_request import SampleRequest, check_request, known_numbers
 from jdm.sample_starts import prepare
 
@@ -156,6 +157,11 @@ def test_the_seam_and_the_lesion_of_a_box():
     assert (weight[~region] == 0).all() and (weight[region] > 0).all() and weight[4, 4] == 1
     np.testing.assert_allclose(weight[2:5, 4], [1 / 3, 2 / 3, 1])
     assert (seam(region, 0)[region] == 1).all()
+    assert seam(region, 50).max() == 1  # narrow as it is
+    stacked = np.stack([region, ~region, np.zeros_like(region)])
+    by_slice = seam(stacked, 2, slice_axis=0)
+    np.testing.assert_array_equal(by_slice[0], weight)
+    assert (by_slice[2] == 0).all() and (by_slice[1][region] == 0).all()
     ellipse = painted(region, (2, 1, 7, 8), background=False)
     assert not (ellipse & ~region).any() and ellipse[4, 4] and ellipse[4, 1] and not ellipse[2, 1]
     assert abs(ellipse.sum() - np.pi * 2.5 * 3.5) < 4
@@ -231,6 +237,9 @@ def test_volumes_keep_their_grid(volumes, tmp_path):
     inside[1:3, 2:12, 3:14] = True
     np.testing.assert_array_equal(after.image[:, ~inside], before.image[:, ~inside])
     assert (after.image[:, inside] != before.image[:, inside]).mean() > 0.5
+    sample(checkpoint, real, asked("inpaint", cases=("case_1",), box=box, lesion="background"), tmp_path / "gone")
+    core = sampled(tmp_path / "gone")["case_1_s0"].label[1:3, 5:9, 6:11]
+    assert before.label[1:3, 5:9, 6:11].any() and not core.any()
     assert after.spacing == pytest.approx(before.spacing) and after.geometry == before.geometry
 
     request = asked("given-images", folder=str(real.folder / "imagesTr"))
@@ -244,6 +253,22 @@ def test_volumes_keep_their_grid(volumes, tmp_path):
 
     sample(checkpoint, real, asked("interpolate", cases=("case_0", "case_1"), points=2), tmp_path / "strip")
     assert all(pair.label.shape == (1, 16, 16) for pair in sampled(tmp_path / "strip").values())
+
+
+def test_the_sheet_of_volumes_shows_the_slice_in_focus(tmp_path):
+    label = np.zeros((3, 8, 8), np.uint8)
+    label[0] = 1
+    image = np.zeros((1, 3, 8, 8), np.uint8)
+    image[0, 2] = np.arange(64).reshape(8, 8)
+    focus = np.zeros(label.shape, dtype=bool)
+    focus[2, 1] = True
+    pair = Pair("a", image, label, (1.0, 1.0, 1.0))
+    shown = {}
+    for name, row in (("label", Row([pair])), ("focus", Row([pair], focus))):
+        write_sheet(tmp_path, [row])
+        with Image.open(tmp_path / "sheet.png") as sheet:
+            shown[name] = len(np.unique(np.asarray(sheet.convert("L").crop((8, 8, 120, 120)))))
+    assert shown["focus"] > 30 and shown["label"] < 5
 
 
 def test_the_way_to_the_planned_grid_and_back(volumes):
@@ -367,7 +392,7 @@ def test_the_command(run, tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "given-masks: 5 samples of 5 cases with heun, 3 steps; about 1 minute" in said
     target = Path(said.split("; into ")[1].strip())
-    assert not target.exists() and target.parts[-2:] == ("samples", "given-masks")
+    assert not target.exists() and target.parts[-2:] == ("sampled", "given-masks")
     command(monkeypatch, *words)
     assert "5 samples in" in capsys.readouterr().out and (target / "sheet.png").is_file()
     for words, problem in (

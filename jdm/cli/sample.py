@@ -58,7 +58,7 @@ class SampleCommand:
     samples: int = 4
     """Samples per condition."""
     out: Path | None = None
-    """Folder to write; by default samples/MODE in the fold's run folder."""
+    """Folder to write; by default sampled/MODE in the fold's run folder."""
     sampler: Literal["heun", "dpmpp-2m", "ddim"] = "heun"
     steps: int = 18
     """Sampling steps."""
@@ -95,7 +95,7 @@ def _run() -> None:
     dataset = open_dataset(command.dataset)
     run = run_folder(dataset.name, command.fold)
     checkpoint = load_checkpoint(run)
-    out = command.out or run / "samples" / request.mode
+    out = command.out or run / "sampled" / request.mode
     check_target(out, command.overwrite)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if command.dry_run:
