@@ -36,8 +36,8 @@ def ve_sigmas(steps: int, sigma_min: float, sigma_max: float) -> Tensor:
     Returns: float64, shape (steps + 1,). Raises: ConfigError as `ramp`.
     Source: Song et al. 2021 (arXiv:2011.13456), Appendix C, sigma(t) = sigma_min (sigma_max / sigma_min)^t.
     """
-    low, high = math.log(sigma_min), math.log(sigma_max)
-    return _ended(torch.exp(high + ramp(steps, sigma_min, sigma_max) * (low - high)))
+    along = ramp(steps, sigma_min, sigma_max)
+    return _ended(sigma_max * (sigma_min / sigma_max) ** along)
 
 
 def vp_sigmas(steps: int, sigma_min: float, sigma_max: float, beta_min: float = 0.1, beta_max: float = 20.0) -> Tensor:
