@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from jdm.diffusion.conditioning import Known
+from jdm.diffusion.multistep import sample_unipc
 from jdm.diffusion.sampling import (
     Churn,
     karras_sigmas,
@@ -16,6 +17,7 @@ from jdm.diffusion.sampling import (
     sample_heun,
     sample_heun_stochastic,
 )
+from jdm.diffusion.sde import sample_euler_maruyama
 from jdm.diffusion.vp import VPDenoiser, VPProcess
 
 MEAN, DEVIATION = 0.3, 0.5
@@ -59,12 +61,18 @@ def every_sampler(*shape: int, eta: float = 1.0) -> dict[str, Callable[..., Tens
         "ddim": lambda d, n, s, known=None: sample_ddim(d, n, s, known=known),
         "ancestral": lambda d, n, s, known=None: sample_ddim(d, n, s, eta, source(*shape), known),
         "dpmpp": sample_dpmpp_2m,
+        "unipc": lambda d, n, s, known=None: sample_unipc(d, n, s, known=known),
+        "euler ve": lambda d, n, s, known=None: sample_euler_maruyama(d, n, s, source(*shape), "ve", known),
+        "euler vp": lambda d, n, s, known=None: sample_euler_maruyama(d, n, s, source(*shape), "vp", known),
     }
 
 
 SAMPLERS = list(every_sampler(1))
 # Steps after which the error of discretisation is below the sampling error of the tests.
-STEPS = {"heun": 60, "stochastic": 160, "ddim": 600, "ancestral": 600, "dpmpp": 60}
+STEPS = {
+    "heun": 60, "stochastic": 160, "ddim": 600, "ancestral": 600, "dpmpp": 60, "unipc": 60,
+    "euler ve": 600, "euler vp": 600,
+}  # fmt: skip
 
 
 class GaussianNetwork(nn.Module):
