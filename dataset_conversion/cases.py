@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -52,6 +54,8 @@ class Item:
     """Patient, sequence or the like."""
     part: str | None = None
     """Part of the dataset whose published size it counts for; by default its split."""
+    class_name: str | None = None
+    """Class of the image as a whole."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class Content:
     """All that a source holds."""
 
     items: Sequence[Item]
+    """Those with a class are listed in classes.csv."""
     labels: Mapping[str, int]
     file_ending: str
     channels: tuple[str, ...] | None
@@ -94,8 +99,9 @@ class SourceTarget(Target, Protocol):
 
 
 def convert(
-    options: SourceTarget, kind: str, name: str, gather: Callable[[Path, Ledger], Content], **asked: str
-) -> Conversion:
+    options: SourceTarget, kind: str, name: str, gather: Callable[[Path, Ledger], Content],
+    asked: Mapping[str, str] | None = None,
+) -> Conversion:  # fmt: skip
     """Convert a folder or archive, and return what was made (or, with `options.check`, would be).
 
     Args:
@@ -106,7 +112,7 @@ def convert(
     Raises: DataError as `open_source`, `gather` and `finish`; ExistsError, ConfigError as `new_dataset`.
     """
     with open_source(options.source) as source:
-        ledger = Ledger({"converter": kind, "source": str(options.source), **asked}, shown=source.shown)
+        ledger = Ledger({"converter": kind, "source": str(options.source), **(asked or {})}, shown=source.shown)
         with new_dataset(options.id, options.name or name, options.overwrite, options.check) as (partial, final):
             return fill(partial, final, gather(source.root, ledger), ledger, options.strict)
 
@@ -115,7 +121,8 @@ def fill(partial: Path | None, final: Path, content: Content, ledger: Ledger, st
     """Write every case of `content` into `partial` (nowhere if that is None) and judge the whole."""
     ledger.compare(Counter(item.part or item.split for item in content.items), content.published)
     channels, foreground = content.channels, 0
-    for item, case_id in tqdm(_with_ids(content.items), desc="converting", unit="case", disable=None):
+    named = _with_ids(content.items)
+    for item, case_id in tqdm(named, desc="converting", unit="case", disable=None):
         count, filled = _convert(partial, item, case_id, content, channels, ledger)
         foreground += filled
         if channels is None and count:
@@ -124,13 +131,25 @@ def fill(partial: Path | None, final: Path, content: Content, ledger: Ledger, st
     training = ledger.kept("train")
     ledger.notes += write_group_splits(partial, {e.case_id: e.group for e in training if e.case_id})
     if partial is not None:
-        for name, text in content.files.items():
+        for name, text in (*content.files.items(), *_classes(named, ledger)):
             (partial / name).write_text(text, encoding="utf-8")
         write_dataset_json(
             partial, channel_names=channels or ("image",), labels=content.labels, file_ending=content.file_ending,
             num_training=len(training),
         )  # fmt: skip
     return finish(partial, final, ledger, strict, foreground if content.masks else None)
+
+
+def _classes(items: Sequence[tuple[Item, str]], ledger: Ledger) -> list[tuple[str, str]]:
+    """Name and text of the table of classes, for the cases that were kept; nothing if none has a class."""
+    kept = {(split, entry.case_id) for split in ("train", "test") for entry in ledger.kept(split)}
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("case", "class", "part", "group", "file"))
+    for item, case_id in items:
+        if item.class_name and (item.split, case_id) in kept:
+            writer.writerow((case_id, item.class_name, item.part or item.split, item.group or "", item.files[0].name))
+    return [("classes.csv", text.getvalue())] if any(item.class_name for item, _ in items) else []
 
 
 def _with_ids(items: Sequence[Item]) -> list[tuple[Item, str]]:

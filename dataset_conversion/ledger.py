@@ -60,11 +60,10 @@ class Ledger:
 
     def compare(self, found: Mapping[str, int], published: Mapping[str, int]) -> None:
         """Set the cases found in each part of the dataset against the published number, and note where they differ."""
-        self.published = {part: (found.get(part, 0), number) for part, number in published.items()}
+        counts = {part: (found.get(part, 0), number) for part, number in published.items()}
+        self.published |= counts
         self.notes += [
-            f"{part}: {here} cases found, {there} published"
-            for part, (here, there) in self.published.items()
-            if here != there
+            f"{part}: {here} found, {there} published" for part, (here, there) in counts.items() if here != there
         ]
 
     def see(self, image: np.ndarray, split: str, case_id: str) -> str | None:

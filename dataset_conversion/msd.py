@@ -55,7 +55,7 @@ def convert_msd(options: MsdOptions) -> Conversion:
         return Content(items, labels, ENDING, names.channels)
 
     name = default_name(options.source)
-    return convert(options, "msd", name, gather, **{"max cases": str(options.max_cases)})
+    return convert(options, "msd", name, gather, {"max cases": str(options.max_cases)})
 
 
 def default_name(source: Path) -> str:

@@ -55,7 +55,8 @@ def open_source(path: Path) -> Iterator[Source]:
     if kind != "zip":
         raise DataError(f"{path}: is of kind {kind}; expected a folder or a zip file; unpack it and name the folder")
     with tempfile.TemporaryDirectory(prefix="jdm-convert-") as temporary:
-        source = Source(path, Path(temporary).resolve())
+        source = Source(path, Path(temporary).resolve() / path.stem)  # some layouts are told by the name on top
+        source.root.mkdir()
         try:
             _unpack(path, source.root)
             _unpack_inner(source.root)

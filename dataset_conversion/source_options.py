@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tyro.conf import Positional
 
@@ -105,3 +106,82 @@ class Dsb2018Options(SourceOptions):
     For example:
       jdm-convert dsb2018 data-science-bowl-2018.zip --id 28
     """
+
+
+@dataclass(frozen=True)
+class MonusegOptions(SourceOptions):
+    """Convert MoNuSeg 2018: nuclei in histology, outlined in XML files. A pixel belongs to a nucleus if its centre lies
+    inside the outline.
+
+    Name the folder above both downloads (training and MoNuSegTestData). Nuclei become one class; their numbers are kept
+    in instancesTr and instancesTs.
+
+    For example:
+      jdm-convert monuseg MoNuSeg --id 11 --cases classic
+    """
+
+    cases: Literal["classic", "all"] = "classic"
+    """classic: the 30 training images of 2017, which most papers mean; all: the 37 of the current download."""
+
+
+@dataclass(frozen=True)
+class IdridOptions(SourceOptions):
+    """Convert IDRiD (A. Segmentation): four lesions of the retina and the optic disc, 54 training and 27 test images.
+
+    Classes are numbered 1 microaneurysm (MA), 2 haemorrhage (HE), 3 hard exudate (EX), 4 soft exudate (SE), 5 optic
+    disc (OD). An image without a file for a class has none of it.
+
+    For example:
+      jdm-convert idrid "A. Segmentation.zip" --id 30
+    """
+
+    priority: tuple[str, ...] = ("MA", "SE", "EX", "HE", "OD")
+    """Where classes overlap, a pixel belongs to the one named first."""
+
+
+@dataclass(frozen=True)
+class NnunetV1Options(SourceOptions):
+    """Convert a raw dataset of nnU-Net v1 (TaskNNN_Name, files case_0000.nii.gz) to the format of v2.
+
+    For example:
+      jdm-convert nnunet-v1 nnUNet_raw_data/Task005_Prostate --id 5
+    """
+
+
+@dataclass(frozen=True)
+class CovidCxrOptions(SourceOptions):
+    """Convert the COVID-19 image data collection: X-rays with a class and no mask.
+
+    They go to imagesTs, their findings and patients to classes.csv.
+
+    For example:
+      jdm-convert covid-cxr covid-chestxray-dataset --id 31
+    """
+
+
+@dataclass(frozen=True)
+class ChestXrayOptions(SourceOptions):
+    """Convert chest_xray (NORMAL and PNEUMONIA): X-rays with a class and no mask.
+
+    They go to imagesTs, their classes, parts (train, val, test) and patients to classes.csv.
+
+    For example:
+      jdm-convert chest-xray chest_xray --id 32
+    """
+
+
+@dataclass(frozen=True)
+class LidcOptions(SourceOptions):
+    """Convert LIDC-IDRI: chest CT (DICOM) in Hounsfield units, and nodules of 3 mm or more that several readers drew.
+
+    Of each patient the CT series are taken; their XML files are found by the series they name. A voxel is nodule if at
+    least --min-readers of the readers have it inside their outline.
+
+    For example:
+      jdm-convert lidc LIDC-IDRI --id 33
+    """
+
+    min_readers: int = 2
+    """Readers, of those that count, who must have a voxel inside their outline."""
+    readers: tuple[int, ...] = ()
+    """Readers that count, 1 to 4 in the order of the XML file; by default all."""

@@ -220,7 +220,7 @@ def test_folds_are_balanced() -> None:
 def test_counts_are_compared_with_the_published_ones() -> None:
     ledger = Ledger({})
     ledger.compare({"train": 9, "test": 2}, {"train": 10, "test": 2})
-    assert ledger.notes == ["train: 9 cases found, 10 published"]
+    assert ledger.notes == ["train: 9 found, 10 published"]
     assert "- test: 2 found, 2 published" in ledger.markdown()
 
 

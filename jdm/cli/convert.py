@@ -29,6 +29,12 @@ KINDS = {
     "etis": sources.EtisOptions,
     "glas": sources.GlasOptions,
     "dsb2018": sources.Dsb2018Options,
+    "monuseg": sources.MonusegOptions,
+    "idrid": sources.IdridOptions,
+    "nnunet-v1": sources.NnunetV1Options,
+    "covid-cxr": sources.CovidCxrOptions,
+    "chest-xray": sources.ChestXrayOptions,
+    "lidc": sources.LidcOptions,
 }
 SHEET = "preview.png"
 SHEET_CASES = 12
@@ -64,14 +70,20 @@ def _report(options: Any) -> None:
 
 def _converters() -> dict[type, Callable[[Any], Conversion]]:
     """The converter of each kind of options."""
+    from dataset_conversion.chest_xray import convert_chest_xray
     from dataset_conversion.clinicdb import convert_clinicdb
     from dataset_conversion.colondb import convert_colondb
+    from dataset_conversion.covid_cxr import convert_covid_cxr
     from dataset_conversion.cvc300 import convert_cvc300
     from dataset_conversion.dsb2018 import convert_dsb2018
     from dataset_conversion.etis import convert_etis
     from dataset_conversion.glas import convert_glas
+    from dataset_conversion.idrid import convert_idrid
     from dataset_conversion.kvasir_seg import convert_kvasir_seg
+    from dataset_conversion.lidc import convert_lidc
+    from dataset_conversion.monuseg import convert_monuseg
     from dataset_conversion.msd import convert_msd
+    from dataset_conversion.nnunet_v1 import convert_nnunet_v1
     from dataset_conversion.pairs import convert_pairs
     from dataset_conversion.polyp import convert_polyp
 
@@ -80,6 +92,9 @@ def _converters() -> dict[type, Callable[[Any], Conversion]]:
         sources.KvasirSegOptions: convert_kvasir_seg, sources.ClinicDbOptions: convert_clinicdb,
         sources.ColonDbOptions: convert_colondb, sources.Cvc300Options: convert_cvc300,
         sources.EtisOptions: convert_etis, sources.GlasOptions: convert_glas, sources.Dsb2018Options: convert_dsb2018,
+        sources.MonusegOptions: convert_monuseg, sources.IdridOptions: convert_idrid,
+        sources.NnunetV1Options: convert_nnunet_v1, sources.CovidCxrOptions: convert_covid_cxr,
+        sources.ChestXrayOptions: convert_chest_xray, sources.LidcOptions: convert_lidc,
     }  # fmt: skip
 
 

@@ -1,0 +1,40 @@
+"""XML files that come with datasets, read so that they can neither fetch nor blow up anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree.ElementTree import Element, ParseError
+
+from jdm.errors import DataError
+
+MAX_BYTES = 2**27
+
+
+def read_xml(path: Path, root: str) -> Element:
+    """The root element; names come without their namespace.
+
+    Args:
+        root: the name it has to have.
+    Raises: DataError if the file is missing, too large, no XML, declares entities, or has another root.
+    """
+    from defusedxml import DefusedXmlException, ElementTree
+
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise DataError(f"{path}: has {size} bytes; expected an annotation of at most {MAX_BYTES}; cut it")
+        element = ElementTree.parse(path, forbid_dtd=True).getroot()
+        if element is None:
+            raise ValueError("it is empty")
+    except DefusedXmlException as error:
+        raise DataError(
+            f"{path}: declares what an annotation has no use for ({type(error).__name__}); expected plain XML; get "
+            "the original file"
+        ) from None
+    except (OSError, ParseError, ValueError, LookupError) as error:
+        raise DataError(f"{path}: cannot be read as XML ({error}); get the original file") from None
+    for inner in element.iter():
+        inner.tag = inner.tag.rpartition("}")[2]
+    if element.tag != root:
+        raise DataError(f"{path}: its root is {element.tag!r}; expected {root!r}; get the annotation of this image")
+    return element

@@ -1,0 +1,63 @@
+"""Chest X-rays that have a class and no mask -> imagesTs, grey, with classes.csv. Shared by their converters."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from dataset_conversion.cases import Content, Item, Reading
+from dataset_conversion.ledger import Ledger
+from dataset_conversion.rules import TOLERANCE, read_source, turn
+from jdm.data.raster import Raster
+from jdm.errors import DataError
+
+LABELS = {"background": 0, "foreground": 1}
+"""nnU-Net's format wants a class; no image here has a mask."""
+
+
+@dataclass(frozen=True)
+class Xray:
+    """An image and what is known of it."""
+
+    stem: str
+    image: Path
+    label: str
+    """Its class, such as PNEUMONIA."""
+    part: str
+    """Part of the source, such as train."""
+    group: str | None
+    """Patient."""
+
+
+def xray_content(xrays: Sequence[Xray], ledger: Ledger, published: Mapping[str, int] | None = None) -> Content:
+    """Images as 8-bit grey PNG in imagesTs, where nnU-Net keeps images without segmentation, and their classes."""
+    items = [Item("test", x.stem, (x.image,), partial(_read, x.image), x.group, x.part, x.label) for x in xrays]
+    counts = Counter(x.label for x in xrays)
+    ledger.notes.append("classes: " + ", ".join(f"{count} {label}" for label, count in sorted(counts.items())))
+    return Content(items, LABELS, ".png", ("grey",), published or {}, masks=False)
+
+
+def _read(path: Path) -> Reading:
+    """One X-ray. Raises: DataError if it is in colour or has more than 8 bits."""
+    image, _, notes = read_source(path, label=False)
+    array = image.array
+    if array.dtype != np.uint8:
+        raise DataError(
+            f"{path}: pixels are {array.dtype}; expected 8 bits as in the others, since grey levels would not compare; "
+            "convert it"
+        )
+    if array.shape[0] > 1:
+        spread = int((array.max(axis=0).astype(int) - array.min(axis=0)).max())
+        if spread > TOLERANCE:
+            raise DataError(
+                f"{path}: its colours differ by up to {spread}; expected grey; leave out drawings and photographs"
+            )
+        array = np.round(array.mean(axis=0, keepdims=True)).astype(np.uint8) if spread else array[:1]
+        notes.append("grey stored as colour: made grey")
+    notes += [f"turned upright (orientation tag {image.orientation})"] if image.orientation != 1 else []
+    return Reading(Raster(turn(array, image.orientation), (1.0, 1.0)), None, notes)
