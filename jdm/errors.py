@@ -8,6 +8,10 @@ Commands print it and exit with status 2. Anything else is a fault of ours and k
 class JdmError(Exception):
     """Base of every error that the user can mend."""
 
+    def __str__(self) -> str:
+        """One line whatever a file held that is quoted in it: line breaks and control characters are escaped."""
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in super().__str__())
+
 
 class ConfigError(JdmError):
     """A setting, a command-line value or an environment variable is unusable."""

@@ -29,12 +29,12 @@ def read_generator(dataset: RawDataset) -> dict[str, Any]:
     try:
         generator = json.loads(file.read_text(encoding="utf-8"))["generator"]
         training_ids = generator["training_ids"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             f"cannot tell which real cases {dataset.name} was generated from: {file} gives "
             f"{type(error).__name__}; expected the file that jdm-export writes; export the set again"
         ) from None
-    if not training_ids or not all(isinstance(case, str) for case in training_ids):
+    if not isinstance(training_ids, list) or not training_ids or not all(isinstance(c, str) for c in training_ids):
         raise DataError(
             f"{file} names {training_ids!r} as generator.training_ids; expected the ids of the cases the "
             "generator was trained on; export the set again"
@@ -51,9 +51,12 @@ def read_run(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        raise DataError(f"{file} is not JSON; expected the file a JDM trainer writes; remove that run") from None
+        run = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        run = None
+    if not isinstance(run, dict) or not isinstance(run.get("generator") or {}, dict):
+        raise DataError(f"{file} is no JSON object; expected the file a JDM trainer writes; remove that run")
+    return run
 
 
 def pretrained_weights(setting: str | None, arguments: Sequence[str] = ()) -> Path | None:

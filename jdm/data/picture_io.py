@@ -40,11 +40,13 @@ def _readable(path: Path) -> Iterator[None]:
     from PIL.Image import DecompressionBombError
 
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of tags that nothing here depends on
+            yield
     except DecompressionBombError as error:
         raise DataError(f"{path}: {one_line(error)}; expected at most {MAX_PIXELS} pixels; tile it") from None
     except (OSError, SyntaxError, ValueError, EOFError, LookupError, struct.error, zlib.error, RuntimeError,
-            TypeError, AttributeError) as error:  # fmt: skip
+            TypeError, AttributeError, ArithmeticError, AssertionError) as error:  # fmt: skip
         raise damaged(path, error) from None
 
 
