@@ -41,7 +41,9 @@ def _gather(root: Path, ledger: Ledger) -> Content:
     rows, _ = read_table(folder / TABLE, COLUMNS)
     outside = [row["filename"] for row in rows if not is_plain_file_name(row["filename"])]
     if outside:
-        raise DataError(f"{folder / TABLE}: names {outside[0]!r}; expected plain file names in {IMAGES}; correct it")
+        raise DataError(
+            f"{folder / TABLE}: names {outside[0][:100]!r}; expected plain file names in {IMAGES}; correct it"
+        )
     xrays: list[Xray] = []
     stems: set[str] = set()
     for row in rows:

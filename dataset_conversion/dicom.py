@@ -17,28 +17,30 @@ SAME_PLACE = 1e-3
 """Millimetres within which two slices lie at the same place."""
 UNEVEN = 0.05
 """Share by which the distance of two slices may differ from the median one."""
-_TAGS = (
-    "Modality", "SeriesInstanceUID", "PatientID", "SOPInstanceUID", "ImagePositionPatient", "ImageOrientationPatient",
-    "PixelSpacing", "Rows", "Columns", "RescaleSlope", "RescaleIntercept", "PhotometricInterpretation",
-    "SamplesPerPixel", "NumberOfFrames",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Slice:
-    """One file and its header."""
+    """One file, and what its header says; None for what it does not say."""
 
     path: Path
-    header: Any
-    """pydicom's, of the tags needed."""
-
-    @property
-    def uid(self) -> str:
-        return str(self.header.get("SOPInstanceUID", ""))
-
-    @property
-    def series(self) -> str:
-        return str(self.header.get("SeriesInstanceUID", ""))
+    uid: str
+    """SOP instance."""
+    series: str
+    modality: str
+    patient: str
+    shape: tuple[int, ...] | None
+    """Rows, columns."""
+    spacing: tuple[float, ...] | None
+    """Millimetres between rows, between columns."""
+    position: tuple[float, ...] | None
+    """Of the first pixel, millimetres."""
+    orientation: tuple[float, ...] | None
+    """Direction cosines along a row, then along a column."""
+    rescale: tuple[float, ...] | None
+    """Slope and intercept from stored values to Hounsfield units."""
+    single: bool
+    """One frame, one grey value per pixel."""
 
 
 @dataclass(frozen=True)
@@ -62,15 +64,35 @@ def is_dicom(path: Path) -> bool:
 def read_header(path: Path) -> Slice:
     """The header of one file, without pixels. Raises: DataError if it cannot be read or lacks series or modality."""
     import pydicom
+    from pydicom.config import disable_value_validation
 
     try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
-        lacking = [tag for tag in ("Modality", "SeriesInstanceUID", "SOPInstanceUID") if not header.get(tag)]
+        with disable_value_validation():
+            found = _slice(path, pydicom.dcmread(path, stop_before_pixels=True))
     except Exception as error:  # pydicom raises whatever a damaged header leads it to
         raise DataError(f"{path}: cannot be read as DICOM ({one_line(error)}); get the file again") from None
-    if lacking:
-        raise DataError(f"{path}: has no {', '.join(lacking)}; expected a slice of a series; get the file again")
-    return Slice(path, header)
+    if not (found.series and found.modality and found.uid):
+        raise DataError(f"{path}: names no series, modality or instance; expected a slice of a series; get it again")
+    return found
+
+
+def _slice(path: Path, header: Any) -> Slice:
+    """Plain values of a header; pydicom reads each only when it is asked for."""
+
+    def numbers(*tags: str) -> tuple[float, ...] | None:
+        values = [header.get(tag) for tag in tags]
+        if any(value is None for value in values):
+            return None
+        return tuple(float(v) for value in values for v in (value if len(tags) == 1 else [value]))
+
+    shape = numbers("Rows", "Columns")
+    return Slice(
+        path, str(header.get("SOPInstanceUID") or ""), str(header.get("SeriesInstanceUID") or ""),
+        str(header.get("Modality") or ""), str(header.get("PatientID") or ""),
+        tuple(int(n) for n in shape) if shape else None, numbers("PixelSpacing"), numbers("ImagePositionPatient"),
+        numbers("ImageOrientationPatient"), numbers("RescaleSlope", "RescaleIntercept"),
+        int(header.get("NumberOfFrames") or 1) == 1 and int(header.get("SamplesPerPixel") or 1) == 1,
+    )  # fmt: skip
 
 
 def read_ct(slices: Sequence[Slice]) -> Series:
@@ -79,96 +101,101 @@ def read_ct(slices: Sequence[Slice]) -> Series:
     Raises: DataError naming the series if slices disagree in size, spacing or orientation, lie at the same place,
         leave a gap, lack the conversion to Hounsfield units, or cannot be decoded.
     """
-    first = slices[0].header
     name = f"{slices[0].path.parent}: series {slices[0].series}"
-    _check_alike(name, slices)
-    places, direction = _places(name, slices)
-    order = np.argsort(places, kind="stable")
-    ordered, placed = [slices[i] for i in order], places[order]
-    pixels = [_hounsfield(s) for s in ordered]
-    keep, notes = _without_copies(name, ordered, placed, pixels)
-    ordered, placed = [ordered[i] for i in keep], placed[keep]
-    distance = _distance(name, placed)
-    origin = tuple(float(v) for v in ordered[0].header.ImagePositionPatient)
-    spacing = (distance, *(float(v) for v in first.PixelSpacing))
-    volume = Raster(np.stack([pixels[i] for i in keep])[None], spacing, Geometry(origin, direction))
-    at = np.array([float(s.header.ImagePositionPatient[2]) for s in ordered])
-    return Series(volume, {s.uid: i for i, s in enumerate(ordered)}, at, notes)
-
-
-def _check_alike(name: str, slices: Sequence[Slice]) -> None:
-    needed = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient")
-    for part in slices:
-        lacking = [tag for tag in needed if part.header.get(tag) is None]
-        if lacking:
-            raise DataError(f"{name}: {part.path.name} has no {', '.join(lacking)}; expected it in every slice")
-        if part.header.get("RescaleSlope") is None or part.header.get("RescaleIntercept") is None:
-            raise DataError(
-                f"{name}: {part.path.name} has no rescale slope and intercept, so its values are no Hounsfield units; "
-                "get the original series"
-            )
-        if int(part.header.get("NumberOfFrames") or 1) != 1 or int(part.header.get("SamplesPerPixel") or 1) != 1:
-            raise DataError(f"{name}: {part.path.name} holds several frames or colours; expected one grey slice")
-    for tag in ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient"):
-        values = [np.atleast_1d(np.array(s.header.get(tag), np.float64)) for s in slices]
-        odd = [s.path.name for s, v in zip(slices, values, strict=True) if not _close(v, values[0])]
-        if odd:
-            raise DataError(
-                f"{name}: {tag} of {few(odd, 5)} differs from that of {slices[0].path.name}; expected one for all "
-                "slices; separate the series"
-            )
-    check_size(slices[0].path, int(slices[0].header.Rows) * int(slices[0].header.Columns) * len(slices), MAX_VOXELS)
-
-
-def _close(a: np.ndarray, b: np.ndarray) -> bool:
-    return a.shape == b.shape and bool(np.allclose(a, b, atol=1e-4))
-
-
-def _places(name: str, slices: Sequence[Slice]) -> tuple[np.ndarray, tuple[float, ...]]:
-    """Position of each slice along the normal of their plane (mm), and the direction cosines row by row."""
-    cosines = np.array(slices[0].header.ImageOrientationPatient, np.float64)
-    positions = np.array([list(s.header.ImagePositionPatient) for s in slices], np.float64)
-    if cosines.shape != (6,) or positions.shape != (len(slices), 3) or not np.isfinite(positions).all():
-        raise DataError(f"{name}: position or orientation is damaged; expected three and six numbers")
-    along_x, along_y = cosines[:3], cosines[3:]
+    shape, spacing, orientation = _common(name, slices)
+    along_x, along_y = np.array(orientation[:3]), np.array(orientation[3:])
     normal = np.cross(along_x, along_y)
     if not np.isclose(np.linalg.norm(normal), 1, atol=1e-2):
-        raise DataError(f"{name}: orientation {cosines.tolist()} is no pair of orthogonal directions; get it again")
-    return positions @ normal, tuple(np.stack([along_x, along_y, normal], axis=1).ravel().tolist())
+        raise DataError(f"{name}: orientation {orientation} is no pair of orthogonal directions; get it again")
+    positions = np.array([part.position or () for part in slices], np.float64)
+    places = positions @ normal
+    order = np.argsort(places, kind="stable")
+    pixels = [_hounsfield(slices[i], shape) for i in order]
+    keep, notes = _without_copies(name, [slices[i].path.name for i in order], places[order], pixels)
+    kept = order[keep]
+    direction = tuple(np.stack([along_x, along_y, normal], axis=1).ravel().tolist())
+    geometry = Geometry(tuple(positions[kept[0]].tolist()), direction)
+    distance = _distance(name, places[kept])
+    volume = Raster(np.stack([pixels[i] for i in keep])[None], (distance, *spacing), geometry)
+    return Series(volume, {slices[k].uid: i for i, k in enumerate(kept)}, positions[kept, 2], notes)
 
 
-def _hounsfield(part: Slice) -> np.ndarray:
+def _common(name: str, slices: Sequence[Slice]) -> tuple[tuple[int, ...], tuple[float, ...], tuple[float, ...]]:
+    """Size, spacing and orientation of all slices. Raises: DataError if one lacks them or differs."""
+    for part in slices:
+        lacking = [
+            tag
+            for tag, value, length in (
+                ("size", part.shape, 2), ("pixel spacing", part.spacing, 2), ("position", part.position, 3),
+                ("orientation", part.orientation, 6), ("rescale slope and intercept", part.rescale, 2),
+            )
+            if value is None or len(value) != length or not np.isfinite(value).all()
+        ]  # fmt: skip
+        if lacking:
+            raise DataError(
+                f"{name}: {part.path.name} has no usable {', '.join(lacking)}; expected them in every slice, or it "
+                "has no place or no Hounsfield units; get the original series"
+            )
+        if not part.single:
+            raise DataError(f"{name}: {part.path.name} holds several frames or colours; expected one grey slice")
+    first = slices[0]
+    assert first.shape is not None and first.spacing is not None and first.orientation is not None
+    for tag, values in (
+        ("size", [part.shape for part in slices]), ("pixel spacing", [part.spacing for part in slices]),
+        ("orientation", [part.orientation for part in slices]),
+    ):  # fmt: skip
+        odd = np.flatnonzero(
+            ~np.isclose(np.array(values, np.float64), np.array(values[0], np.float64), rtol=0, atol=1e-4).all(axis=1)
+        )
+        if odd.size:
+            raise DataError(
+                f"{name}: {tag} of {few([slices[i].path.name for i in odd], 5)} differs from that of "
+                f"{first.path.name}; expected one for all slices; separate the series"
+            )
+    if min(first.spacing) <= 0:
+        raise DataError(f"{name}: pixel spacing is {first.spacing}; expected millimetres above 0; get it again")
+    check_size(first.path, first.shape[0] * first.shape[1] * len(slices), MAX_VOXELS)
+    return first.shape, first.spacing, first.orientation
+
+
+def _hounsfield(part: Slice, shape: tuple[int, ...]) -> np.ndarray:
     """(y, x) int16. Raises: DataError if the pixels cannot be decoded or leave the range of int16."""
     import pydicom
+    from pydicom.config import disable_value_validation
 
+    assert part.rescale is not None
     try:
-        stored = pydicom.dcmread(part.path).pixel_array
+        with disable_value_validation():
+            stored = np.asarray(pydicom.dcmread(part.path).pixel_array)
     except Exception as error:  # pydicom and its decoders raise whatever damaged pixels lead them to
         raise DataError(f"{part.path}: its pixels cannot be read ({one_line(error)}); get the file again") from None
-    values = stored.astype(np.float64) * float(part.header.RescaleSlope) + float(part.header.RescaleIntercept)
-    if not np.isfinite(values).all() or values.min() < -32768 or values.max() > 32767 or values.ndim != 2:
-        raise DataError(f"{part.path}: values of {values.min():g} to {values.max():g}; expected Hounsfield units")
+    values = stored.astype(np.float64) * part.rescale[0] + part.rescale[1]
+    if values.shape != shape or values.min() < -32768 or values.max() > 32767:
+        raise DataError(
+            f"{part.path}: {values.shape} values of {values.min():g} to {values.max():g}; expected {shape} Hounsfield "
+            "units; get the original series"
+        )
     return np.round(values).astype(np.int16)
 
 
 def _without_copies(
-    name: str, slices: Sequence[Slice], places: np.ndarray, pixels: Sequence[np.ndarray]
-) -> tuple[list[int], list[str]]:  # fmt: skip
+    name: str, names: Sequence[str], places: np.ndarray, pixels: Sequence[np.ndarray]
+) -> tuple[list[int], list[str]]:
     """Indices of slices to keep: of several with the same place and pixels, the first.
 
     Raises: DataError if slices at one place differ.
     """
     keep = [0]
     copies = []
-    for i in range(1, len(slices)):
+    for i in range(1, len(names)):
         if places[i] - places[keep[-1]] > SAME_PLACE:
             keep.append(i)
         elif np.array_equal(pixels[i], pixels[keep[-1]]):
-            copies.append(slices[i].path.name)
+            copies.append(names[i])
         else:
             raise DataError(
-                f"{name}: {slices[keep[-1]].path.name} and {slices[i].path.name} lie at the same place "
-                f"({places[i]:g} mm) and differ; expected one slice per place; separate the series"
+                f"{name}: {names[keep[-1]]} and {names[i]} lie at the same place ({places[i]:g} mm) and differ; "
+                "expected one slice per place; separate the series"
             )
     return keep, [f"{len(copies)} slices that are there twice left out: {few(copies, 5)}"] if copies else []
 

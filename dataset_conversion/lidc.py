@@ -26,6 +26,8 @@ from dataset_conversion.source_options import LidcOptions
 from dataset_conversion.target import Conversion
 from dataset_conversion.volumes import ENDING
 from dataset_conversion.xml_files import read_xml
+from jdm.data.raster import one_line
+from jdm.data.raw_layout import few
 from jdm.errors import ConfigError, DataError
 
 LABELS = {"background": 0, "nodule": 1}
@@ -65,7 +67,7 @@ def _gather(options: LidcOptions, root: Path, ledger: Ledger) -> Content:
     series, annotations, damaged = _files(root, ledger)
     scans: dict[str, list[Slice]] = {}
     for uid, parts in sorted(series.items()):
-        modalities = sorted({str(part.header.Modality) for part in parts})
+        modalities = sorted({part.modality for part in parts})
         if modalities == ["CT"]:
             scans[uid] = parts
         else:
@@ -84,7 +86,7 @@ def _gather(options: LidcOptions, root: Path, ledger: Ledger) -> Content:
 
 
 def _files(root: Path, ledger: Ledger) -> tuple[dict[str, list[Slice]], dict[str, Path], dict[Path, str]]:
-    """Slices by series, annotations by series, and why a slice cannot be read, by its folder."""
+    """Slices by series, annotations by series, and why the slices of a folder cannot be trusted, by folder."""
     series: dict[str, list[Slice]] = {}
     annotations: dict[str, Path] = {}
     damaged: dict[Path, str] = {}
@@ -103,6 +105,16 @@ def _files(root: Path, ledger: Ledger) -> tuple[dict[str, list[Slice]], dict[str
                 ledger.add("refused", "train", None, [path], [str(error)])
         else:
             ledger.add("ignored", "train", None, [path], ["neither DICOM nor XML"])
+    by_folder: dict[Path, set[str]] = {}
+    for uid, parts in series.items():
+        for part in parts:
+            by_folder.setdefault(part.path.parent, set()).add(uid)
+    for folder, uids in by_folder.items():
+        if len(uids) > 1:
+            mixed = (
+                f"{folder}: holds slices of {len(uids)} series ({few(sorted(uids), 4)}); expected one; separate them"
+            )
+            damaged.setdefault(folder, mixed)
     return series, annotations, damaged
 
 
@@ -124,7 +136,7 @@ def _enter(annotations: dict[str, Path], path: Path, ledger: Ledger) -> None:
 
 
 def _patient(parts: Sequence[Slice]) -> str:
-    return str(parts[0].header.get("PatientID") or parts[0].path.parent.parent.parent.name)
+    return parts[0].patient or parts[0].path.parent.parent.parent.name
 
 
 def _names(scans: Mapping[str, Sequence[Slice]]) -> dict[str, str]:
@@ -142,10 +154,10 @@ def _names(scans: Mapping[str, Sequence[Slice]]) -> dict[str, str]:
 def _read(
     parts: Sequence[Slice], annotation: Path | None, damaged: Mapping[Path, str], options: LidcOptions
 ) -> Reading:
-    """A scan and its nodules. Raises: DataError if either cannot be used, or a slice in the same folder is damaged."""
+    """A scan and its nodules. Raises: DataError if one cannot be used, or the folder holds damaged or other slices."""
     broken = [damaged[folder] for folder in sorted({part.path.parent for part in parts}) if folder in damaged]
     if broken:
-        raise DataError(f"series {parts[0].series} may lack a slice: {broken[0]}")
+        raise DataError(f"series {parts[0].series} may not be whole: {broken[0]}")
     if annotation is None:
         raise DataError(
             f"{parts[0].path.parent}: no XML file is about its series {parts[0].series}; expected one; download the "
@@ -166,7 +178,7 @@ def _read(
         for nodule in sessions[reader - 1].iter("unblindedReadNodule"):
             if _is_large(nodule):
                 large += 1
-                draw(drawn, [_outline(roi, annotation) for roi in nodule.iter("roi")], series, annotation)
+                draw(drawn, [read_outline(roi, annotation) for roi in nodule.iter("roi")], series, annotation)
             else:
                 small += 1
         votes += drawn
@@ -181,13 +193,14 @@ def _is_large(nodule: Element) -> bool:
     return ratings is not None and any((rating.text or "").strip() for rating in ratings)
 
 
-def _outline(roi: Element, where: Path) -> Outline:
+def read_outline(roi: Element, where: Path) -> Outline:
+    """One `roi` of an XML file. Raises: DataError for coordinates that are missing, no integers or far off."""
     try:
         points = [(int(e.findtext("xCoord") or ""), int(e.findtext("yCoord") or "")) for e in roi.iter("edgeMap")]
         z = float(roi.findtext("imageZposition") or "nan")
     except ValueError as error:
         raise DataError(
-            f"{where}: an outline has a coordinate that is no number ({error}); get the file again"
+            f"{where}: an outline has a coordinate that is no number ({one_line(error)}); get the file again"
         ) from None
     if not points or max(abs(v) for point in points for v in point) > 2**20:
         raise DataError(f"{where}: an outline has no points, or points far off; get the file again")
@@ -222,7 +235,7 @@ def _slice_of(outline: Outline, series: Series, where: Path) -> int:
     nearest = int(np.abs(series.positions - outline.z).argmin()) if np.isfinite(outline.z) else 0
     if not np.isfinite(outline.z) or abs(series.positions[nearest] - outline.z) > series.volume.spacing[0] / 4:
         raise DataError(
-            f"{where}: an outline lies in slice {outline.uid or 'unknown'} at {outline.z:g} mm, which the series does "
-            "not have; expected the annotation of this series, whole; get both again"
+            f"{where}: an outline lies in slice {outline.uid[:64] or 'unknown'} at {outline.z:g} mm, which the "
+            "series does not have; expected the annotation of this series, whole; get both again"
         )
     return nearest

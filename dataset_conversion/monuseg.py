@@ -22,7 +22,7 @@ from dataset_conversion.source import missing_layout, visible
 from dataset_conversion.source_options import MonusegOptions
 from dataset_conversion.target import Conversion
 from dataset_conversion.xml_files import read_xml
-from jdm.data.raster import Raster, ending_of
+from jdm.data.raster import Raster, ending_of, one_line
 from jdm.errors import DataError
 
 LABELS = {"background": 0, "nucleus": 1}
@@ -126,20 +126,16 @@ def read_outlines(path: Path) -> tuple[list[np.ndarray], list[str]]:
     polygons: list[np.ndarray] = []
     degenerate = 0
     for region in read_xml(path, "Annotations").iter("Region"):
+        where = f"{path}: region {region.get('Id', '')[:20]!r}"
         if region.get("NegativeROA", "0") not in ("0", ""):
-            raise DataError(
-                f"{path}: region {region.get('Id')} is to be cut out (NegativeROA); expected outlines of nuclei only; "
-                "remove it"
-            )
+            raise DataError(f"{where} is to be cut out (NegativeROA); expected outlines of nuclei only; remove it")
         try:
             points = [(float(v.attrib["X"]), float(v.attrib["Y"])) for v in region.iter("Vertex")]
         except (KeyError, ValueError) as error:
-            raise DataError(
-                f"{path}: region {region.get('Id')} has a vertex without numbers X and Y ({error}); correct it"
-            ) from None
+            raise DataError(f"{where} has a vertex without numbers X and Y ({one_line(error)}); correct it") from None
         vertices = np.array(points, np.float64).reshape(-1, 2)
         if not (np.abs(vertices) < 1e9).all():
-            raise DataError(f"{path}: region {region.get('Id')} has a vertex that is not finite or far off; correct it")
+            raise DataError(f"{where} has a vertex that is not finite or far off; correct it")
         if len(np.unique(vertices, axis=0)) < 3:
             degenerate += 1
         else:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from jdm.data.raster import sniff
+from jdm.data.raster import one_line, sniff
 from jdm.data.raw_layout import few
 from jdm.errors import DataError, JdmError
 
@@ -74,8 +74,8 @@ def _unpack(path: Path, target: Path) -> None:
                 _extract(archive, member, target)
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError, OSError) as error:
         raise DataError(
-            f"{path}: cannot be unpacked ({type(error).__name__}: {error}); expected a whole zip file and room for it "
-            f"in {target.parent}; download it again, or set TMPDIR to a larger disk"
+            f"{path}: cannot be unpacked ({type(error).__name__}: {one_line(error)}); expected a whole zip file and "
+            f"room for it in {tempfile.gettempdir()}; download it again, or set TMPDIR to a larger disk"
         ) from None
 
 
@@ -86,22 +86,22 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo], target: Path) -> 
     outside = [m.filename for m in members if _leaves(m.filename)]
     if outside:
         raise DataError(
-            f"{path}: {len(outside)} members lie outside the archive ({few(outside, 5)}); expected relative paths "
+            f"{path}: {len(outside)} members lie outside the archive ({_few(outside)}); expected relative paths "
             "without '..'; get the archive from its publisher"
         )
     special = [m.filename for m in members if stat.S_IFMT(m.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR)]
     if special:
         raise DataError(
-            f"{path}: {len(special)} members are links or devices ({few(special, 5)}); expected plain files; unpack "
+            f"{path}: {len(special)} members are links or devices ({_few(special)}); expected plain files; unpack "
             "it yourself and name the folder"
         )
     names = [m.filename for m in members]
     if len(set(names)) < len(names):
         twice = sorted({n for n in names if names.count(n) > 1}) if len(names) < 10_000 else ["one of many"]
-        raise DataError(f"{path}: names occur twice ({few(twice, 5)}); expected each once; download it again")
+        raise DataError(f"{path}: names occur twice ({_few(twice)}); expected each once; download it again")
     encrypted = [m.filename for m in members if m.flag_bits & 1]
     if encrypted:
-        raise DataError(f"{path}: is encrypted ({few(encrypted, 3)}); expected an open archive; unpack it yourself")
+        raise DataError(f"{path}: is encrypted ({_few(encrypted)}); expected an open archive; unpack it yourself")
     _check_size(path, sum(m.file_size for m in members), target)
 
 
@@ -114,9 +114,14 @@ def _check_size(path: Path, size: int, target: Path) -> None:
         )
     if size > free:
         raise DataError(
-            f"{path}: needs {size} bytes unpacked, {free} are free in {target.parent}; unpack it elsewhere and name "
-            "the folder, or set TMPDIR to a larger disk"
+            f"{path}: needs {size} bytes unpacked, {free} are free in {tempfile.gettempdir()}; unpack it elsewhere and "
+            "name the folder, or set TMPDIR to a larger disk"
         )
+
+
+def _few(names: list[str]) -> str:
+    """Names that a stranger chose, fit for one line."""
+    return few([ascii(name[:60]) for name in names], 5)
 
 
 def _leaves(name: str) -> bool:

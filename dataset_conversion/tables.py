@@ -6,6 +6,8 @@ import csv
 import io
 from pathlib import Path, PurePosixPath
 
+from jdm.data.raster import one_line
+from jdm.data.raw_layout import few
 from jdm.errors import DataError
 
 MAX_BYTES = 2**26
@@ -25,15 +27,14 @@ def read_table(path: Path, columns: tuple[str, ...]) -> tuple[list[dict[str, str
         lines = list(csv.reader(io.StringIO(text), skipinitialspace=True, strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
-            f"{path}: cannot be read ({type(error).__name__}: {error}); expected a CSV table in UTF-8; get it again"
+            f"{path}: cannot be read ({type(error).__name__}: {one_line(error)}); expected a CSV table in UTF-8; get "
+            "it again"
         ) from None
     header = [name.strip() for name in lines[0]] if lines else []
     lacking = [name for name in columns if name not in header]
     if lacking:
-        raise DataError(
-            f"{path}: has the columns {', '.join(header) or 'none'}; expected also {', '.join(lacking)}; get the "
-            "original table"
-        )
+        seen = few([ascii(name[:40]) for name in header]) or "none"
+        raise DataError(f"{path}: has the columns {seen}; expected also {', '.join(lacking)}; get the original table")
     rows = [
         dict(zip(header, [*(value.strip() for value in line), *[""] * len(header)], strict=False))
         for line in lines[1:]

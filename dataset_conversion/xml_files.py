@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
 
+from jdm.data.raster import one_line
 from jdm.errors import DataError
 
 MAX_BYTES = 2**27
@@ -32,9 +33,11 @@ def read_xml(path: Path, root: str) -> Element:
             "the original file"
         ) from None
     except (OSError, ParseError, ValueError, LookupError) as error:
-        raise DataError(f"{path}: cannot be read as XML ({error}); get the original file") from None
+        raise DataError(f"{path}: cannot be read as XML ({one_line(error)}); get the original file") from None
     for inner in element.iter():
         inner.tag = inner.tag.rpartition("}")[2]
     if element.tag != root:
-        raise DataError(f"{path}: its root is {element.tag!r}; expected {root!r}; get the annotation of this image")
+        raise DataError(
+            f"{path}: its root is {element.tag[:60]!r}; expected {root!r}; get the annotation of this image"
+        )
     return element

@@ -9,6 +9,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 SHAPE = (5, 12, 14)  # z, y, x
 STEP = 2.5
+CT_UID = "1.3.6.1.1"
 Outline = tuple[int, list[tuple[int, int]], bool]
 """Index of the slice, outline, whether it runs around nodule."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Union
 
 from dataset_conversion import options as kinds
 from dataset_conversion import source_options as sources
@@ -18,24 +18,25 @@ DESCRIPTION = """Bring annotated images into nnU-Net's raw format, in the folder
 
 Choose what you have; a source is a folder, or the zip file as it was downloaded. "jdm-convert pairs --help" shows the
 options of one kind and an example, --check reports without writing anything."""
-KINDS = {
-    "pairs": kinds.PairsOptions,
-    "msd": kinds.MsdOptions,
-    "polyp": sources.PolypOptions,
-    "kvasir-seg": sources.KvasirSegOptions,
-    "clinicdb": sources.ClinicDbOptions,
-    "colondb": sources.ColonDbOptions,
-    "cvc300": sources.Cvc300Options,
-    "etis": sources.EtisOptions,
-    "glas": sources.GlasOptions,
-    "dsb2018": sources.Dsb2018Options,
-    "monuseg": sources.MonusegOptions,
-    "idrid": sources.IdridOptions,
-    "nnunet-v1": sources.NnunetV1Options,
-    "covid-cxr": sources.CovidCxrOptions,
-    "chest-xray": sources.ChestXrayOptions,
-    "lidc": sources.LidcOptions,
+KINDS: dict[str, tuple[type, str]] = {
+    "pairs": (kinds.PairsOptions, "a folder of images and a folder of masks (PNG, JPEG, BMP or TIFF)"),
+    "msd": (kinds.MsdOptions, "a task of the Medical Segmentation Decathlon (NIfTI)"),
+    "nnunet-v1": (sources.NnunetV1Options, "a raw dataset of nnU-Net v1 (NIfTI)"),
+    "polyp": (sources.PolypOptions, "PraNet's polyp archives: TrainDataset and five test sets"),
+    "kvasir-seg": (sources.KvasirSegOptions, "Kvasir-SEG: polyps"),
+    "clinicdb": (sources.ClinicDbOptions, "CVC-ClinicDB: polyps, grouped by sequence"),
+    "colondb": (sources.ColonDbOptions, "CVC-ColonDB: polyps"),
+    "cvc300": (sources.Cvc300Options, "CVC-300: polyps"),
+    "etis": (sources.EtisOptions, "ETIS-LaribPolypDB: polyps"),
+    "monuseg": (sources.MonusegOptions, "MoNuSeg 2018: nuclei, outlined in XML"),
+    "dsb2018": (sources.Dsb2018Options, "2018 Data Science Bowl: nuclei"),
+    "glas": (sources.GlasOptions, "GlaS: glands, grouped by patient"),
+    "idrid": (sources.IdridOptions, "IDRiD: lesions of the retina"),
+    "lidc": (sources.LidcOptions, "LIDC-IDRI: lung nodules in CT (DICOM and XML)"),
+    "covid-cxr": (sources.CovidCxrOptions, "COVID-19 image data collection: X-rays with a class, no mask"),
+    "chest-xray": (sources.ChestXrayOptions, "chest_xray: NORMAL and PNEUMONIA, no mask"),
 }
+"""Options of each kind of source, and its line in the list of kinds."""
 SHEET = "preview.png"
 SHEET_CASES = 12
 
@@ -44,8 +45,14 @@ def main() -> None:
     """Entry point of `jdm-convert`."""
     import tyro
 
-    options = tyro.extras.subcommand_cli_from_dict(
-        KINDS,
+    def kind(name: str) -> Any:
+        options, line = KINDS[name]
+        # the list of kinds has a line for each; the help of one kind, its whole description
+        brief = None if name in sys.argv[1:2] else line
+        return Annotated[options, tyro.conf.subcommand(name, description=brief)]
+
+    options = tyro.cli(
+        Union[tuple(kind(name) for name in KINDS)],  # noqa: UP007  # pyright: ignore
         prog="jdm-convert",
         description=DESCRIPTION,
         config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
