@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from scipy import ndimage
 from tqdm import tqdm
 
@@ -22,18 +21,15 @@ from jdm.checkpoint import Checkpoint, differences
 from jdm.config import CodecConfig
 from jdm.data.pairs import PairDataset
 from jdm.data.raw_dataset import Pair, RawDataset, write_case
-from jdm.diffusion.mask_estimate import estimated_mask
-from jdm.diffusion.sampling import CaseNoise, karras_sigmas, sample_ancestral, sample_ddim, sample_dpmpp_2m, sample_heun
-from jdm.diffusion.vp import VPDenoiser
-from jdm.diffusion.windows import windowed
 from jdm.errors import ConfigError, DataError
 from jdm.evaluation.plausible import ForegroundRange, foreground_shares, real_foreground
+from jdm.export_draw import PairDrawer
 from jdm.export_folder import ExportFolder, sync, write_text
 from jdm.export_locks import held
+from jdm.export_masks import GivenMasks
 from jdm.export_request import ExportRequest, check_request
 from jdm.export_size import batches_of, duration, export_seconds
 from jdm.objective import memory_errors
-from jdm.parallel import on_all_cores
 
 PREFIX = "syn_"
 _MOST_ATTEMPTS = 20
@@ -149,13 +145,15 @@ class _Factory:
     def __init__(self, checkpoint: Checkpoint, dataset: RawDataset, request: ExportRequest, device: str) -> None:
         self.config, self.request, self.device = checkpoint.config, request, device
         self.dataset, self.sha256 = dataset, checkpoint.sha256
-        self.pairs = PairDataset(dataset, list(checkpoint.metadata["training_ids"]), checkpoint.config)
+        training_ids = list(checkpoint.metadata["training_ids"])
+        self.pairs = PairDataset(dataset, training_ids, checkpoint.config)
         self.real = real_foreground(self.pairs, request.canvas_size, request.margin)
-        self.denoiser = checkpoint.denoiser(device)
+        self.drawer = PairDrawer(checkpoint, request, device)
+        self.masks = GivenMasks(dataset, training_ids, self.config, request, self.real) if request.given_masks else None
 
     def seconds(self, batches: list[range]) -> float:
         """Estimated time of some batches; calls the network."""
-        return export_seconds(self.denoiser, self.config, self.request, batches, self.device)
+        return export_seconds(self.drawer.denoiser, self.config, self.request, batches, self.device)
 
     def batch(self, indices: range) -> list[tuple[Pair, dict[str, Any]]]:
         """The pairs of some case indices and their manifest records."""
@@ -175,9 +173,10 @@ class _Factory:
             for first in range(0, len(waiting), self.request.batch_size):
                 chunk = waiting[first : first + self.request.batch_size]
                 seeds = [case_seed(self.request.seed, number, attempt) for number in chunk]
-                for number, seed, sample in zip(chunk, seeds, self.sample(seeds), strict=True):
+                samples = self.sample(seeds) if self.masks is None else self.sample(seeds, self.masks.encoded(chunk))
+                for number, seed, sample in zip(chunk, seeds, samples, strict=True):
                     draw = _Draw(*self.decoded(number // self.request.slices, sample), seed, attempt)
-                    found = self.real.problem(draw.label)
+                    found = self.real.problem(draw.label) if self.masks is None else None
                     if found is None:
                         made[number] = draw
                     else:
@@ -191,32 +190,15 @@ class _Factory:
             "pairs like the real ones; train longer, or allow more with --margin, and run again with --overwrite"
         )
 
-    def sample(self, seeds: list[int]) -> np.ndarray:
-        """Encoded samples (n, channels, *canvas_size), each a function of its seed."""
-        config, request, denoiser = self.config, self.request, self.denoiser
-        draw = CaseNoise(seeds, (config.image_channels + config.mask_channels, *request.canvas_size), self.device)
-        if request.sampler == "ancestral":
-            assert isinstance(denoiser, VPDenoiser)  # see check_request
-            respaced = denoiser.respaced(request.steps)
-            return sample_ancestral(respaced.predict, respaced.process, draw(), draw, clip=1.0).cpu().numpy()
-        denoise = windowed(on_all_cores(denoiser), config.data.patch_size, request.overlap, request.batch_size)
-        sample = {"heun": sample_heun, "dpmpp-2m": sample_dpmpp_2m, "ddim": sample_ddim}[request.sampler]
-        x = sample(denoise, draw(), self.levels())
-        if request.mask_level > 0:
-            x = estimated_mask(denoise, x, config.image_channels, request.mask_level, draw())
-        return x.cpu().numpy()
-
-    def levels(self) -> torch.Tensor:
-        """Noise levels from the plan's, or the span of the thesis's process."""
-        low, high = self.config.noise.sigma_min, self.config.noise.sigma_max
-        if isinstance(self.denoiser, VPDenoiser):
-            process = self.denoiser.process
-            low, high = process.sigma(0), process.sigma(process.steps - 1)
-        return karras_sigmas(self.request.steps, low, high)
+    def sample(self, seeds: list[int], given: np.ndarray | None = None) -> np.ndarray:
+        """Encoded samples (n, channels, *canvas_size), each a function of its seed and its mask, where one is given."""
+        return self.drawer.samples(seeds, given)
 
     def decoded(self, case: int, sample: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """A sample's image and label, with the size and borders of a real one."""
-        if self.config.data.whole:
+        if self.masks is not None:
+            sample = self.masks.cut(sample, case)
+        elif self.config.data.whole:
             sample = self._natural_size(case, sample)
         image, label = self.pairs.codec.decode(sample)
         if self.config.codec.zero_border and zero_is_lowest(self.config.codec):
@@ -253,6 +235,8 @@ class _Factory:
             "mask_level": self.request.mask_level,
             "foreground_share": {names[v]: round(float(s), 6) for v, s in enumerate(shares) if v > 0},
         }
+        if self.masks is not None:
+            record["mask_of"] = self.masks.source(index)
         return Pair(record["case_id"], image, label, spacing), record
 
 

@@ -15,11 +15,12 @@ from jdm.checkpoint import Checkpoint
 from jdm.config import Config
 from jdm.diffusion.conditioning import Known, Noise, fitting_known
 from jdm.diffusion.editing import invert_heun, vary
-from jdm.diffusion.noise import Denoise, Denoiser
+from jdm.diffusion.noise import Denoise
 from jdm.diffusion.repaint import Resampling, Sample, sample_repaint
 from jdm.diffusion.sampling import CaseNoise, karras_sigmas, sample_ddim, sample_dpmpp_2m, sample_heun
 from jdm.diffusion.vp import VPDenoiser
 from jdm.diffusion.windows import windowed
+from jdm.export_draw import level_span
 from jdm.export_request import ExportRequest
 from jdm.export_size import batches_of, export_seconds, network_calls
 from jdm.parallel import on_all_cores
@@ -99,14 +100,6 @@ class Drawer:
             made = draw(x, torch.from_numpy(where).to(self.device), fresh)
             results.update(zip(chunk, made.cpu().numpy(), strict=True))
         return [results[number] for number in range(len(jobs))]
-
-
-def level_span(denoiser: Denoiser | VPDenoiser, config: Config) -> tuple[float, float]:
-    """Lowest and highest noise level to sample over: the plan's, or those of the thesis's process."""
-    if isinstance(denoiser, VPDenoiser):
-        process = denoiser.process
-        return process.sigma(0), process.sigma(process.steps - 1)
-    return config.noise.sigma_min, config.noise.sigma_max
 
 
 def evaluations(config: Config, request: SampleRequest) -> int:

@@ -26,7 +26,7 @@ from jdm.evaluation.plausible import ForegroundRange, foreground_shares, real_fo
 from jdm.export import case_seed, check_origin, export, restore_zero_border, zero_is_lowest
 from jdm.export_folder import ExportFolder
 from jdm.export_locks import held, locked
-from jdm.export_request import ExportRequest, check_request, default_mask_level, default_sampler
+from jdm.export_request import ExportRequest, check_request, default_sampler
 from jdm.export_size import batches_of, duration, export_seconds, network_calls, slices_of, synthetic_count
 
 REQUEST = ExportRequest(
@@ -480,7 +480,6 @@ def test_the_masks_last_estimate_leaves_images_alone_and_is_not_for_the_thesis_p
     assert np.array_equal(estimated[:, 0], sampled[:, 0]) and not np.array_equal(estimated[:, 1], sampled[:, 1])
     assert np.array_equal(estimated, factory.sample([1, 2]))
     thesis = changed(checkpoint.config, {"preset": "thesis", "augment": {"probability": 0.0}})
-    assert default_mask_level(checkpoint.config) == 2.0 and default_mask_level(thesis) == 0.0
     with pytest.raises(ConfigError, match=r"--mask-level is 2\.0 for preset 'thesis'"):
         check_request(thesis, dataclasses.replace(REQUEST, mask_level=2.0))
 
@@ -545,7 +544,7 @@ def test_the_estimate_counts_the_calls_that_are_made(real, change, windows, eval
     checkpoint = tiny_run(real, train={"steps": 1}, data={"whole": False, "patch_size": [16, 24]})
     request = dataclasses.replace(REQUEST, **change)
     factory, made = jdm.export._Factory(checkpoint, real, request, "cpu"), []
-    factory.denoiser.register_forward_hook(lambda *_: made.append(1))
+    factory.drawer.denoiser.register_forward_hook(lambda *_: made.append(1))
     factory.sample([1, 2])
     assert network_calls(checkpoint.config, request, [range(2)]) == len(made) == windows * evaluations
     assert network_calls(checkpoint.config, request, batches_of(request)) == evaluations * (

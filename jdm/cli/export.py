@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
@@ -43,9 +44,13 @@ class ExportCommand:
     """heun by default; ancestral is for the thesis preset at its training size, and the default there."""
     steps: int | None = None
     """Sampling steps: 18 by default (35 network evaluations with heun), 250 for ancestral."""
-    mask_level: float | None = None
-    """The mask is estimated once more from the finished image, with the sampled mask seen through noise of this level:
-    2 by default, 0 to keep the mask as sampled. Not for the thesis preset."""
+    mask_level: float = 0.0
+    """Above 0, the mask is estimated once more from the finished image, with the sampled mask seen through noise of
+    this level: 2 removes specks, and some small parts. Not for the thesis preset."""
+    given_masks: str | None = None
+    """Sample images for given masks instead of both: "real" for those of the training cases, "deformed" for new ones
+    made from them (components recombined, flipped where the plan allows, zoomed, turned, bent), or a folder of label
+    files."""
     seed: int = 0
     batch_size: int = 16
     """Pairs sampled together. Part of what fixes their bytes."""
@@ -108,7 +113,7 @@ def _estimate(checkpoint: Checkpoint, request: ExportRequest, shard: tuple[int, 
 
 def _request(command: ExportCommand, checkpoint: Checkpoint, dataset: RawDataset) -> ExportRequest:
     from jdm.data.pairs import PairDataset
-    from jdm.export_request import ExportRequest, check_request, default_mask_level, default_sampler
+    from jdm.export_request import ExportRequest, check_request, default_sampler
     from jdm.export_size import slices_of, synthetic_count
 
     config = checkpoint.config
@@ -123,7 +128,8 @@ def _request(command: ExportCommand, checkpoint: Checkpoint, dataset: RawDataset
         canvas_size=canvas,
         sampler=sampler,
         steps=(250 if sampler == "ancestral" else 18) if command.steps is None else command.steps,
-        mask_level=default_mask_level(config) if command.mask_level is None else command.mask_level,
+        mask_level=command.mask_level,
+        given_masks=_masks(command.given_masks),
         seed=command.seed,
         batch_size=command.batch_size,
         overlap=command.overlap,
@@ -135,6 +141,11 @@ def _request(command: ExportCommand, checkpoint: Checkpoint, dataset: RawDataset
     if command.ratio is None:
         return request
     return replace(request, count=synthetic_count(command.ratio, config, pairs, canvas))
+
+
+def _masks(text: str | None) -> str:
+    """ "real", "deformed", or a folder's absolute path, which another working directory does not change."""
+    return str(Path(text).resolve()) if text not in (None, "real", "deformed") else text or ""
 
 
 def _shard(text: str) -> tuple[tuple[int, int], int]:

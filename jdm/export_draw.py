@@ -1,0 +1,68 @@
+"""The samples of an export, from their seeds: joint, or with their masks given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jdm.checkpoint import Checkpoint
+from jdm.config import Config
+from jdm.diffusion.conditioning import Known, fitting_known
+from jdm.diffusion.mask_estimate import estimated_mask
+from jdm.diffusion.noise import Denoiser
+from jdm.diffusion.sampling import CaseNoise, karras_sigmas, sample_ancestral, sample_ddim, sample_dpmpp_2m, sample_heun
+from jdm.diffusion.vp import VPDenoiser
+from jdm.diffusion.windows import windowed
+from jdm.export_request import ExportRequest
+from jdm.parallel import on_all_cores
+
+
+class PairDrawer:
+    """The checkpoint's denoiser with the request's sampler."""
+
+    def __init__(self, checkpoint: Checkpoint, request: ExportRequest, device: str) -> None:
+        self.config, self.request, self.device = checkpoint.config, request, device
+        self.denoiser = checkpoint.denoiser(device)
+
+    def samples(self, seeds: Sequence[int], given: np.ndarray | None = None) -> np.ndarray:
+        """Encoded samples (n, channels, *canvas_size), each a function of its seed and of the mask given it.
+
+        Args: given: encoded masks, (n, mask channels, *canvas_size).
+        """
+        config, request, denoiser = self.config, self.request, self.denoiser
+        draw = CaseNoise(seeds, (config.image_channels + config.mask_channels, *request.canvas_size), self.device)
+        noise = draw()
+        known = None if given is None else self._known(noise, given, draw)
+        if request.sampler == "ancestral":
+            assert isinstance(denoiser, VPDenoiser)  # see check_request
+            respaced = denoiser.respaced(request.steps)
+            return sample_ancestral(respaced.predict, respaced.process, noise, draw, known, clip=1.0).cpu().numpy()
+        denoise = windowed(on_all_cores(denoiser), config.data.patch_size, request.overlap, request.batch_size)
+        sample = {"heun": sample_heun, "dpmpp-2m": sample_dpmpp_2m, "ddim": _ddim}[request.sampler]
+        x = sample(denoise, noise, karras_sigmas(request.steps, *level_span(denoiser, config)), known)
+        if request.mask_level > 0:
+            x = estimated_mask(denoise, x, config.image_channels, request.mask_level, draw())
+        return x.cpu().numpy()
+
+    def _known(self, noise: Tensor, given: np.ndarray, fresh: Callable[[], Tensor]) -> Known:
+        values = torch.zeros_like(noise)
+        values[:, self.config.image_channels :] = torch.from_numpy(given).to(noise)
+        where = torch.zeros_like(noise, dtype=torch.bool)
+        where[:, self.config.image_channels :] = True
+        levels = 1 if isinstance(self.denoiser, VPDenoiser) else 2
+        return fitting_known(where, values, self.config.image_channels, fresh, levels=levels)
+
+
+def level_span(denoiser: Denoiser | VPDenoiser, config: Config) -> tuple[float, float]:
+    """Lowest and highest noise level to sample over: the plan's, or those of the thesis's process."""
+    if isinstance(denoiser, VPDenoiser):
+        process = denoiser.process
+        return process.sigma(0), process.sigma(process.steps - 1)
+    return config.noise.sigma_min, config.noise.sigma_max
+
+
+def _ddim(denoise: Callable[[Tensor, Tensor], Tensor], noise: Tensor, sigmas: Tensor, known: Known | None) -> Tensor:
+    return sample_ddim(denoise, noise, sigmas, known=known)
