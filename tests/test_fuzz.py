@@ -174,7 +174,7 @@ def fuzz(contents: st.SearchStrategy[bytes], examples: int, read: Callable[[byte
     seen = {"read": 0, "refused": 0}
 
     @settings(
-        max_examples=examples, deadline=5000, database=None, derandomize=examples < 1000, print_blob=True,
+        max_examples=examples, deadline=20_000, database=None, derandomize=examples < 1000, print_blob=True,
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     @given(contents)
