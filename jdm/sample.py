@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from jdm import __version__
-from jdm.checkpoint import Checkpoint
+from jdm.checkpoint import Checkpoint, differences
+from jdm.config import to_dict
 from jdm.data.raw_dataset import Pair, RawDataset
+from jdm.errors import ConfigError
 from jdm.export import case_seed
 from jdm.objective import memory_errors
 from jdm.sample_canvas import decoded
@@ -26,15 +28,17 @@ _SHOWN = 4
 
 def sample(
     checkpoint: Checkpoint, dataset: RawDataset, request: SampleRequest, out: Path, *,
-    device: str = "cpu", overwrite: bool = False,
+    device: str = "cpu", overwrite: bool = False, weaker: Checkpoint | None = None,
 ) -> int:  # fmt: skip
     """Sample what is asked for into the folder `out`, which appears when it is whole; returns the number of samples.
 
+    Args: weaker: a checkpoint of the same plan that guides, see `jdm.diffusion.guidance`.
     Raises: ExistsError if `out` is in the way; else as `prepare`; TrainingError if the device is too small.
     """
     starts = prepare(checkpoint, dataset, request)
+    check_guide(checkpoint, request, weaker)
     with output_folder(out, overwrite) as folder, memory_errors(request.batch_size, flag="--batch-size"):
-        drawer = Drawer(checkpoint, request, device)
+        drawer = Drawer(checkpoint, request, device, weaker)
         if request.mode == "interpolate":
             pairs = interpolation(drawer, starts, request)
             write_pairs(folder, dataset, pairs)
@@ -45,7 +49,7 @@ def sample(
             rows = finish(folder, dataset, starts, drawn)
             count = sum(map(len, drawn))
         write_sheet(folder, rows)
-        write_record(folder, _provenance(checkpoint, request))
+        write_record(folder, _provenance(checkpoint, request, weaker))
     return count
 
 
@@ -97,10 +101,30 @@ def agreed(labels: Sequence[np.ndarray], classes: int) -> tuple[np.ndarray, np.n
     return shares.argmax(axis=0).astype(np.uint16), (shares * surprise).sum(axis=0) / np.log(classes)
 
 
-def _provenance(checkpoint: Checkpoint, request: SampleRequest) -> dict[str, Any]:
+def check_guide(checkpoint: Checkpoint, request: SampleRequest, weaker: Checkpoint | None) -> None:
+    """Raises: ConfigError if there is guidance without a guide or the other way round, or the two do not fit."""
+    if (request.guidance != 1) != (weaker is not None):
+        found = "no --guide" if weaker is None else "a --guide"
+        raise ConfigError(
+            f"--guidance is {request.guidance} with {found}; expected a weaker checkpoint's folder as --guide and a "
+            "scale other than 1, such as 2; give both or neither"
+        )
+    if weaker is None:
+        return
+    lines = []
+    for part in ("preset", "codec", "data"):
+        found, expected = ({part: to_dict(c.config)[part]} for c in (weaker, checkpoint))
+        lines += differences(found, expected)
+    lines += differences({"dataset": weaker.metadata["dataset"]}, {"dataset": checkpoint.metadata["dataset"]})
+    if lines:
+        raise ConfigError(f"the guiding checkpoint is of another plan: {'; '.join(lines)}; give one of the same")
+
+
+def _provenance(checkpoint: Checkpoint, request: SampleRequest, weaker: Checkpoint | None) -> dict[str, Any]:
     generator = {key: checkpoint.metadata[key] for key in ("dataset", "fold", "training_ids", "held_out_ids", "step")}
     return {
         "jdm_version": __version__,
         "generator": {**generator, "checkpoint_sha256": checkpoint.sha256},
+        "guide_sha256": None if weaker is None else weaker.sha256,
         **asdict(request),
     }

@@ -15,6 +15,7 @@ from jdm.checkpoint import Checkpoint
 from jdm.config import Config
 from jdm.diffusion.conditioning import Known, Noise, fitting_known
 from jdm.diffusion.editing import invert_heun, vary
+from jdm.diffusion.guidance import autoguided
 from jdm.diffusion.noise import Denoise
 from jdm.diffusion.repaint import Resampling, Sample, sample_repaint
 from jdm.diffusion.sampling import CaseNoise, karras_sigmas, sample_ddim, sample_dpmpp_2m, sample_heun
@@ -41,11 +42,17 @@ class Job:
 class Drawer:
     """The checkpoint's denoiser with the request's sampler."""
 
-    def __init__(self, checkpoint: Checkpoint, request: SampleRequest, device: str) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, request: SampleRequest, device: str, weaker: Checkpoint | None = None
+    ) -> None:
+        """Args: weaker: guides, with the request's scale."""
         self.config, self.request, self.device = checkpoint.config, request, device
         self.denoiser = checkpoint.denoiser(device)
         patch = self.config.data.patch_size
-        self.denoise: Denoise = windowed(on_all_cores(self.denoiser), patch, request.overlap, request.batch_size)
+        denoise = on_all_cores(self.denoiser)
+        if weaker is not None:
+            denoise = autoguided(denoise, on_all_cores(weaker.denoiser(device)), request.guidance)
+        self.denoise: Denoise = windowed(denoise, patch, request.overlap, request.batch_size)
         self.sample: Sample = {"heun": sample_heun, "dpmpp-2m": sample_dpmpp_2m, "ddim": _ddim}[request.sampler]
         self.sigmas = karras_sigmas(request.steps, *level_span(self.denoiser, self.config))
 
@@ -111,7 +118,7 @@ def evaluations(config: Config, request: SampleRequest) -> int:
         steps = sum(last - first for first, last in ways)
     per_step = 2 if request.sampler == "heun" else 1
     inverting = 2 * steps if request.mode == "interpolate" else 0
-    return per_step * steps + inverting
+    return (per_step * steps + inverting) * (1 if request.guidance == 1 else 2)
 
 
 def planned_seconds(

@@ -42,6 +42,8 @@ class SampleRequest:
     jump_length: int = 3
     repetitions: int = 4
     """Of RePaint, where something is known by replacement; 1: no resampling."""
+    guidance: float = 1.0
+    """Scale of autoguidance by a weaker checkpoint; 1: none."""
     seed: int = 0
     batch_size: int = 16
     overlap: float = 0.25
@@ -69,6 +71,7 @@ def check_request(config: Config, request: SampleRequest) -> None:
         (request.batch_size >= 1, "batch-size", request.batch_size, "at least 1"),
         (0 <= request.overlap < 1, "overlap", request.overlap, "at least 0 and less than 1"),
         (request.seed >= 0, "seed", request.seed, "at least 0"),
+        (0 < request.guidance <= 10, "guidance", request.guidance, "more than 0 and at most 10"),
         (request.points >= 2, "points", request.points, "at least 2"),
         (request.feather >= 0, "feather", request.feather, "at least 0"),
         (

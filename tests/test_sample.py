@@ -302,6 +302,29 @@ def test_the_thesis_preset_knows_by_replacement(run, tmp_path):
         np.testing.assert_array_equal(pair.label, read_case(small, name[:-3]).label)
 
 
+def test_a_weaker_checkpoint_guides(run, tmp_path):
+    real, checkpoint = run
+    request = asked("vary", level=2.0, cases=("case_0",), samples=1)
+    sample(checkpoint, real, request, tmp_path / "plain")
+    own = dataclasses.replace(request, guidance=3.0)
+    sample(checkpoint, real, own, tmp_path / "own", weaker=checkpoint)
+    plain, guided = (sampled(tmp_path / name)["case_0_s0"].image for name in ("plain", "own"))
+    assert np.abs(plain.astype(int) - guided).max() <= 1  # by itself, nowhere
+    worse = dataclasses.replace(checkpoint, weights={k: 1.3 * w for k, w in checkpoint.weights.items()})
+    sample(checkpoint, real, own, tmp_path / "worse", weaker=worse)
+    assert not np.array_equal(sampled(tmp_path / "worse")["case_0_s0"].image, plain)
+    codec = dataclasses.replace(checkpoint.config.codec, classes=4)
+    other = dataclasses.replace(checkpoint, config=dataclasses.replace(checkpoint.config, codec=codec))
+    for asks, weaker, problem in (
+        (own, None, "with no --guide"),
+        (request, worse, "with a --guide"),
+        (own, other, "codec.classes: 4, expected 3"),
+    ):
+        with pytest.raises(ConfigError, match=problem):
+            sample(checkpoint, real, asks, tmp_path / "none", weaker=weaker)
+    assert not (tmp_path / "none").exists()
+
+
 def refused(run, request, problem, kind=DataError):
     real, checkpoint = run
     with pytest.raises(kind, match=problem) as caught:
@@ -351,7 +374,8 @@ def test_bad_settings_name_their_flag(run):
     for changes, flag in (
         ({"samples": 0}, "--samples"), ({"steps": 2}, "--steps"), ({"jump_length": 3}, "--jump-length"),
         ({"repetitions": 0}, "--repetitions"), ({"batch_size": 0}, "--batch-size"), ({"overlap": 1.0}, "--overlap"),
-        ({"seed": -1}, "--seed"), ({"mode": "vary", "level": 0.0}, "--vary"), ({"points": 1}, "--points"),
+        ({"seed": -1}, "--seed"),
+        ({"guidance": 0.0}, "--guidance"), ({"mode": "vary", "level": 0.0}, "--vary"), ({"points": 1}, "--points"),
         ({"mode": "interpolate", "cases": ("a",)}, "--interpolate"), ({"feather": -1}, "--feather"),
         ({"sampler": "ancestral"}, "--sampler"),
     ):  # fmt: skip

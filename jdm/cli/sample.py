@@ -67,6 +67,10 @@ class SampleCommand:
     (--inpaint, some --known-channels) and with the thesis preset; 1: plain replacement."""
     jump_length: int = 3
     """RePaint: steps that a jump goes back."""
+    guide: Path | None = None
+    """Folder of a weaker checkpoint of the same plan, such as a shorter run's, to guide away from (autoguidance)."""
+    guidance: float = 1.0
+    """Scale of that guidance, such as 2; 1: none."""
     seed: int = 0
     batch_size: int = 16
     """Samples drawn together."""
@@ -89,7 +93,7 @@ def _run() -> None:
 
     from jdm.checkpoint import load_checkpoint, run_folder
     from jdm.data.raw_dataset import open_dataset
-    from jdm.sample import sample
+    from jdm.sample import check_guide, sample
     from jdm.sample_output import check_target
 
     dataset = open_dataset(command.dataset)
@@ -97,11 +101,13 @@ def _run() -> None:
     checkpoint = load_checkpoint(run)
     out = command.out or run / "sampled" / request.mode
     check_target(out, command.overwrite)
+    weaker = None if command.guide is None else load_checkpoint(command.guide)
+    check_guide(checkpoint, request, weaker)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if command.dry_run:
         print(f"{_plan(checkpoint, dataset, request, device)}; into {out}")
         return
-    count = sample(checkpoint, dataset, request, out, device=device, overwrite=command.overwrite)
+    count = sample(checkpoint, dataset, request, out, device=device, overwrite=command.overwrite, weaker=weaker)
     print(f"{count} samples in {out}; {out / 'sheet.png'} shows the first")
 
 
@@ -160,6 +166,7 @@ def _request(command: SampleCommand) -> SampleRequest:
         sampler=command.sampler,
         steps=command.steps,
         jump_length=command.jump_length,
+        guidance=command.guidance,
         repetitions=command.repetitions,
         seed=command.seed,
         batch_size=command.batch_size,

@@ -1,0 +1,50 @@
+"""Autoguidance between Gaussian denoisers, where the guided one is again linear."""
+
+import math
+
+import pytest
+import torch
+from closed_forms import SIGMAS, gaussian, mixture, normal
+from torch import Tensor
+
+from jdm.diffusion.conditioning import Known
+from jdm.diffusion.guidance import autoguided
+from jdm.diffusion.sampling import karras_sigmas, sample_heun
+
+torch.set_num_threads(1)
+
+
+def of_deviation(deviation: float):
+    """The exact denoiser of N(0, deviation^2)."""
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        variance = sigma[:, :1].square().reshape(-1, *[1] * (x.ndim - 1))
+        return x * deviation**2 / (deviation**2 + variance)
+
+    return denoise
+
+
+def test_no_guidance_is_the_denoiser_itself():
+    noise = normal(2, 3, 4, 4)
+    guided = autoguided(mixture, gaussian, 1.0)
+    assert torch.equal(sample_heun(guided, noise, SIGMAS), sample_heun(mixture, noise, SIGMAS))
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 1.5, 3.0])
+def test_the_guided_ode_has_its_closed_form(scale):
+    """dx / dsigma = sigma x (scale / (a^2 + sigma^2) + (1 - scale) / (b^2 + sigma^2)): a product of powers."""
+    a, b, top = 0.5, 0.8, 80.0
+    noise = normal(50, 2, 3)
+    made = sample_heun(autoguided(of_deviation(a), of_deviation(b), scale), noise, karras_sigmas(200, 1e-3, top))
+    factor = (a / math.hypot(a, top)) ** scale * (b / math.hypot(b, top)) ** (1 - scale) * top
+    torch.testing.assert_close(made, factor * noise, rtol=5e-3, atol=1e-6)
+    assert (factor < a) == (scale > 1)  # guided away from the wider one, the samples get narrower
+
+
+def test_what_is_known_stays():
+    where = torch.zeros(1, 3, 1, 1, dtype=torch.bool)
+    where[:, 2] = True
+    values = normal(2, 3, 4, 4, seed=5)
+    known = Known(where, values, 2)
+    made = sample_heun(autoguided(mixture, gaussian, 2.0), normal(2, 3, 4, 4), SIGMAS, known)
+    assert torch.equal(made[:, 2], values[:, 2]) and made.isfinite().all()
