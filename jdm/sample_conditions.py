@@ -82,7 +82,7 @@ def check_folder(dataset: RawDataset, folder: Path, key: str) -> None:
             continue
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise DataError(f"{path}: cannot be read ({error}); expected JSON; correct or remove it") from None
         if isinstance(found, dict) and key in found and found[key] != expected.get(key):
             raise DataError(
