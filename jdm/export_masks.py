@@ -44,6 +44,7 @@ class GivenMasks:
         self.pairs: list[Pair] = []
         if request.given_masks not in ("real", "deformed"):
             self.pairs = given_masks(dataset, Path(request.given_masks), config.codec.image_dtype)
+            _check_leaks([pair.case_id for pair in self.pairs], dataset, self.training_ids)
         self.label = functools.lru_cache(maxsize=64)(self._label)
 
     def source(self, case: int) -> str:
@@ -106,6 +107,19 @@ class GivenMasks:
         if self.config.data.whole:
             return part
         return np.pad(part, [(0, 0), *centred_margins(part.shape[1:], canvas)], mode="symmetric")
+
+
+def _check_leaks(mask_ids: list[str], dataset: RawDataset, training_ids: list[str]) -> None:
+    """Refuse masks named as validation or test cases, which nothing that is made from the export may have seen.
+
+    Raises: DataError.
+    """
+    kept_back = {*dataset.cases, *dataset.test_cases} - {*training_ids}
+    if leaking := sorted({*mask_ids} & kept_back):
+        raise DataError(
+            f"masks {', '.join(leaking[:5])} are named as cases of {dataset.name} that the model never saw; expected "
+            "masks of its training cases or of none, so that no evaluation is seen in training; leave them out"
+        )
 
 
 def deformed(planes: np.ndarray, other: np.ndarray, config: Config, rng: np.random.Generator) -> np.ndarray:

@@ -87,6 +87,19 @@ def test_masks_of_a_folder_keep_their_size(real, checkpoint, tmp_path):
         export(checkpoint, real, dataclasses.replace(request, given_masks=str(tmp_path / "x")), overwrite=True)
 
 
+def test_masks_of_held_out_cases_are_refused(real, checkpoint, tmp_path):
+    (held_out,) = checkpoint.metadata["held_out_ids"]
+    for name in (checkpoint.metadata["training_ids"][0], held_out):
+        shutil.copy(real.folder / "labelsTr" / f"{name}.png", tmp_path)
+    before = sorted(f.name for f in real.folder.parent.iterdir() if not f.name.startswith("."))
+    request = dataclasses.replace(REQUEST, given_masks=str(tmp_path))
+    with pytest.raises(DataError, match=rf"masks {held_out} are named as cases of .*leave them out"):
+        export(checkpoint, real, request)
+    assert sorted(f.name for f in real.folder.parent.iterdir() if not f.name.startswith(".")) == before
+    (tmp_path / f"{held_out}.png").unlink()
+    assert exported(checkpoint, real, request)[2]
+
+
 def test_deformed_masks_are_new_and_plausible(real, checkpoint):
     made, files, manifest = exported(checkpoint, real, dataclasses.replace(REQUEST, given_masks="deformed"))
     masks = [read_case(real, case).label for case in real.cases]
