@@ -26,10 +26,11 @@ from jdm.evaluation.plausible import ForegroundRange, foreground_shares, real_fo
 from jdm.export_draw import PairDrawer
 from jdm.export_folder import ExportFolder, sync, write_text
 from jdm.export_locks import held
-from jdm.export_masks import GivenMasks
+from jdm.export_masks import GivenMasks, identified
 from jdm.export_request import ExportRequest, check_request
 from jdm.export_size import batches_of, duration, export_seconds
 from jdm.objective import memory_errors
+from jdm.parallel import on_all_cores
 
 PREFIX = "syn_"
 _MOST_ATTEMPTS = 20
@@ -88,6 +89,7 @@ def export(
     """
     check_origin(checkpoint, dataset)
     check_request(checkpoint.config, request)
+    request = identified(request, dataset, checkpoint.metadata["training_ids"])
     folder = ExportFolder(request, checkpoint, shard[1], overwrite)
     with folder.shared() as in_place:
         if in_place:
@@ -153,7 +155,7 @@ class _Factory:
 
     def seconds(self, batches: list[range]) -> float:
         """Estimated time of some batches; calls the network."""
-        return export_seconds(self.drawer.denoiser, self.config, self.request, batches, self.device)
+        return export_seconds(on_all_cores(self.drawer.denoiser), self.config, self.request, batches, self.device)
 
     def batch(self, indices: range) -> list[tuple[Pair, dict[str, Any]]]:
         """The pairs of some case indices and their manifest records."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,7 +46,6 @@ class GivenMasks:
         self.pairs: list[Pair] = []
         if request.given_masks not in ("real", "deformed"):
             self.pairs = given_masks(dataset, Path(request.given_masks), config.codec.image_dtype)
-            _check_leaks([pair.case_id for pair in self.pairs], dataset, self.training_ids)
         self.label = functools.lru_cache(maxsize=64)(self._label)
 
     def source(self, case: int) -> str:
@@ -109,17 +110,26 @@ class GivenMasks:
         return np.pad(part, [(0, 0), *centred_margins(part.shape[1:], canvas)], mode="symmetric")
 
 
-def _check_leaks(mask_ids: list[str], dataset: RawDataset, training_ids: list[str]) -> None:
-    """Refuse masks named as validation or test cases, which nothing that is made from the export may have seen.
+def identified(request: ExportRequest, dataset: RawDataset, training_ids: list[str]) -> ExportRequest:
+    """The request with a hash of the masks in its folder, if it names one, after these have been checked.
 
-    Raises: DataError.
+    Masks named as validation or test cases are refused: nothing that is made from the export may have seen them.
+    Raises: DataError for a folder that cannot be used.
     """
+    if request.given_masks in ("", "real", "deformed"):
+        return request
+    folder, digest = Path(request.given_masks), hashlib.sha256()
+    mask_ids = [pair.case_id for pair in given_masks(dataset, folder, "uint8")]
     kept_back = {*dataset.cases, *dataset.test_cases} - {*training_ids}
     if leaking := sorted({*mask_ids} & kept_back):
         raise DataError(
             f"masks {', '.join(leaking[:5])} are named as cases of {dataset.name} that the model never saw; expected "
             "masks of its training cases or of none, so that no evaluation is seen in training; leave them out"
         )
+    for mask_id in mask_ids:
+        content = (folder / (mask_id + dataset.file_ending)).read_bytes()
+        digest.update(f"{mask_id}\n{len(content)}\n".encode() + content)
+    return dataclasses.replace(request, given_masks_sha256=digest.hexdigest())
 
 
 def deformed(planes: np.ndarray, other: np.ndarray, config: Config, rng: np.random.Generator) -> np.ndarray:

@@ -33,6 +33,8 @@ class ExportRequest:
     given_masks: str = ""
     """Masks to sample images for: "real" (of the training cases), "deformed" (new ones from those), or a folder's path;
     empty: masks are sampled with the images."""
+    given_masks_sha256: str = ""
+    """Of the contents of that folder (`jdm.export_masks.identified`), so that two sets of masks are not mixed."""
     seed: int = 0
     batch_size: int = 16
     overlap: float = 0.25

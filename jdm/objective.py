@@ -106,9 +106,9 @@ class FixedLoss:
         return float(torch.cat(losses).mean())
 
 
-def step_seed(seed: int, rank: int, step: int) -> int:
+def step_seed(seed: int, rank: int, step: int, stream: int = 0) -> int:
     """Seed of one step: a function of its arguments alone, so that a resumed run repeats it."""
-    state = np.random.SeedSequence([seed, rank, step]).generate_state(2, np.uint32)
+    state = np.random.SeedSequence([seed, rank, step, stream]).generate_state(2, np.uint32)
     return int(state[0]) << 32 | int(state[1])
 
 

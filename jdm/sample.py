@@ -115,9 +115,16 @@ def check_guide(checkpoint: Checkpoint, request: SampleRequest, weaker: Checkpoi
     for part in ("preset", "codec", "data"):
         found, expected = ({part: to_dict(c.config)[part]} for c in (weaker, checkpoint))
         lines += differences(found, expected)
-    lines += differences({"dataset": weaker.metadata["dataset"]}, {"dataset": checkpoint.metadata["dataset"]})
+    kept = ("dataset", "labels", "channel_names")
+    found, expected = ({key: c.metadata[key] for key in kept} for c in (weaker, checkpoint))
+    lines += differences(found, expected)
     if lines:
         raise ConfigError(f"the guiding checkpoint is of another plan: {'; '.join(lines)}; give one of the same")
+    if strange := sorted({*weaker.metadata["training_ids"]} - {*checkpoint.metadata["training_ids"]}):
+        raise ConfigError(
+            f"the guiding checkpoint was trained on {', '.join(strange[:5])}, which the guided one never saw; expected "
+            "a guide of the same fold, so that held-out cases stay so; give such a one"
+        )
 
 
 def _provenance(checkpoint: Checkpoint, request: SampleRequest, weaker: Checkpoint | None) -> dict[str, Any]:

@@ -118,7 +118,9 @@ def _inpainting(case: CaseCanvas, dataset: RawDataset, request: SampleRequest) -
         canvas = case.canvas(number, labels[number], crop)
         where = np.ones(canvas.x.shape, dtype=bool)
         sampled = slice(0, codec.image_channels) if request.lesion else slice(None)
-        where[(sampled, *canvas.inside)] = ~regions[number][crop]
+        # The padding mirrors what is inside, the region too: known there, it would show what is to be replaced.
+        margins = [(s.start, side - s.stop) for s, side in zip(canvas.inside, where.shape[1:], strict=True)]
+        where[sampled] = ~np.pad(regions[number][crop], margins, mode="symmetric")
         planes.append(Plane(number, canvas, where))
     weight = seam(region, request.feather, config.data.slice_axis)
 

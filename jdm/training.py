@@ -44,6 +44,7 @@ from jdm.run_log import RunLog
 
 _GRID_PAIRS, _GRID_STEPS = 12, 18
 _FLUSH_EVERY = 50
+_DROPOUT = 1  # the stream of dropout's randomness; that of the noise is 0
 
 
 def train(
@@ -115,7 +116,8 @@ def _loop(
         batches, batch_size=None, sampler=range(progress.step, settings.steps), num_workers=workers,
         pin_memory=device.type == "cuda",
     )  # fmt: skip
-    if progress.step and progress.out_of_time():  # a finished run that is resumed
+    progress.share = agreed(progress.spent(), 0)
+    if progress.step and progress.share > 1:  # a finished run that is resumed
         return
     denoiser.train()
     bar = tqdm(total=settings.steps, initial=progress.step, disable=None if first else True, unit="step")
@@ -126,7 +128,7 @@ def _loop(
         rate = learning_rate(settings, step, progress.share)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        torch.manual_seed(step_seed(settings.seed, rank(), step))  # of dropout
+        torch.manual_seed(step_seed(settings.seed, rank(), step, _DROPOUT))
         with memory_errors(settings.batch_size):
             loss = loss_and_gradients(denoiser, x0.to(device), condition.to(device), config, generator)
             norm = nn.utils.clip_grad_norm_(denoiser.parameters(), settings.gradient_clip)

@@ -16,7 +16,7 @@ from jdm.config import Config
 from jdm.data.image_io import read_raster, write_raster
 from jdm.data.raster import Raster
 from jdm.data.raw_dataset import open_dataset, read_case
-from jdm.errors import ConfigError, DataError
+from jdm.errors import ConfigError, DataError, ExistsError
 from jdm.evaluation.plausible import ForegroundRange
 from jdm.export import export
 from jdm.export_masks import GivenMasks, deformed, recombined
@@ -91,13 +91,29 @@ def test_masks_of_held_out_cases_are_refused(real, checkpoint, tmp_path):
     (held_out,) = checkpoint.metadata["held_out_ids"]
     for name in (checkpoint.metadata["training_ids"][0], held_out):
         shutil.copy(real.folder / "labelsTr" / f"{name}.png", tmp_path)
-    before = sorted(f.name for f in real.folder.parent.iterdir() if not f.name.startswith("."))
+    before = sorted(f.name for f in real.folder.parent.iterdir())
     request = dataclasses.replace(REQUEST, given_masks=str(tmp_path))
     with pytest.raises(DataError, match=rf"masks {held_out} are named as cases of .*leave them out"):
         export(checkpoint, real, request)
-    assert sorted(f.name for f in real.folder.parent.iterdir() if not f.name.startswith(".")) == before
+    assert sorted(f.name for f in real.folder.parent.iterdir()) == before
     (tmp_path / f"{held_out}.png").unlink()
     assert exported(checkpoint, real, request)[2]
+
+
+def test_two_sets_of_masks_are_not_mixed_and_bad_ones_cost_no_finished_work(real, checkpoint, tmp_path):
+    for name in checkpoint.metadata["training_ids"][:2]:
+        shutil.copy(real.folder / "labelsTr" / f"{name}.png", tmp_path / f"new_{name}.png")
+    request = dataclasses.replace(REQUEST, given_masks=str(tmp_path))
+    export(checkpoint, real, request, shard=(0, 2))
+    (partial,) = real.folder.parent.glob(".jdm-partial-*_syn")
+    finished = sorted(f.name for f in (partial / "batches").iterdir())
+    (tmp_path / f"new_{name}.png").rename(tmp_path / "another.png")
+    with pytest.raises(ExistsError, match="other settings"):
+        export(checkpoint, real, request, shard=(1, 2))
+    gone = dataclasses.replace(REQUEST, given_masks=str(tmp_path / "none"))
+    with pytest.raises(DataError):
+        export(checkpoint, real, gone, overwrite=True)
+    assert finished and sorted(f.name for f in (partial / "batches").iterdir()) == finished
 
 
 def test_deformed_masks_are_new_and_plausible(real, checkpoint):

@@ -45,7 +45,7 @@ from nnunet_integration.provenance import read_generator, read_run
 SOME_OR_MANY = pytest.mark.parametrize("examples", [200, pytest.param(10_000, marks=pytest.mark.slow)])
 PIXELS = 2**16
 """Stands for the largest picture and volume, so that what is read is small and what is reserved without need shows."""
-MOST_BYTES = 64 * 2**20
+MOST_BYTES = 512 * 2**20  # what a bomb asks for is more; hypothesis itself takes up to 200 MB
 """By which a process may grow: twice 2**16 pixels of 4 channels of 8 bytes are 4 MiB; the rest is of libraries."""
 
 # ---------------------------------------------------------------- mutations

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from small_runs import picture, tiny_run, write_pictures
+from small_runs import changed, picture, tiny_run, write_pictures
 
 import jdm.cli.sample
 from jdm.data.image_io import read_raster, write_raster
@@ -22,7 +22,7 @@ from jdm.sample_conditions import painted
 from jdm.sample_draw import evaluations, planned_seconds
 from jdm.sample_output import Row, write_sheet
 from jdm.sample_request import SampleRequest, check_request, known_numbers
-from jdm.sample_starts import prepare
+from jdm.sample_starts import _inpainting, prepare
 
 FAST = SampleRequest("given-images", steps=3, samples=2, jump_length=1, repetitions=2, batch_size=3, seed=4)
 
@@ -132,6 +132,16 @@ def test_inpainting_leaves_everything_outside_as_it_was(run, tmp_path):
         np.testing.assert_array_equal(pair.image[:, ~inside], before.image[:, ~inside])
         np.testing.assert_array_equal(pair.label[~inside], before.label[~inside])
         assert (pair.image[:, inside] != before.image[:, inside]).mean() > 0.5
+
+
+def test_what_is_inpainted_is_not_known_in_the_padding(run, tmp_path):
+    real, checkpoint = run
+    patch = {"data": {"patch_size": [24, 32], "canvas_size": [24, 32]}}  # pictures of 16 x 24 are padded by 4
+    case = CaseCanvas(read_case(real, "case_1"), changed(checkpoint.config, patch))
+    start = _inpainting(case, real, asked("inpaint", cases=("case_1",), box=(0, 6, 3, 18)))
+    where = start.planes[0].where
+    rows, columns = np.nonzero(~where.all(axis=0))
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (1, 6, 10, 21)  # rows 1 to 3 mirror 4 to 6
 
 
 def test_inpainting_adds_and_removes_a_lesion(run, tmp_path):
@@ -315,8 +325,12 @@ def test_a_weaker_checkpoint_guides(run, tmp_path):
     assert not np.array_equal(sampled(tmp_path / "worse")["case_0_s0"].image, plain)
     codec = dataclasses.replace(checkpoint.config.codec, classes=4)
     other = dataclasses.replace(checkpoint, config=dataclasses.replace(checkpoint.config, codec=codec))
+    held_out = checkpoint.metadata["held_out_ids"]
+    seen = {**checkpoint.metadata, "training_ids": [*checkpoint.metadata["training_ids"], *held_out]}
+    leaking = dataclasses.replace(checkpoint, metadata=seen)
     for asks, weaker, problem in (
         (own, None, "with no --guide"),
+        (own, leaking, f"was trained on {held_out[0]}, which the guided one never saw"),
         (request, worse, "with a --guide"),
         (own, other, "codec.classes: 4, expected 3"),
     ):

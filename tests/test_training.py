@@ -284,6 +284,19 @@ def test_the_budget_ends_a_run(dataset, ids, tmp_path):
     assert rates[-1] < 0.5 * max(rates)  # far from its 5000 steps, near the end of its clock
 
 
+def test_a_resumed_run_knows_at_once_what_its_clock_says(dataset, ids, tmp_path, monkeypatch):
+    """Processes of a group ask each other every tenth step only; a run may be resumed at any."""
+    monkeypatch.setattr(jdm.training, "agreed", lambda number, step: 0 if step % 10 else number)
+    monkeypatch.setattr(jdm.training._Progress, "spent", lambda self: 0.7)
+    config = config_of(dataset, ids, steps=7, learning_rate=1e-3, warmup_steps=0)
+    train(config, dataset, 0, ids, tmp_path / "run")
+    longer = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=5000))
+    monkeypatch.setattr(jdm.training._Progress, "spent", lambda self: 0.7 if self.step < 15 else 2.0)
+    train(longer, dataset, 0, ids, tmp_path / "run", resume=True)
+    rates = [float(row["learning_rate"]) for row in read_log(tmp_path / "run" / "log.csv")]
+    assert len(rates) > 7 and max(rates) == pytest.approx(3e-4)
+
+
 def test_learning_rates_warm_up_and_fall():
     settings = TrainConfig(steps=100, learning_rate=1.0, warmup_steps=10, decay="linear")
     rates = [learning_rate(settings, step) for step in range(100)]

@@ -77,6 +77,7 @@ def _run() -> None:
     from jdm.checkpoint import load_checkpoint, run_folder
     from jdm.data.raw_dataset import open_dataset
     from jdm.export import check_origin, export
+    from jdm.export_masks import identified
 
     shard, local_rank = _shard(command.shard)
     dataset = open_dataset(command.dataset)
@@ -89,6 +90,7 @@ def _run() -> None:
         f"{request.steps} steps, from step {checkpoint.metadata['step']} of {dataset.name} fold {command.fold}"
     )
     if command.dry_run:
+        identified(request, dataset, checkpoint.metadata["training_ids"])
         print(_estimate(checkpoint, request, shard, device))
         return
     done = export(checkpoint, dataset, request, shard=shard, device=device, overwrite=command.overwrite)
@@ -105,10 +107,13 @@ def _run() -> None:
 def _estimate(checkpoint: Checkpoint, request: ExportRequest, shard: tuple[int, int], device: str) -> str:
     from jdm.export_size import batches_of, duration, export_seconds
     from jdm.objective import memory_errors
+    from jdm.parallel import on_all_cores
 
     mine = batches_of(request)[shard[0] :: shard[1]]
     with memory_errors(request.batch_size, flag="--batch-size"):
-        return duration(export_seconds(checkpoint.denoiser(device), checkpoint.config, request, mine, device))
+        return duration(
+            export_seconds(on_all_cores(checkpoint.denoiser(device)), checkpoint.config, request, mine, device)
+        )
 
 
 def _request(command: ExportCommand, checkpoint: Checkpoint, dataset: RawDataset) -> ExportRequest:
