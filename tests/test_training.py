@@ -16,6 +16,7 @@ import torch
 from small_runs import TINY, changed, tiny_plan, write_pictures
 from torch import nn
 
+import jdm.objective
 import jdm.training
 from jdm.checkpoint import load_checkpoint, load_resume_state, run_folder
 from jdm.config import NoiseConfig, TrainConfig, load
@@ -315,6 +316,13 @@ def test_the_randomness_of_a_step_is_its_own():
     first = draw(1, 0, 5)
     assert torch.equal(first, draw(1, 0, 5))
     assert not any(torch.equal(first, draw(*other)) for other in [(2, 0, 5), (1, 1, 5), (1, 0, 6)])
+
+
+def test_slow_steps_are_timed_once(dataset, ids, monkeypatch):
+    steps = []
+    monkeypatch.setattr(jdm.objective, "loss_and_gradients", lambda *_: steps.append(1))
+    monkeypatch.setattr(jdm.objective.time, "monotonic", lambda: 10.0 * len(steps))
+    assert measure_step_seconds(config_of(dataset, ids), torch.device("cpu")) == 10.0 and len(steps) == 1
 
 
 def test_a_step_is_timed(dataset, ids):

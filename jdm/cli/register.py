@@ -40,6 +40,7 @@ def run(options: Register) -> None:
     real, synthetic = open_dataset(options.like), open_dataset(options.synthetic)
     from nnunet_integration.register import next_commands, register
 
+    print(f"planning and preprocessing {synthetic.name} with the plans of {real.name}", flush=True)
     registered = register(synthetic, real, options.configuration, options.plans)
     print(f"{registered.cases} cases of {synthetic.name} are preprocessed in {registered.preprocessed}")
     print("Next:")

@@ -134,6 +134,9 @@ def planned(command: TrainCommand, rest: list[str], dataset: RawDataset, trainin
     for finding in check_dataset(dataset):
         print(f"jdm-train: note: {finding}", file=sys.stderr)
 
+    if command.budget_minutes is not None:
+        print("jdm-train: measuring the time of training steps on this machine", file=sys.stderr, flush=True)
+
     def adjust(config: Config) -> Config:
         return overridden(load(command.plan, config) if command.plan else config, rest)
 
