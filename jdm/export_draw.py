@@ -12,12 +12,22 @@ from jdm.checkpoint import Checkpoint
 from jdm.config import Config
 from jdm.diffusion.conditioning import Known, fitting_known
 from jdm.diffusion.mask_estimate import estimated_mask
+from jdm.diffusion.multistep import sample_unipc
 from jdm.diffusion.noise import Denoiser
+from jdm.diffusion.repaint import Sample
 from jdm.diffusion.sampling import CaseNoise, karras_sigmas, sample_ancestral, sample_ddim, sample_dpmpp_2m, sample_heun
 from jdm.diffusion.vp import VPDenoiser
 from jdm.diffusion.windows import windowed
 from jdm.export_request import ExportRequest
 from jdm.parallel import on_all_cores
+
+SAMPLERS: dict[str, Sample] = {
+    "heun": sample_heun,
+    "dpmpp-2m": sample_dpmpp_2m,
+    "unipc": lambda denoise, noise, sigmas, known: sample_unipc(denoise, noise, sigmas, known=known),
+    "ddim": lambda denoise, noise, sigmas, known: sample_ddim(denoise, noise, sigmas, known=known),
+}
+"""By the names of --sampler; ancestral sampling is not over a `Denoise`."""
 
 
 class PairDrawer:
@@ -41,8 +51,9 @@ class PairDrawer:
             respaced = denoiser.respaced(request.steps)
             return sample_ancestral(respaced.predict, respaced.process, noise, draw, known, clip=1.0).cpu().numpy()
         denoise = windowed(on_all_cores(denoiser), config.data.patch_size, request.overlap, request.batch_size)
-        sample = {"heun": sample_heun, "dpmpp-2m": sample_dpmpp_2m, "ddim": _ddim}[request.sampler]
-        x = sample(denoise, noise, karras_sigmas(request.steps, *level_span(denoiser, config)), known)
+        x = SAMPLERS[request.sampler](
+            denoise, noise, karras_sigmas(request.steps, *level_span(denoiser, config)), known
+        )
         if request.mask_level > 0:
             x = estimated_mask(denoise, x, config.image_channels, request.mask_level, draw())
         return x.cpu().numpy()
@@ -62,7 +73,3 @@ def level_span(denoiser: Denoiser | VPDenoiser, config: Config) -> tuple[float, 
         process = denoiser.process
         return process.sigma(0), process.sigma(process.steps - 1)
     return config.noise.sigma_min, config.noise.sigma_max
-
-
-def _ddim(denoise: Callable[[Tensor, Tensor], Tensor], noise: Tensor, sigmas: Tensor, known: Known | None) -> Tensor:
-    return sample_ddim(denoise, noise, sigmas, known=known)

@@ -8,7 +8,7 @@ from typing import Literal
 from jdm.config import Config
 from jdm.errors import ConfigError
 
-Sampler = Literal["heun", "dpmpp-2m", "ddim", "ancestral"]
+Sampler = Literal["heun", "dpmpp-2m", "unipc", "ddim", "ancestral"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def check_request(config: Config, request: ExportRequest) -> None:
     if ancestral and (config.preset != "thesis" or canvas != patch):
         raise ConfigError(
             f"--sampler is 'ancestral' for preset {config.preset!r} at {canvas}; it serves the thesis preset at the "
-            f"training size {patch} only; choose heun, dpmpp-2m or ddim"
+            f"training size {patch} only; choose heun, dpmpp-2m, unipc or ddim"
         )
     if request.mask_level > 0 and config.preset != "default":
         raise ConfigError(

@@ -18,10 +18,10 @@ from jdm.diffusion.editing import invert_heun, vary
 from jdm.diffusion.guidance import autoguided
 from jdm.diffusion.noise import Denoise
 from jdm.diffusion.repaint import Resampling, Sample, sample_repaint
-from jdm.diffusion.sampling import CaseNoise, karras_sigmas, sample_ddim, sample_dpmpp_2m, sample_heun
+from jdm.diffusion.sampling import CaseNoise, karras_sigmas
 from jdm.diffusion.vp import VPDenoiser
 from jdm.diffusion.windows import windowed
-from jdm.export_draw import level_span
+from jdm.export_draw import SAMPLERS, level_span
 from jdm.export_request import ExportRequest
 from jdm.export_size import batches_of, export_seconds, network_calls
 from jdm.parallel import on_all_cores
@@ -53,7 +53,7 @@ class Drawer:
         if weaker is not None:
             denoise = autoguided(denoise, on_all_cores(weaker.denoiser(device)), request.guidance)
         self.denoise: Denoise = windowed(denoise, patch, request.overlap, request.batch_size)
-        self.sample: Sample = {"heun": sample_heun, "dpmpp-2m": sample_dpmpp_2m, "ddim": _ddim}[request.sampler]
+        self.sample: Sample = SAMPLERS[request.sampler]
         self.sigmas = karras_sigmas(request.steps, *level_span(self.denoiser, self.config))
 
     def conditional(self, jobs: Sequence[Job]) -> list[np.ndarray]:
@@ -135,7 +135,3 @@ def planned_seconds(
     calls = [network_calls(config, export, batches_of(export)) for export in exports]
     first = export_seconds(checkpoint.denoiser(device), config, exports[0], batches_of(exports[0]), device)
     return first / calls[0] * sum(calls)
-
-
-def _ddim(denoise: Denoise, noise: Tensor, sigmas: Tensor, known: Known | None) -> Tensor:
-    return sample_ddim(denoise, noise, sigmas, known=known)

@@ -9,7 +9,7 @@ from jdm.config import Config
 from jdm.errors import ConfigError
 
 Mode = Literal["given-images", "given-masks", "inpaint", "known-channels", "vary", "interpolate"]
-SAMPLERS = ("heun", "dpmpp-2m", "ddim")
+SAMPLERS = ("heun", "dpmpp-2m", "unipc", "ddim")
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class SampleRequest:
     """Pairs of an interpolation, its two ends included."""
     samples: int = 4
     """Per condition."""
-    sampler: Literal["heun", "dpmpp-2m", "ddim"] = "heun"
+    sampler: Literal["heun", "dpmpp-2m", "unipc", "ddim"] = "heun"
     steps: int = 18
     jump_length: int = 3
     repetitions: int = 4

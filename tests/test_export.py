@@ -460,7 +460,7 @@ def test_a_ratio_of_patches_counts_pixels(real, checkpoint):
         synthetic_count(0.01, config, pairs, (16, 16))
 
 
-@pytest.mark.parametrize("sampler", ["heun", "dpmpp-2m", "ddim"])
+@pytest.mark.parametrize("sampler", ["heun", "dpmpp-2m", "unipc", "ddim"])
 def test_a_canvas_larger_than_the_patch_is_filled(real, sampler):
     patches = {"data": {"whole": False, "patch_size": [8, 8], "canvas_size": [14, 20]}}
     checkpoint = tiny_run(real, train={"steps": 1}, **patches)
@@ -536,6 +536,7 @@ def test_no_border_is_restored_in_images_whose_zero_is_grey(real, checkpoint, mo
         ({}, 1, 5),
         ({"mask_level": 2.0}, 1, 6),
         ({"sampler": "ddim"}, 1, 3),
+        ({"sampler": "unipc"}, 1, 3),
         ({"canvas_size": (16, 48)}, 3, 5),
         ({"canvas_size": (28, 42)}, 4, 5),
     ],

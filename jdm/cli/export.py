@@ -40,7 +40,7 @@ class ExportCommand:
     """Name of the new dataset; the real one's with "_syn" by default."""
     canvas_size: tuple[int, ...] | None = None
     """Size of a pair in pixels, of plans that train patches; by default the plan's, which reaches nnU-Net's patch."""
-    sampler: Literal["heun", "dpmpp-2m", "ddim", "ancestral"] | None = None
+    sampler: Literal["heun", "dpmpp-2m", "unipc", "ddim", "ancestral"] | None = None
     """heun by default; ancestral is for the thesis preset at its training size, and the default there."""
     steps: int | None = None
     """Sampling steps: 18 by default (35 network evaluations with heun), 250 for ancestral."""

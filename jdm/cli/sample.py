@@ -59,7 +59,7 @@ class SampleCommand:
     """Samples per condition."""
     out: Path | None = None
     """Folder to write; by default sampled/MODE in the fold's run folder."""
-    sampler: Literal["heun", "dpmpp-2m", "ddim"] = "heun"
+    sampler: Literal["heun", "dpmpp-2m", "unipc", "ddim"] = "heun"
     steps: int = 18
     """Sampling steps."""
     repetitions: int = 4
