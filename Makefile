@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY := passive
 .PHONY: help demo test test-slow lint clean
 
 help:
-	@echo "make demo       one field of nuclei, from annotated tiles to a report (about 12 minutes on 2 CPU cores)"
+	@echo "make demo       one field of nuclei, from annotated tiles to a report (about 10 minutes on 2 CPU cores)"
 	@echo "make test       the tests"
 	@echo "make test-slow  the tests that take minutes each"
 	@echo "make lint       ruff and pyright"
