@@ -10,7 +10,7 @@ from torch import Tensor
 
 from jdm.checkpoint import Checkpoint
 from jdm.config import Config
-from jdm.diffusion.conditioning import Known, fitting_known
+from jdm.diffusion.conditioning import Known, known_channels
 from jdm.diffusion.mask_estimate import estimated_mask
 from jdm.diffusion.multistep import sample_unipc
 from jdm.diffusion.noise import Denoiser
@@ -61,10 +61,9 @@ class PairDrawer:
     def _known(self, noise: Tensor, given: np.ndarray, fresh: Callable[[], Tensor]) -> Known:
         values = torch.zeros_like(noise)
         values[:, self.config.image_channels :] = torch.from_numpy(given).to(noise)
-        where = torch.zeros_like(noise, dtype=torch.bool)
-        where[:, self.config.image_channels :] = True
         levels = 1 if isinstance(self.denoiser, VPDenoiser) else 2
-        return fitting_known(where, values, self.config.image_channels, fresh, levels=levels)
+        mask = range(self.config.image_channels, noise.shape[1])
+        return known_channels(values, mask, self.config.image_channels, fresh, levels=levels)
 
 
 def level_span(denoiser: Denoiser | VPDenoiser, config: Config) -> tuple[float, float]:

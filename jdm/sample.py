@@ -82,7 +82,7 @@ def _segmentations(folder: Path, dataset: RawDataset, starts: Sequence[Start], d
     rows = []
     for start, pairs in zip(starts, drawn, strict=True):
         pair = start.case.pair
-        label, uncertainty = agreed([sampled.label for sampled in pairs], dataset.classes)
+        label, uncertainty = majority([sampled.label for sampled in pairs], dataset.classes)
         segmented = Pair(pair.case_id, pair.image, label.astype(pair.label.dtype), pair.spacing, pair.geometry)
         write_segmentation(folder, dataset, segmented, uncertainty)
         map_pair = Pair(pair.case_id, uncertainty[None], segmented.label, pair.spacing)
@@ -90,7 +90,7 @@ def _segmentations(folder: Path, dataset: RawDataset, starts: Sequence[Start], d
     return rows
 
 
-def agreed(labels: Sequence[np.ndarray], classes: int) -> tuple[np.ndarray, np.ndarray]:
+def majority(labels: Sequence[np.ndarray], classes: int) -> tuple[np.ndarray, np.ndarray]:
     """The label that most samples give each pixel, the lowest of equals, and the entropy of what they give.
 
     Args: labels: (*spatial) each.

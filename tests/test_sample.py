@@ -16,7 +16,7 @@ from jdm.data.image_io import read_raster, write_raster
 from jdm.data.raster import Raster
 from jdm.data.raw_dataset import Pair, read_case, write_case
 from jdm.errors import ConfigError, DataError, ExistsError
-from jdm.sample import agreed, sample
+from jdm.sample import majority, sample
 from jdm.sample_canvas import CaseCanvas, around, in_type, seam
 from jdm.sample_conditions import painted
 from jdm.sample_draw import evaluations, planned_seconds
@@ -84,12 +84,12 @@ def test_images_give_masks_and_how_far_the_samples_agree(run, tmp_path):
 
 def test_agreement_is_the_majority_and_its_entropy():
     votes = [np.array([0, 0, 0, 2]), np.array([0, 1, 1, 0]), np.array([0, 1, 2, 2]), np.array([0, 1, 1, 0])]
-    label, uncertainty = agreed(votes, 3)
+    label, uncertainty = majority(votes, 3)
     assert label.tolist() == [0, 1, 1, 0]  # of equals the lowest
     quarter, half = -0.25 * np.log(0.25), -0.5 * np.log(0.5)
     expected = np.array([0, quarter - 0.75 * np.log(0.75), half + 2 * quarter, 2 * half]) / np.log(3)
     np.testing.assert_allclose(uncertainty, expected, atol=1e-12)
-    assert agreed([np.array([0]), np.array([1]), np.array([2])], 3)[1].tolist() == pytest.approx([1.0])
+    assert majority([np.array([0]), np.array([1]), np.array([2])], 3)[1].tolist() == pytest.approx([1.0])
 
 
 def test_masks_give_images_and_come_back(run, tmp_path):
