@@ -28,7 +28,7 @@ class CodecConfig:
     mask_code: Literal["binary", "one-hot", "bits"] = "binary"
     """binary: 1 channel, 2 classes. one-hot: a channel per class. bits: analog bits, ceil(log2 classes) channels."""
     mask_amplitude: float = 0.5
-    """Mask channels are +-amplitude; equal to the mask's sigma_data, so that every channel weighs the same."""
+    """Mask channels are +-amplitude; the noise at which labels are decided is in proportion to it."""
     classes: int = 2
     image_dtype: str = "uint8"
     """NumPy name of the stored image type; decoding returns to it."""
@@ -100,7 +100,9 @@ class NoiseConfig:
     """Noise levels of the default preset (Karras et al. 2022) and the mixture of their pairing."""
 
     sigma_data: tuple[float, float] = (0.5, 0.5)
-    """Root mean square of the encoded image and mask channels."""
+    """Standard deviation of the encoded image and mask channels about data_mean."""
+    data_mean: tuple[float, ...] = ()
+    """Mean of each encoded channel, image channels first; empty: zeros."""
     log_mean: float = -0.8
     log_std: float = 1.6
     """ln(sigma) of training is normal with this mean and deviation.
@@ -334,8 +336,9 @@ def validate(config: Config) -> Config:
             "augment.probability", config.augment.probability, "0 with preset thesis, whose network is not told of it",
         ),
         (
-            config.preset == "thesis" or abs(config.codec.mask_amplitude - noise.sigma_data[1]) < 1e-6,
-            "codec.mask_amplitude", config.codec.mask_amplitude, f"that of noise.sigma_data, {noise.sigma_data[1]}",
+            len(noise.data_mean) in (0, config.image_channels + config.mask_channels),
+            "noise.data_mean", noise.data_mean,
+            f"empty, or a value for each of {config.image_channels} image and {config.mask_channels} mask channels",
         ),
     ]  # fmt: skip
     for holds, name, found, expected in checks:

@@ -1,5 +1,7 @@
 """The denoising loss as a law: one for a network that says nothing, at every level and for both groups."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -34,6 +36,19 @@ def test_a_zero_network_has_unit_loss_at_every_level(image_level, mask_level):
     assert loss.shape == x0.shape
     assert loss[:, :2].mean().item() == pytest.approx(1, abs=0.02)
     assert loss[:, 2:].mean().item() == pytest.approx(1, abs=0.02)
+
+
+def test_unit_loss_is_about_the_mean_of_the_data():
+    """Small structures: mask channels of 5 % foreground, with their own mean and deviation."""
+    generator = torch.Generator().manual_seed(4)
+    foreground = torch.rand((8, 1, 64, 64), generator=generator) < 0.05
+    x0 = torch.cat([0.4 * torch.randn((8, 1, 64, 64), generator=generator) + 0.3, foreground.float() - 0.5], dim=1)
+    sigma_data, mean = (0.4, math.sqrt(0.05 * 0.95)), (0.3, -0.45)
+    noise = torch.randn(x0.shape, generator=generator)
+    for level in (0.02, 0.5, 20.0):
+        sigma = torch.full((8, 2), level)
+        loss = denoising_loss(Denoiser(Zero(), 1, sigma_data, mean), x0, sigma, noise, 1, sigma_data)
+        assert loss.mean(dim=(0, 2, 3)).tolist() == pytest.approx([1, 1], abs=0.05)
 
 
 def test_a_known_side_reaches_the_network_clean_and_weighs_nothing():

@@ -54,6 +54,20 @@ def test_a_known_side_comes_back_unchanged(spatial):
     assert not torch.allclose(out[0, 2:], x[0, 2:]) and not torch.allclose(out[1, :2], x[1, :2])
 
 
+def test_the_network_works_on_what_departs_from_the_mean():
+    mean = (0.6, -0.4, 0.2)
+    network = Recorder()
+    about_zero, about_mean = Denoiser(network, 1, (0.5, 0.25)), Denoiser(network, 1, (0.5, 0.25), mean)
+    x, sigma = gaussian(0, 2, 3, 4, 5).double(), torch.tensor([[2.0, 0.1], [0.03, 40.0]])
+    shift = torch.tensor(mean, dtype=torch.float64).reshape(1, 3, 1, 1)
+    expected = about_zero(x, sigma) + shift
+    seen = network.x
+    torch.testing.assert_close(about_mean(x + shift, sigma), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(network.x, seen, rtol=1e-5, atol=1e-6)
+    known = about_mean(x, torch.tensor([[0.0, 3.0], [3.0, 0.0]]))
+    assert torch.equal(known[0, :1], x[0, :1]) and torch.equal(known[1, 1:], x[1, 1:])
+
+
 def test_level_positions_are_finite_ordered_and_tell_known_from_the_least_noise():
     noise = NoiseConfig()
     sigma = torch.tensor([0.0, noise.sigma_min, 0.5, noise.sigma_max])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,7 +19,7 @@ from jdm.errors import ConfigError
 PHOTOGRAPHS = Fingerprint(
     cases=30, items=30, channels=3, classes=2, dtype="uint8", median_shape=(1000, 1000),
     spacing=(1.0, 1.0), slice_spacing=1.0, slice_axis=None, low=(0.0,) * 3, high=(255.0,) * 3, per_case_intensity=False,
-    image_rms=0.4, zero_border=False, sided_labels=False,
+    image_mean=(0.3, -0.2, 0.0), image_std=0.4, class_shares=(0.75, 0.25), zero_border=False, sided_labels=False,
 )  # fmt: skip
 
 
@@ -53,7 +54,21 @@ def test_the_canvas_reaches_the_hosts_patch_but_not_beyond_the_images():
     ("classes", "code"), [(2, "binary"), (3, "one-hot"), (8, "one-hot"), (9, "bits"), (300, "bits")]
 )
 def test_the_mask_code_follows_the_number_of_classes(classes, code):
-    assert plan(found(classes=classes)).codec.mask_code == code
+    assert plan(found(classes=classes, class_shares=(1 / classes,) * classes)).codec.mask_code == code
+
+
+@pytest.mark.parametrize(
+    ("shares", "mean", "std"),
+    [
+        ((0.75, 0.25), (-0.25,), math.sqrt(0.75 * 0.25)),
+        ((0.9, 0.06, 0.04), (0.4, -0.44, -0.46), math.sqrt((0.9 * 0.1 + 0.06 * 0.94 + 0.04 * 0.96) / 3)),
+        ((0.9999, 0.0001), (-0.4999,), 0.1),  # not less, or foreground this rare would weigh more than all else
+    ],
+)
+def test_the_noise_is_told_the_moments_of_the_encoded_pair(shares, mean, std):
+    noise = plan(found(classes=len(shares), class_shares=shares)).noise
+    assert noise.data_mean == pytest.approx((0.3, -0.2, 0.0, *mean), abs=1e-4)
+    assert noise.sigma_data == pytest.approx((0.4, std), abs=1e-4)
 
 
 def test_mirroring_only_where_nothing_has_a_side():
@@ -104,9 +119,12 @@ def test_a_fingerprint_of_pictures(nnunet_folders):
     assert (measured.cases, measured.items, measured.channels, measured.classes) == (5, 5, 3, 4)
     assert measured.median_shape == (16, 24) and measured.slice_axis is None
     assert measured.dtype == "uint8" and measured.low == (0, 0, 0) and measured.high == (255, 255, 255)
-    encoded = np.concatenate([read_case(dataset, c).image.ravel() for c in dataset.cases]) / 127.5 - 1
-    assert measured.image_rms == pytest.approx(np.sqrt((encoded**2).mean()), rel=0.05)
-    assert plan(measured).noise.sigma_data == (round(measured.image_rms, 4), 0.5)
+    encoded = np.concatenate([read_case(dataset, c).image.reshape(3, -1) for c in dataset.cases], axis=1) / 127.5 - 1
+    moments = encoded.mean(axis=1), np.sqrt(encoded.var(axis=1).mean())
+    assert measured.image_mean == pytest.approx(moments[0], abs=0.02)
+    assert measured.image_std == pytest.approx(moments[1], rel=0.05)
+    labels = np.stack([read_case(dataset, c).label for c in dataset.cases])
+    assert measured.class_shares == pytest.approx([(labels == k).mean() for k in range(4)])
     assert not measured.zero_border and not measured.sided_labels
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from jdm.config import CodecConfig
@@ -62,6 +64,15 @@ class PairCodec:
         likeness = np.tensordot(self.words.astype(np.float32), x[self.image_channels :].astype(np.float32), axes=1)
         label = likeness.argmax(axis=0).astype(np.uint8 if len(self.words) <= 256 else np.uint16)
         return image.astype(self._dtype), label
+
+    def mask_moments(self, class_shares: Sequence[float]) -> tuple[list[float], float]:
+        """Mean of each encoded mask channel, and the standard deviation about it over all of them.
+
+        Args: class_shares: share of the pixels per label value; they sum to 1.
+        """
+        words, shares = self.codec.mask_amplitude * self.words, np.asarray(class_shares)
+        mean = shares @ words
+        return mean.tolist(), float(np.sqrt(np.mean(shares @ words**2 - mean**2)))
 
     @staticmethod
     def _column(values: np.ndarray, ndim: int) -> np.ndarray:

@@ -32,8 +32,12 @@ class Fingerprint:
     low: tuple[float, ...]
     high: tuple[float, ...]
     per_case_intensity: bool
-    image_rms: float
-    """Root mean square of the image encoded by `low` and `high`."""
+    image_mean: tuple[float, ...]
+    """Of each image channel as `low` and `high` encode it."""
+    image_std: float
+    """Standard deviation of the encoded image about image_mean, over all channels."""
+    class_shares: tuple[float, ...]
+    """Share of the pixels per label value, a mean over cases."""
     zero_border: bool
     """A fifth of the cases or more have a face of exact zeros, and 0 is the low end of what is encoded."""
     sided_labels: bool
@@ -52,8 +56,9 @@ class _Survey:
     extremes: list[np.ndarray] = field(default_factory=list)
     """Least and most, (2, channels)."""
     zero_faces: list[bool] = field(default_factory=list)
+    class_shares: list[np.ndarray] = field(default_factory=list)
 
-    def add(self, pair: Pair, rng: np.random.Generator) -> None:
+    def add(self, pair: Pair, classes: int, rng: np.random.Generator) -> None:
         flat = pair.image.reshape(len(pair.image), -1)
         self.shapes.append(pair.label.shape)
         self.spacings.append(pair.spacing)
@@ -61,6 +66,7 @@ class _Survey:
         self.samples.append(flat[:, rng.integers(0, flat.shape[1], min(_PIXELS_PER_CASE, flat.shape[1]))])
         self.extremes.append(np.array([flat.min(axis=1), flat.max(axis=1)]))
         self.zero_faces.append(has_zero_face(pair.image))
+        self.class_shares.append(np.bincount(pair.label.ravel(), minlength=classes)[:classes] / pair.label.size)
 
 
 def fingerprint(dataset: RawDataset, case_ids: list[str]) -> Fingerprint:
@@ -68,7 +74,7 @@ def fingerprint(dataset: RawDataset, case_ids: list[str]) -> Fingerprint:
     rng = np.random.default_rng(0)
     survey = _Survey()
     for case_id in case_ids:
-        survey.add(read_case(dataset, case_id), rng)
+        survey.add(read_case(dataset, case_id), dataset.classes, rng)
     dtype = np.result_type(*survey.dtypes)
     arbitrary = _arbitrary_units(survey.samples, dtype, dataset.channel_names)
     low, high, values = _intensities(survey, dtype, dataset.channel_names, arbitrary)
@@ -92,7 +98,9 @@ def fingerprint(dataset: RawDataset, case_ids: list[str]) -> Fingerprint:
         low=low,
         high=high,
         per_case_intensity=arbitrary,
-        image_rms=float(np.sqrt(np.mean(encoded**2))),
+        image_mean=tuple(map(float, encoded.mean(axis=(1, 2)))),
+        image_std=float(np.sqrt(encoded.var(axis=(1, 2)).mean())),
+        class_shares=tuple(np.mean(survey.class_shares, axis=0).tolist()),
         zero_border=float(np.mean(survey.zero_faces)) >= 0.2 and all(bound == 0 for bound in low),
         sided_labels=any(word in name.lower() for name in dataset.labels for word in ("left", "right")),
     )

@@ -19,6 +19,7 @@ from jdm.config import (
     TrainConfig,
     validate,
 )
+from jdm.data.codec import PairCodec
 from jdm.data.fingerprint import Fingerprint
 from jdm.data.raw_dataset import RawDataset, nnunet_folder
 from jdm.errors import ConfigError, TrainingError
@@ -27,7 +28,9 @@ from jdm.errors import ConfigError, TrainingError
 _WHOLE_PIXELS = 98_304
 _PATCH_SIDE, _CPU_PATCH_SIDE = 128, 64
 _CANVAS_SIDE = 512
-MASK_SIGMA = 0.5
+MASK_AMPLITUDE = 0.5
+# No smaller deviation of the mask is assumed: rarer foreground would weigh more than all else.
+_LEAST_MASK_STD = 0.1
 # The thesis's network is not told of augmentation, so that what it is shown is what it samples.
 NO_AUGMENTATION = AugmentConfig(probability=0.0)
 # From small to large. A budget buys the largest network that still gets this many steps in it.
@@ -61,17 +64,17 @@ def plan(
         adjust: puts the user's settings over a plan; what is measured is what will be trained.
     """
     networks = _NETWORKS if preset == "default" else (NetworkConfig(128, (1, 1, 2, 2, 4, 4), 2, (16, 32), 4),)
-    sigma_image = round(min(max(found.image_rms, 0.05), 1.0), 4)
 
     def planned(network: NetworkConfig, steps: int) -> Config:
         network = dataclasses.replace(network, dropout=_dropout(found, network))
+        codec = _codec(found, preset)
         config = Config(
             preset=preset,
-            codec=_codec(found, preset),
+            codec=codec,
             data=_data(found, 2 ** (len(network.channel_multipliers) - 1), device, canvas_limit),
             augment=_augment(found) if preset == "default" else NO_AUGMENTATION,
             network=network,
-            noise=NoiseConfig(sigma_data=(sigma_image, MASK_SIGMA)),
+            noise=_noise(found, codec),
             train=_train(preset, steps, budget_minutes, precision),
         )
         return validate(adjust(config))
@@ -140,12 +143,21 @@ def _codec(found: Fingerprint, preset: Preset) -> CodecConfig:
     code = "binary" if found.classes == 2 else "one-hot" if found.classes <= 8 else "bits"
     return CodecConfig(
         mask_code=code,
-        mask_amplitude=MASK_SIGMA if preset == "default" else 1.0,  # the thesis's masks fill [-1, 1] as images do
+        mask_amplitude=MASK_AMPLITUDE if preset == "default" else 1.0,  # the thesis's masks fill [-1, 1] as images do
         classes=found.classes,
         image_dtype=found.dtype,
         low=found.low,
         high=found.high,
         zero_border=found.zero_border,
+    )
+
+
+def _noise(found: Fingerprint, codec: CodecConfig) -> NoiseConfig:
+    mask_mean, mask_std = PairCodec(codec).mask_moments(found.class_shares)
+    sigma_data = (min(max(found.image_std, 0.05), 1.0), max(mask_std, _LEAST_MASK_STD))
+    return NoiseConfig(
+        sigma_data=(round(sigma_data[0], 4), round(sigma_data[1], 4)),
+        data_mean=tuple(round(mean, 4) for mean in (*found.image_mean, *mask_mean)),
     )
 
 

@@ -33,4 +33,4 @@ def build_denoiser(config: Config, condition_features: int) -> Denoiser | VPDeno
     if thesis:
         process = VPProcess(config.diffusion.steps, config.diffusion.schedule)
         return VPDenoiser(network, process, config.image_channels, config.mask_channels)
-    return Denoiser(network, config.image_channels, config.noise.sigma_data)
+    return Denoiser(network, config.image_channels, config.noise.sigma_data, config.noise.data_mean)

@@ -6,7 +6,7 @@ joint model of Zhou 2023; a level of zero means that side is known.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -28,18 +28,25 @@ def per_channel(sigma: Tensor, image_channels: int, x: Tensor) -> Tensor:
 
 
 class Denoiser(nn.Module):
-    """A network as a `Denoise`: preconditioning per channel group.
+    """A network as a `Denoise`: preconditioning per channel group, about the data's mean.
 
     Source: Karras et al. 2022, Eq. 7 and Table 1 (column "Ours"), with sigma and sigma_data of the channel's group.
+    Their data have a mean near zero. A mask of small structures has not: without its mean taken off, most of what
+    the network says of it is the constant "background", and the little that varies is lost in rounding and in the
+    loss (a foreground of 4 % came out a fifth too small).
     """
 
     sigma_data: Tensor
+    data_mean: Tensor
 
-    def __init__(self, network: nn.Module, image_channels: int, sigma_data: tuple[float, float]) -> None:
+    def __init__(
+        self, network: nn.Module, image_channels: int, sigma_data: tuple[float, float], data_mean: Sequence[float] = ()
+    ) -> None:
         super().__init__()
         self.network = network
         self.image_channels = image_channels
         self.register_buffer("sigma_data", torch.tensor([sigma_data]), persistent=False)
+        self.register_buffer("data_mean", torch.tensor(list(data_mean) or [0.0]), persistent=False)
 
     def forward(self, x: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
         """Estimate x0.
@@ -52,10 +59,12 @@ class Denoiser(nn.Module):
         """
         s = per_channel(sigma.float(), self.image_channels, x)
         sd = per_channel(self.sigma_data, self.image_channels, x)
-        total = (s**2 + sd**2).sqrt()
-        c_skip, c_out, c_in = sd**2 / total**2, s * sd / total, 1 / total
-        features = self.network((c_in * x).float(), level_positions(sigma), condition)
-        return c_skip.to(x.dtype) * x + c_out.to(x.dtype) * features.to(x.dtype)
+        mean = self.data_mean.reshape(1, -1, *[1] * (x.ndim - 2))
+        variance = s**2 + sd**2
+        c_skip, c_out, c_in = sd**2 / variance, s * sd * variance.rsqrt(), variance.rsqrt()
+        features = self.network((c_in * (x - mean)).float(), level_positions(sigma), condition)
+        # Not mean + c_skip (x - mean): a known side, where c_skip is 1, would come back rounded.
+        return c_skip.to(x.dtype) * x + ((1 - c_skip) * mean).to(x.dtype) + c_out.to(x.dtype) * features.to(x.dtype)
 
 
 def level_positions(sigma: Tensor) -> Tensor:
