@@ -634,37 +634,6 @@ def test_nnunets_own_integrity_check_accepts_the_output(nnunet_folders, shape, c
     assert "Error" not in capsys.readouterr().out
 
 
-MATRIX = [
-    (precision, kind, classes)
-    for precision in ("bf16", "fp32")
-    for kind in ((3, "uint8", ".png"), (1, "uint16", ".nii.gz"), (2, "uint8", ".nii.gz"))
-    for classes in (2, 3, 10)
-]
-
-
-@pytest.mark.parametrize(("precision", "kind", "classes"), MATRIX)
-def test_the_whole_line_for_every_kind_of_dataset(nnunet_folders, precision, kind, classes):
-    channels, dtype, ending = kind
-    shape = (24, 16) if ending == ".png" else (1, 24, 16)
-    real = write_pictures(
-        nnunet_folders["nnUNet_raw"], cases=3, shape=shape, channels=channels, dtype=dtype, classes=classes,
-        ending=ending, spacing=(1.0, 1.0) if ending == ".png" else (2.0, 1.0, 1.0),
-    )  # fmt: skip
-    checkpoint = tiny_run(real, train={"steps": 2, "precision": precision})
-    assert checkpoint.config.codec.mask_code == {2: "binary", 3: "one-hot", 10: "bits"}[classes]
-    assert all(value.isfinite().all() for value in checkpoint.weights.values())
-    request = dataclasses.replace(REQUEST, count=2, canvas_size=checkpoint.config.data.canvas_size)
-    assert export(checkpoint, real, request).finished
-    synthetic = open_dataset(521)
-    assert check_dataset(synthetic) == [] and synthetic.file_ending == ending
-    for case in synthetic.cases:
-        pair, example = read_case(synthetic, case), read_case(real, "case_0")
-        assert pair.image.shape == example.image.shape and pair.image.dtype == example.image.dtype
-        assert pair.spacing == example.spacing
-        assert pair.label.max() < classes
-        assert pair.image.min() < pair.image.max() <= (255 if dtype == "uint8" else 3000)
-
-
 def typed(monkeypatch, capsys, line: str) -> tuple[int, str, str]:
     """Exit status and output of jdm-export, in this process."""
     monkeypatch.setattr(sys, "argv", ["jdm-export", *line.split()])

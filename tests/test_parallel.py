@@ -1,5 +1,9 @@
 """Parts of a batch on several cores: the same numbers as the whole batch on one."""
 
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given
@@ -109,3 +113,28 @@ def test_an_error_in_one_part_is_raised_and_cores_are_given_back(cores):
     with pytest.raises(ValueError, match="second part"):
         side_by_side(fails, parts_of(torch.zeros(8, 1)))
     assert torch.get_num_threads() == 2
+
+
+_FAULTS = """
+import resource, sys
+import numpy as np
+from jdm.cli import run_command
+
+def rounds(count):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(count):
+        kept = [np.ones(2**17 + 64 * k) for k in range(60)]  # 60 MB, as a step's activations
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+rounds(3)
+untold = rounds(5)
+run_command(lambda: rounds(3))
+print(untold, rounds(5))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="an option of glibc")
+def test_a_command_keeps_the_memory_it_frees():
+    done = subprocess.run([sys.executable, "-c", _FAULTS], capture_output=True, text=True, check=True, timeout=60)
+    untold, told = map(int, done.stdout.split())
+    assert untold > 10_000 and told < untold / 20

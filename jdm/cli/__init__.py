@@ -1,5 +1,6 @@
 """Commands: each parses, calls, and prints. Failures the user can mend are one line and exit status 2."""
 
+import ctypes
 import errno
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ def run_command(command: Callable[[], None]) -> None:
     """Run `command`; turn what the user can mend into one line on stderr and exit status 2, Ctrl-C into 130."""
     from jdm.errors import JdmError
 
+    _keep_freed_memory()
     try:
         command()
     except JdmError as error:
@@ -31,6 +33,20 @@ def run_command(command: Callable[[], None]) -> None:
         )
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _keep_freed_memory() -> None:
+    """Keep freed memory for the next allocation instead of handing it back, where the C library is glibc.
+
+    A training step on a CPU frees and asks for some 100 MB; 25,000 page faults a step took about a tenth of its time.
+    """
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # malloc.h
+    try:
+        set_option = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    for option, value in ((trim_threshold, 2**31 - 1), (top_pad, 2**26), (mmap_threshold, 2**25)):
+        set_option(option, value)
 
 
 def _refuse(reason: object) -> NoReturn:
