@@ -138,8 +138,8 @@ def test_a_command_keeps_the_memory_it_frees(tmp_path):
     script.write_text(_FAULTS)
     for start, tunables, kept in ((2, "", True), (1, "glibc.malloc.perturb=0", False)):
         done = subprocess.run(
-            [sys.executable, str(script)], env=os.environ | {"GLIBC_TUNABLES": tunables}, capture_output=True, text=True,
-            check=True, timeout=60,
+            [sys.executable, str(script)], env=os.environ | {"GLIBC_TUNABLES": tunables},
+            capture_output=True, text=True, check=True, timeout=60,
         )  # fmt: skip
         *starts, faults = done.stdout.split()
         assert len(starts) == start and (int(faults) < 1_000) == kept  # 5 rounds are 75,000 pages
