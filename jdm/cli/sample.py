@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from jdm.cli import run_command
 from jdm.errors import ConfigError
+from jdm.samplers import Sampler, SamplerSettings, default_steps
 
 if TYPE_CHECKING:
     from jdm.checkpoint import Checkpoint
@@ -59,9 +60,11 @@ class SampleCommand:
     """Samples per condition."""
     out: Path | None = None
     """Folder to write; by default sampled/MODE in the fold's run folder."""
-    sampler: Literal["heun", "dpmpp-2m", "unipc", "ddim"] = "heun"
-    steps: int = 18
-    """Sampling steps."""
+    sampler: Sampler = "heun"
+    sampling: Annotated[SamplerSettings, tyro.conf.OmitArgPrefixes] = field(default_factory=SamplerSettings)
+    steps: int | None = None
+    """Sampling steps: 18 by default, 40 for heun-stochastic, 250 for euler-maruyama and predictor-corrector; ode finds
+    its own."""
     repetitions: int = 4
     """RePaint: how often each stretch of --jump-length steps is gone through where an image or mask is known in part
     (--inpaint, some --known-channels) and with the thesis preset; 1: plain replacement."""
@@ -164,7 +167,8 @@ def _request(command: SampleCommand) -> SampleRequest:
         points=command.points,
         samples=command.samples,
         sampler=command.sampler,
-        steps=command.steps,
+        sampling=command.sampling,
+        steps=default_steps(command.sampler) if command.steps is None else command.steps,
         jump_length=command.jump_length,
         guidance=command.guidance,
         repetitions=command.repetitions,
