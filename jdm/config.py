@@ -126,6 +126,11 @@ class DiffusionConfig:
 
     steps: int = 1000
     schedule: Literal["linear", "cosine"] = "linear"
+    """linear is the VP SDE of Song et al. 2021 in discrete steps."""
+    prediction: Literal["epsilon", "v"] = "epsilon"
+    """What the network estimates: the noise as in the thesis, or v (Salimans & Ho 2022)."""
+    zero_terminal_snr: bool = False
+    """The last step has no signal left, so that brightness is free (Lin et al. 2023); with prediction v."""
     vlb_weight: float = 0.001
 
 
@@ -332,6 +337,11 @@ def validate(config: Config) -> Config:
         (
             config.preset == "default" or config.augment.probability == 0,
             "augment.probability", config.augment.probability, "0 with preset thesis, whose network is not told of it",
+        ),
+        (
+            not config.diffusion.zero_terminal_snr or config.diffusion.prediction == "v",
+            "diffusion.prediction", config.diffusion.prediction,
+            "v with diffusion.zero_terminal_snr: where there is no signal the noise says nothing of the image",
         ),
         (
             config.preset == "thesis" or abs(config.codec.mask_amplitude - noise.sigma_data[1]) < 1e-6,

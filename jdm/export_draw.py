@@ -44,7 +44,10 @@ class PairDrawer:
             return sample_ancestral(respaced.predict, respaced.process, noise, draw, known, clip=1.0).cpu().numpy()
         denoise = windowed(on_all_cores(denoiser), config.data.patch_size, request.overlap, request.batch_size)
         sample = named_sampler(request.sampler, request.sampling, draw, sde_of(denoiser))
-        x = sample(denoise, noise, karras_sigmas(request.steps, *level_span(denoiser, config)), known)
+        sigmas = karras_sigmas(request.steps, *level_span(denoiser, config))
+        if isinstance(denoiser, VPDenoiser):
+            noise = denoiser.process.begun(denoise, noise, sigmas[0].item(), known)
+        x = sample(denoise, noise, sigmas, known)
         if request.mask_level > 0:
             x = estimated_mask(denoise, x, config.image_channels, request.mask_level, draw())
         return x.cpu().numpy()
@@ -65,6 +68,5 @@ def sde_of(denoiser: Denoiser | VPDenoiser) -> SDE:
 def level_span(denoiser: Denoiser | VPDenoiser, config: Config) -> tuple[float, float]:
     """Lowest and highest noise level to sample over: the plan's, or those of the thesis's process."""
     if isinstance(denoiser, VPDenoiser):
-        process = denoiser.process
-        return process.sigma(0), process.sigma(process.steps - 1)
+        return denoiser.process.span()
     return config.noise.sigma_min, config.noise.sigma_max

@@ -55,6 +55,8 @@ def batches_of(request: ExportRequest) -> list[range]:
 def network_calls(config: Config, request: ExportRequest, batches: Iterable[range]) -> int:
     """Calls of the network, each on up to `batch_size` windows, that sampling these batches takes without redraws."""
     calls = evaluations(request.sampler, request.steps) + (request.mask_level > 0)
+    # One more leads away from noise without signal (`VPProcess.begun`).
+    calls += config.preset == "thesis" and config.diffusion.zero_terminal_snr and request.sampler != "ancestral"
     windows = _windows(config, request)
     return calls * sum(math.ceil(len(batch) * request.slices * windows / request.batch_size) for batch in batches)
 

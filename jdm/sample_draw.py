@@ -63,7 +63,7 @@ class Drawer:
         def draw(x: Tensor, where: Tensor, fresh: Noise) -> Tensor:
             levels = 1 if isinstance(self.denoiser, VPDenoiser) else 2
             known = fitting_known(where, x, self.config.image_channels, fresh, levels=levels)
-            return self._known(fresh(), known, fresh)
+            return self._known(self._begun(fresh(), known), known, fresh)
 
         return self._batches(jobs, draw)
 
@@ -78,8 +78,8 @@ class Drawer:
         return invert_heun(self.denoise, torch.from_numpy(x).to(self.device), self.sigmas)
 
     def noise(self, seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
-        """Standard normal noise, (B, *shape)."""
-        return CaseNoise(seeds, shape, self.device)()
+        """Standard normal noise, (B, *shape), from which samples start."""
+        return self._begun(CaseNoise(seeds, shape, self.device)())
 
     def from_noise(self, noise: Tensor) -> np.ndarray:
         """The samples of given noises, by a sampler that renews none."""
@@ -93,6 +93,11 @@ class Drawer:
             return sample(self.denoise, noise, self.sigmas, known)
         resampling = Resampling(self.request.jump_length, self.request.repetitions)
         return sample_repaint(self.denoise, noise, self.sigmas, known, fresh, resampling, sample)
+
+    def _begun(self, noise: Tensor, known: Known | None = None) -> Tensor:
+        if not isinstance(self.denoiser, VPDenoiser):
+            return noise
+        return self.denoiser.process.begun(self.denoise, noise, self.sigmas[0].item(), known)
 
     def _sampler(self, fresh: Noise) -> Sample:
         return named_sampler(self.request.sampler, self.request.sampling, fresh, sde_of(self.denoiser))
