@@ -9,7 +9,7 @@ from jdm.config import Config
 from jdm.errors import ConfigError
 from jdm.samplers import DETERMINISTIC, Sampler, SamplerSettings, check_sampler, check_wholly_known, is_deterministic
 
-Mode = Literal["given-images", "given-masks", "inpaint", "known-channels", "vary", "interpolate"]
+Mode = Literal["given-images", "given-masks", "inpaint", "known-channels", "vary", "interpolate", "bits-per-dim"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,9 @@ class SampleRequest:
     points: int = 7
     """Pairs of an interpolation, its two ends included."""
     samples: int = 4
-    """Per condition."""
+    """Per condition; crops of a case for "bits-per-dim"."""
+    probes: int = 1
+    """Of Hutchinson's estimator, for "bits-per-dim"."""
     sampler: Sampler = "heun"
     sampling: SamplerSettings = field(default_factory=SamplerSettings)
     steps: int = 18
@@ -57,7 +59,7 @@ def check_request(config: Config, request: SampleRequest) -> None:
     Raises: ConfigError naming the flag of jdm-sample.
     """
     check_sampler(request.sampler, request.sampling)
-    nothing = request.mode in ("vary", "interpolate")
+    nothing = request.mode in ("vary", "interpolate", "bits-per-dim")
     check_wholly_known(request.sampler, nothing or (request.mode != "inpaint" and config.preset != "thesis"))
     if request.mode == "interpolate" and not is_deterministic(request.sampler, request.sampling):
         raise ConfigError(
@@ -80,6 +82,8 @@ def check_request(config: Config, request: SampleRequest) -> None:
         (0 <= request.overlap < 1, "overlap", request.overlap, "at least 0 and less than 1"),
         (request.seed >= 0, "seed", request.seed, "at least 0"),
         (0 < request.guidance <= 10, "guidance", request.guidance, "more than 0 and at most 10"),
+        (request.mode != "bits-per-dim" or request.guidance == 1, "guidance", request.guidance, "1, for bits"),
+        (request.probes >= 1, "probes", request.probes, "at least 1"),
         (request.points >= 2, "points", request.points, "at least 2"),
         (request.feather >= 0, "feather", request.feather, "at least 0"),
         (
