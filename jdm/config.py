@@ -128,6 +128,11 @@ class DiffusionConfig:
 
     steps: int = 1000
     schedule: Literal["linear", "cosine"] = "linear"
+    """linear is the VP SDE of Song et al. 2021 in discrete steps."""
+    prediction: Literal["epsilon", "v"] = "epsilon"
+    """What the network estimates: the noise as in the thesis, or v (Salimans & Ho 2022)."""
+    zero_terminal_snr: bool = False
+    """The last step has no signal left, so that brightness is free (Lin et al. 2023); with prediction v."""
     vlb_weight: float = 0.001
 
 
@@ -339,6 +344,11 @@ def validate(config: Config) -> Config:
             len(noise.data_mean) in (0, config.image_channels + config.mask_channels),
             "noise.data_mean", noise.data_mean,
             f"empty, or a value for each of {config.image_channels} image and {config.mask_channels} mask channels",
+        ),
+        (
+            not config.diffusion.zero_terminal_snr or config.diffusion.prediction == "v",
+            "diffusion.prediction", config.diffusion.prediction,
+            "v with diffusion.zero_terminal_snr: where there is no signal the noise says nothing of the image",
         ),
     ]  # fmt: skip
     for holds, name, found, expected in checks:

@@ -12,22 +12,14 @@ from jdm.checkpoint import Checkpoint
 from jdm.config import Config
 from jdm.diffusion.conditioning import Known, known_channels
 from jdm.diffusion.mask_estimate import estimated_mask
-from jdm.diffusion.multistep import sample_unipc
+from jdm.diffusion.named import named_sampler
 from jdm.diffusion.noise import Denoiser
-from jdm.diffusion.repaint import Sample
-from jdm.diffusion.sampling import CaseNoise, karras_sigmas, sample_ancestral, sample_ddim, sample_dpmpp_2m, sample_heun
+from jdm.diffusion.sampling import CaseNoise, karras_sigmas, sample_ancestral
+from jdm.diffusion.sde import SDE
 from jdm.diffusion.vp import VPDenoiser
 from jdm.diffusion.windows import windowed
 from jdm.export_request import ExportRequest
 from jdm.parallel import on_all_cores
-
-SAMPLERS: dict[str, Sample] = {
-    "heun": sample_heun,
-    "dpmpp-2m": sample_dpmpp_2m,
-    "unipc": lambda denoise, noise, sigmas, known: sample_unipc(denoise, noise, sigmas, known=known),
-    "ddim": lambda denoise, noise, sigmas, known: sample_ddim(denoise, noise, sigmas, known=known),
-}
-"""By the names of --sampler; ancestral sampling is not over a `Denoise`."""
 
 
 class PairDrawer:
@@ -51,9 +43,11 @@ class PairDrawer:
             respaced = denoiser.respaced(request.steps)
             return sample_ancestral(respaced.predict, respaced.process, noise, draw, known, clip=1.0).cpu().numpy()
         denoise = windowed(on_all_cores(denoiser), config.data.patch_size, request.overlap, request.batch_size)
-        x = SAMPLERS[request.sampler](
-            denoise, noise, karras_sigmas(request.steps, *level_span(denoiser, config)), known
-        )
+        sample = named_sampler(request.sampler, request.sampling, draw, sde_of(denoiser))
+        sigmas = karras_sigmas(request.steps, *level_span(denoiser, config))
+        if isinstance(denoiser, VPDenoiser):
+            noise = denoiser.process.begun(denoise, noise, sigmas[0].item(), known)
+        x = sample(denoise, noise, sigmas, known)
         if request.mask_level > 0:
             x = estimated_mask(denoise, x, config.image_channels, request.mask_level, draw())
         return x.cpu().numpy()
@@ -66,9 +60,13 @@ class PairDrawer:
         return known_channels(values, mask, self.config.image_channels, fresh, levels=levels)
 
 
+def sde_of(denoiser: Denoiser | VPDenoiser) -> SDE:
+    """The process that a denoiser was trained on."""
+    return "vp" if isinstance(denoiser, VPDenoiser) else "ve"
+
+
 def level_span(denoiser: Denoiser | VPDenoiser, config: Config) -> tuple[float, float]:
     """Lowest and highest noise level to sample over: the plan's, or those of the thesis's process."""
     if isinstance(denoiser, VPDenoiser):
-        process = denoiser.process
-        return process.sigma(0), process.sigma(process.steps - 1)
+        return denoiser.process.span()
     return config.noise.sigma_min, config.noise.sigma_max

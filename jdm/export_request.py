@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import get_args
 
 from jdm.config import Config
 from jdm.errors import ConfigError
-
-Sampler = Literal["heun", "dpmpp-2m", "unipc", "ddim", "ancestral"]
+from jdm.samplers import SAMPLERS, ExportSampler, SamplerSettings, check_sampler, check_wholly_known
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,8 @@ class ExportRequest:
     canvas_size: tuple[int, ...]
     slices: int = 1
     """Slices of an exported volume; 1 for images."""
-    sampler: Sampler = "heun"
+    sampler: ExportSampler = "heun"
+    sampling: SamplerSettings = field(default_factory=SamplerSettings)
     steps: int = 18
     mask_level: float = 0.0
     """Noise level of the mask's last estimate (`jdm.diffusion.mask_estimate`); 0 keeps the mask as sampled.
@@ -42,7 +42,7 @@ class ExportRequest:
     """Share of the real foreground range by which a pair may leave it before it is drawn again."""
 
 
-def default_sampler(config: Config, canvas_size: tuple[int, ...]) -> Sampler:
+def default_sampler(config: Config, canvas_size: tuple[int, ...]) -> ExportSampler:
     """ancestral for the thesis preset at the training size, the only place it serves; heun elsewhere."""
     return "ancestral" if config.preset == "thesis" and canvas_size == config.data.patch_size else "heun"
 
@@ -60,11 +60,13 @@ def check_request(config: Config, request: ExportRequest) -> None:
         )
     if len(canvas) != len(patch) or any(c < p for c, p in zip(canvas, patch, strict=True)):
         raise ConfigError(f"--canvas-size is {canvas}; expected at least the training patch {patch}; enlarge it")
+    check_sampler(request.sampler, request.sampling, get_args(ExportSampler))
+    check_wholly_known(request.sampler, not (request.given_masks and config.preset == "thesis"))
     ancestral = request.sampler == "ancestral"
     if ancestral and (config.preset != "thesis" or canvas != patch):
         raise ConfigError(
             f"--sampler is 'ancestral' for preset {config.preset!r} at {canvas}; it serves the thesis preset at the "
-            f"training size {patch} only; choose heun, dpmpp-2m, unipc or ddim"
+            f"training size {patch} only; choose one of {', '.join(SAMPLERS)}"
         )
     if request.mask_level > 0 and config.preset != "default":
         raise ConfigError(

@@ -16,6 +16,7 @@ from jdm.diffusion.noise import Denoise
 from jdm.diffusion.windows import window_starts
 from jdm.errors import ConfigError
 from jdm.export_request import ExportRequest
+from jdm.samplers import evaluations
 
 _LONG_MINUTES = 30
 
@@ -53,10 +54,11 @@ def batches_of(request: ExportRequest) -> list[range]:
 
 def network_calls(config: Config, request: ExportRequest, batches: Iterable[range]) -> int:
     """Calls of the network, each on up to `batch_size` windows, that sampling these batches takes without redraws."""
-    evaluations = 2 * request.steps - 1 if request.sampler == "heun" else request.steps
-    evaluations += request.mask_level > 0
+    calls = evaluations(request.sampler, request.steps) + (request.mask_level > 0)
+    # One more leads away from noise without signal (`VPProcess.begun`).
+    calls += config.preset == "thesis" and config.diffusion.zero_terminal_snr and request.sampler != "ancestral"
     windows = _windows(config, request)
-    return evaluations * sum(math.ceil(len(batch) * request.slices * windows / request.batch_size) for batch in batches)
+    return calls * sum(math.ceil(len(batch) * request.slices * windows / request.batch_size) for batch in batches)
 
 
 def export_seconds(

@@ -49,7 +49,7 @@ def sample(
             rows = finish(folder, dataset, starts, drawn)
             count = sum(map(len, drawn))
         write_sheet(folder, rows)
-        write_record(folder, _provenance(checkpoint, request, weaker))
+        write_record(folder, provenance(checkpoint, request, weaker))
     return count
 
 
@@ -127,7 +127,8 @@ def check_guide(checkpoint: Checkpoint, request: SampleRequest, weaker: Checkpoi
         )
 
 
-def _provenance(checkpoint: Checkpoint, request: SampleRequest, weaker: Checkpoint | None) -> dict[str, Any]:
+def provenance(checkpoint: Checkpoint, request: SampleRequest, weaker: Checkpoint | None) -> dict[str, Any]:
+    """What a record says of where samples come from."""
     generator = {key: checkpoint.metadata[key] for key in ("dataset", "fold", "training_ids", "held_out_ids", "step")}
     return {
         "jdm_version": __version__,

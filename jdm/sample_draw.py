@@ -16,16 +16,18 @@ from jdm.config import Config
 from jdm.diffusion.conditioning import Known, Noise, fitting_known
 from jdm.diffusion.editing import invert_heun, vary
 from jdm.diffusion.guidance import autoguided
+from jdm.diffusion.named import named_sampler
 from jdm.diffusion.noise import Denoise
 from jdm.diffusion.repaint import Resampling, Sample, sample_repaint
 from jdm.diffusion.sampling import CaseNoise, karras_sigmas
 from jdm.diffusion.vp import VPDenoiser
 from jdm.diffusion.windows import windowed
-from jdm.export_draw import SAMPLERS, level_span
+from jdm.export_draw import level_span, sde_of
 from jdm.export_request import ExportRequest
 from jdm.export_size import batches_of, export_seconds, network_calls
 from jdm.parallel import on_all_cores
 from jdm.sample_request import SampleRequest
+from jdm.samplers import evaluations as sampler_evaluations
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,6 @@ class Drawer:
         if weaker is not None:
             denoise = autoguided(denoise, on_all_cores(weaker.denoiser(device)), request.guidance)
         self.denoise: Denoise = windowed(denoise, patch, request.overlap, request.batch_size)
-        self.sample: Sample = SAMPLERS[request.sampler]
         self.sigmas = karras_sigmas(request.steps, *level_span(self.denoiser, self.config))
 
     def conditional(self, jobs: Sequence[Job]) -> list[np.ndarray]:
@@ -62,7 +63,7 @@ class Drawer:
         def draw(x: Tensor, where: Tensor, fresh: Noise) -> Tensor:
             levels = 1 if isinstance(self.denoiser, VPDenoiser) else 2
             known = fitting_known(where, x, self.config.image_channels, fresh, levels=levels)
-            return self._known(fresh(), known, fresh)
+            return self._known(self._begun(fresh(), known), known, fresh)
 
         return self._batches(jobs, draw)
 
@@ -70,27 +71,36 @@ class Drawer:
         """A variation of each job's x, from noise of `level`."""
         lowest, _ = level_span(self.denoiser, self.config)
         sigmas = karras_sigmas(self.request.steps, lowest, level)
-        return self._batches(jobs, lambda x, _, fresh: vary(self.denoise, x, fresh(), sigmas, self.sample))
+        return self._batches(jobs, lambda x, _, fresh: vary(self.denoise, x, fresh(), sigmas, self._sampler(fresh)))
 
     def inverted(self, x: np.ndarray) -> Tensor:
         """The noises (B, channels, *spatial) that encoded pairs come from."""
         return invert_heun(self.denoise, torch.from_numpy(x).to(self.device), self.sigmas)
 
     def noise(self, seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
-        """Standard normal noise, (B, *shape)."""
-        return CaseNoise(seeds, shape, self.device)()
+        """Standard normal noise, (B, *shape), from which samples start."""
+        return self._begun(CaseNoise(seeds, shape, self.device)())
 
     def from_noise(self, noise: Tensor) -> np.ndarray:
-        """The samples of given noises."""
-        parts = noise.split(self.request.batch_size)
-        made = [self.sample(self.denoise, part, self.sigmas, None) for part in tqdm(parts, disable=None, unit="batch")]
+        """The samples of given noises, by a sampler that renews none."""
+        parts, sample = noise.split(self.request.batch_size), self._sampler(CaseNoise([], ()))
+        made = [sample(self.denoise, part, self.sigmas, None) for part in tqdm(parts, disable=None, unit="batch")]
         return torch.cat(made).cpu().numpy()
 
     def _known(self, noise: Tensor, known: Known, fresh: Noise) -> Tensor:
+        sample = self._sampler(fresh)
         if known.mode == "exact":
-            return self.sample(self.denoise, noise, self.sigmas, known)
+            return sample(self.denoise, noise, self.sigmas, known)
         resampling = Resampling(self.request.jump_length, self.request.repetitions)
-        return sample_repaint(self.denoise, noise, self.sigmas, known, fresh, resampling, self.sample)
+        return sample_repaint(self.denoise, noise, self.sigmas, known, fresh, resampling, sample)
+
+    def _begun(self, noise: Tensor, known: Known | None = None) -> Tensor:
+        if not isinstance(self.denoiser, VPDenoiser):
+            return noise
+        return self.denoiser.process.begun(self.denoise, noise, self.sigmas[0].item(), known)
+
+    def _sampler(self, fresh: Noise) -> Sample:
+        return named_sampler(self.request.sampler, self.request.sampling, fresh, sde_of(self.denoiser))
 
     def _batches(self, jobs: Sequence[Job], draw: Callable[[Tensor, Tensor, Noise], Tensor]) -> list[np.ndarray]:
         """`draw` of the jobs, those of one size together; results in the order of the jobs."""
@@ -116,9 +126,8 @@ def evaluations(config: Config, request: SampleRequest) -> int:
     if partly and request.mode not in ("vary", "interpolate"):
         ways = Resampling(request.jump_length, request.repetitions).stretches(steps)
         steps = sum(last - first for first, last in ways)
-    per_step = 2 if request.sampler == "heun" else 1
     inverting = 2 * steps if request.mode == "interpolate" else 0
-    return (per_step * steps + inverting) * (1 if request.guidance == 1 else 2)
+    return (sampler_evaluations(request.sampler, steps) + inverting) * (1 if request.guidance == 1 else 2)
 
 
 def planned_seconds(

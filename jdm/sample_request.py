@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from jdm.config import Config
 from jdm.errors import ConfigError
+from jdm.samplers import DETERMINISTIC, Sampler, SamplerSettings, check_sampler, check_wholly_known, is_deterministic
 
-Mode = Literal["given-images", "given-masks", "inpaint", "known-channels", "vary", "interpolate"]
-SAMPLERS = ("heun", "dpmpp-2m", "unipc", "ddim")
+Mode = Literal["given-images", "given-masks", "inpaint", "known-channels", "vary", "interpolate", "bits-per-dim"]
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,11 @@ class SampleRequest:
     points: int = 7
     """Pairs of an interpolation, its two ends included."""
     samples: int = 4
-    """Per condition."""
-    sampler: Literal["heun", "dpmpp-2m", "unipc", "ddim"] = "heun"
+    """Per condition; crops of a case for "bits-per-dim"."""
+    probes: int = 1
+    """Of Hutchinson's estimator, for "bits-per-dim"."""
+    sampler: Sampler = "heun"
+    sampling: SamplerSettings = field(default_factory=SamplerSettings)
     steps: int = 18
     jump_length: int = 3
     repetitions: int = 4
@@ -55,13 +58,20 @@ def check_request(config: Config, request: SampleRequest) -> None:
 
     Raises: ConfigError naming the flag of jdm-sample.
     """
+    check_sampler(request.sampler, request.sampling)
+    nothing = request.mode in ("vary", "interpolate", "bits-per-dim")
+    check_wholly_known(request.sampler, nothing or (request.mode != "inpaint" and config.preset != "thesis"))
+    if request.mode == "interpolate" and not is_deterministic(request.sampler, request.sampling):
+        raise ConfigError(
+            f"--sampler is {request.sampler}, which renews noise, with --interpolate; expected one of "
+            f"{', '.join(DETERMINISTIC)} without --eta; choose one"
+        )
     noise = config.noise
     axes = config.data.dims + (config.data.slice_axis is not None)
     varies, paints = request.mode == "vary", request.mode == "inpaint"
     half = len(request.box) // 2
     checks = (
         (request.samples >= 1, "samples", request.samples, "at least 1"),
-        (request.sampler in SAMPLERS, "sampler", request.sampler, f"one of {', '.join(SAMPLERS)}"),
         (3 <= request.steps <= 1000, "steps", request.steps, "3 to 1000"),
         (request.repetitions >= 1, "repetitions", request.repetitions, "at least 1"),
         (
@@ -72,6 +82,8 @@ def check_request(config: Config, request: SampleRequest) -> None:
         (0 <= request.overlap < 1, "overlap", request.overlap, "at least 0 and less than 1"),
         (request.seed >= 0, "seed", request.seed, "at least 0"),
         (0 < request.guidance <= 10, "guidance", request.guidance, "more than 0 and at most 10"),
+        (request.mode != "bits-per-dim" or request.guidance == 1, "guidance", request.guidance, "1, for bits"),
+        (request.probes >= 1, "probes", request.probes, "at least 1"),
         (request.points >= 2, "points", request.points, "at least 2"),
         (request.feather >= 0, "feather", request.feather, "at least 0"),
         (

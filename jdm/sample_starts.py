@@ -15,6 +15,7 @@ from jdm.export import check_origin
 from jdm.sample_canvas import Canvas, CaseCanvas, around, in_type, seam
 from jdm.sample_conditions import given_images, given_masks, lesion_value, painted, region_of
 from jdm.sample_request import SampleRequest, check_request, known_numbers
+from jdm.samplers import check_wholly_known
 
 _DEFAULT_CASES = 4
 Planes = dict[int, tuple[np.ndarray, np.ndarray]]
@@ -84,6 +85,8 @@ def _start(case: CaseCanvas, dataset: RawDataset, request: SampleRequest) -> Sta
     elif request.mode == "known-channels":
         numbers = known_numbers(request.channels, dataset.channel_names, codec.image_channels, codec.mask_channels)
         known[numbers] = True
+        image_known = known[: codec.image_channels]
+        check_wholly_known(request.sampler, bool(image_known.any() == image_known.all()))
     where = known.reshape(-1, *[1] * (case.label.ndim - 1))
     kept_image, kept_mask = known[: codec.image_channels], bool(known[codec.image_channels :].all())
 

@@ -491,6 +491,18 @@ def test_the_thesis_preset_is_exported_by_its_own_sampler_and_others(real):
         assert exported(checkpoint, real, dataclasses.replace(REQUEST, count=2, sampler=sampler, steps=4)) == first
 
 
+def test_a_network_of_v_that_ends_in_pure_noise_is_trained_and_exported(real):
+    zero = {"prediction": "v", "zero_terminal_snr": True, "steps": 50}
+    checkpoint = tiny_run(real, preset="thesis", train={"steps": 1}, augment={"probability": 0.0}, diffusion=zero)
+    for sampler, calls in (("ancestral", 4), ("unipc", 5)):
+        request = dataclasses.replace(REQUEST, count=1, sampler=sampler, steps=4)
+        factory, made = jdm.export._Factory(checkpoint, real, request, "cpu"), []
+        factory.drawer.denoiser.register_forward_hook(lambda *_, made=made: made.append(1))
+        factory.drawer.denoiser.network.register_forward_hook(lambda *_, made=made: made.append(0))
+        assert np.isfinite(factory.sample([1])).all()
+        assert made.count(0) == calls == network_calls(checkpoint.config, request, [range(1)])
+
+
 def test_padding_is_cut_to_the_size_of_a_real_image(nnunet_folders):
     real = write_pictures(nnunet_folders["nnUNet_raw"], shape=(15, 21))
     checkpoint = tiny_run(real, train={"steps": 1})

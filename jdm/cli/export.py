@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from jdm.cli import run_command
 from jdm.errors import ConfigError
+from jdm.samplers import ExportSampler, SamplerSettings, default_steps
 
 if TYPE_CHECKING:
     from jdm.checkpoint import Checkpoint
@@ -40,10 +41,12 @@ class ExportCommand:
     """Name of the new dataset; the real one's with "_syn" by default."""
     canvas_size: tuple[int, ...] | None = None
     """Size of a pair in pixels, of plans that train patches; by default the plan's, which reaches nnU-Net's patch."""
-    sampler: Literal["heun", "dpmpp-2m", "unipc", "ddim", "ancestral"] | None = None
+    sampler: ExportSampler | None = None
     """heun by default; ancestral is for the thesis preset at its training size, and the default there."""
+    sampling: Annotated[SamplerSettings, tyro.conf.OmitArgPrefixes] = field(default_factory=SamplerSettings)
     steps: int | None = None
-    """Sampling steps: 18 by default (35 network evaluations with heun), 250 for ancestral."""
+    """Sampling steps: 18 by default (35 network evaluations with heun), 40 for heun-stochastic, 250 for
+    euler-maruyama, predictor-corrector and ancestral; ode finds its own."""
     mask_level: float = 0.0
     """Above 0, the mask is estimated once more from the finished image, with the sampled mask seen through noise of
     this level: 2 removes specks, and some small parts. Not for the thesis preset."""
@@ -132,7 +135,8 @@ def _request(command: ExportCommand, checkpoint: Checkpoint, dataset: RawDataset
         count=1 if command.count is None else command.count,
         canvas_size=canvas,
         sampler=sampler,
-        steps=(250 if sampler == "ancestral" else 18) if command.steps is None else command.steps,
+        sampling=command.sampling,
+        steps=default_steps(sampler) if command.steps is None else command.steps,
         mask_level=command.mask_level,
         given_masks=_masks(command.given_masks),
         seed=command.seed,

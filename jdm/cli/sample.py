@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from jdm.cli import run_command
 from jdm.errors import ConfigError
+from jdm.samplers import Sampler, SamplerSettings, default_steps
 
 if TYPE_CHECKING:
     from jdm.checkpoint import Checkpoint
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class SampleCommand:
     """Sample from a trained fold with something given: exactly one of --given-images, --given-masks, --inpaint,
-    --known-channels, --vary and --interpolate.
+    --known-channels, --vary and --interpolate; or, with --bits-per-dim, measure how likely real cases are to it.
 
     Pairs are written like a dataset (imagesTr, labelsTr, dataset.json), segmentations under labels/ with their
     uncertainty under uncertainty/, and sheet.png shows the first of them.
@@ -43,8 +44,14 @@ class SampleCommand:
     """Variations of --cases: noised to this level and denoised. 0.1 is close, 0.4 keeps the layout, 2 keeps little."""
     interpolate: tuple[str, ...] | None = None
     """What lies between two cases, given by their ids, or between two draws: "noise"."""
+    bits_per_dim: bool = False
+    """Sample nothing, but measure how likely the model finds --cases, by default four held out in training and as many
+    trained on: bits per dimension of the image given its mask (thesis preset: of both), by the probability flow ODE.
+    Fewer for cases trained on than for held-out ones mean that it has begun to learn them by heart."""
+    probes: int = 1
+    """--bits-per-dim: probes of the divergence (Hutchinson's estimator); more take longer and vary less."""
     cases: tuple[str, ...] = ()
-    """Cases for --known-channels and --vary; by default the first four held out in training."""
+    """Cases for --known-channels, --vary and --bits-per-dim; by default the first four held out in training."""
     box: tuple[int, ...] = ()
     """Region of --inpaint in array order: first row and column, then those behind the last, e.g. 40 60 90 120."""
     region: Path | None = None
@@ -56,12 +63,14 @@ class SampleCommand:
     points: int = 7
     """Pairs of --interpolate."""
     samples: int = 4
-    """Samples per condition."""
+    """Samples per condition; with --bits-per-dim random crops of a case."""
     out: Path | None = None
     """Folder to write; by default sampled/MODE in the fold's run folder."""
-    sampler: Literal["heun", "dpmpp-2m", "unipc", "ddim"] = "heun"
-    steps: int = 18
-    """Sampling steps."""
+    sampler: Sampler = "heun"
+    sampling: Annotated[SamplerSettings, tyro.conf.OmitArgPrefixes] = field(default_factory=SamplerSettings)
+    steps: int | None = None
+    """Sampling steps: 18 by default, 40 for heun-stochastic, 250 for euler-maruyama and predictor-corrector; ode finds
+    its own."""
     repetitions: int = 4
     """RePaint: how often each stretch of --jump-length steps is gone through where an image or mask is known in part
     (--inpaint, some --known-channels) and with the thesis preset; 1: plain replacement."""
@@ -95,6 +104,7 @@ def _run() -> None:
     from jdm.data.raw_dataset import open_dataset
     from jdm.sample import check_guide, sample
     from jdm.sample_output import check_target
+    from jdm.sample_request import check_request
 
     dataset = open_dataset(command.dataset)
     run = run_folder(dataset.name, command.fold)
@@ -104,6 +114,16 @@ def _run() -> None:
     weaker = None if command.guide is None else load_checkpoint(command.guide)
     check_guide(checkpoint, request, weaker)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if request.mode == "bits-per-dim":
+        from jdm.sample_likelihood import measure_bits
+
+        if command.dry_run:
+            check_request(checkpoint.config, request)
+            print(f"bits-per-dim: {request.samples} crops a case, {request.probes} probes; into {out}")
+            return
+        print(measure_bits(checkpoint, dataset, request, out, device=device, overwrite=command.overwrite))
+        print(f"each crop is in {out / 'bits_per_dim.csv'}")
+        return
     if command.dry_run:
         print(f"{_plan(checkpoint, dataset, request, device)}; into {out}")
         return
@@ -137,6 +157,7 @@ def _request(command: SampleCommand) -> SampleRequest:
         "known-channels": command.known_channels,
         "vary": command.vary,
         "interpolate": command.interpolate,
+        "bits-per-dim": command.bits_per_dim or None,
     }
     given: list[Mode] = [mode for mode, value in modes.items() if value is not None]
     if len(given) != 1:
@@ -163,8 +184,10 @@ def _request(command: SampleCommand) -> SampleRequest:
         level=command.vary or 0.0,
         points=command.points,
         samples=command.samples,
-        sampler=command.sampler,
-        steps=command.steps,
+        probes=command.probes,
+        sampler="ode" if command.bits_per_dim else command.sampler,
+        sampling=command.sampling,
+        steps=default_steps(command.sampler) if command.steps is None else command.steps,
         jump_length=command.jump_length,
         guidance=command.guidance,
         repetitions=command.repetitions,

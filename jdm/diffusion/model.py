@@ -31,6 +31,7 @@ def build_denoiser(config: Config, condition_features: int) -> Denoiser | VPDeno
     if config.data.dims == 2:
         network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if thesis:
-        process = VPProcess(config.diffusion.steps, config.diffusion.schedule)
+        part = config.diffusion
+        process = VPProcess(part.steps, part.schedule, prediction=part.prediction, zero_snr=part.zero_terminal_snr)
         return VPDenoiser(network, process, config.image_channels, config.mask_channels)
     return Denoiser(network, config.image_channels, config.noise.sigma_data, config.noise.data_mean)

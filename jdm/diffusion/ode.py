@@ -122,11 +122,12 @@ def rademacher(noise: Tensor) -> Tensor:
     return torch.where(noise < 0, -1.0, 1.0).to(noise)
 
 
-def dequantised(x0: Tensor, uniform: Tensor, bin_width: float = 2 / 255) -> Tensor:
+def dequantised(x0: Tensor, uniform: Tensor, bin_width: float | Tensor = 2 / 255) -> Tensor:
     """Data of discrete levels spread evenly over their bins, each bin centred on its level.
 
     Args:
-        uniform: in [0, 1), like x0. bin_width: distance of two levels, in units of encoded intensity. The codec maps
+        uniform: in [0, 1), like x0.
+        bin_width: distance of two levels, in units of encoded intensity; one, or broadcastable to x0. The codec maps
             [low, high] to [-1, 1], so integers are 2 / (high - low) apart: 2 / 255 for 8 bits.
     Source: Song et al. 2021 use uniform dequantisation; centred, because decoding rounds to the nearest level.
     """

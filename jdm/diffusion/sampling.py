@@ -210,8 +210,8 @@ def sample_ancestral(
         x = known.impose(x, process.q_sample(known.values, process.steps - 1, x))
     for t in reversed(range(process.steps)):
         steps = torch.full((x.shape[0],), t, dtype=torch.long, device=x.device)
-        eps, log_variance = predict(x.to(noise.dtype), steps)
-        x0 = process.predict_x0(x, t, eps.to(x))
+        estimate, log_variance = predict(x.to(noise.dtype), steps)
+        x0 = process.predict_x0(x, t, estimate.to(x))
         if clip is not None:
             x0 = x0.clamp(-clip, clip)
         x = process.posterior_mean(x0, x, t)

@@ -16,10 +16,16 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from jdm.diffusion.conditioning import Known
+from jdm.diffusion.noise import Denoise
+from jdm.diffusion.schedules import zero_snr_start, zero_terminal_snr
 from jdm.errors import ConfigError
 
 Predict = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(x_t (B, C, *spatial), t (B,) index of the process) -> (noise estimate, log variance), each like x_t."""
+"""(x_t (B, C, *spatial), t (B,) index of the process) -> (estimate of its target, log variance), each like x_t."""
+Prediction = Literal["epsilon", "v"]
+"""What a network estimates: the noise, or v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x0 (Salimans & Ho 2022,
+arXiv:2202.00512, Section 4), which says x0 at every step, one without signal included."""
 
 
 class VPProcess:
@@ -34,12 +40,18 @@ class VPProcess:
         steps: int = 1000,
         schedule: Literal["linear", "cosine"] = "linear",
         keep: Sequence[int] | None = None,
+        *,
+        prediction: Prediction = "epsilon",
+        zero_snr: bool = False,
     ) -> None:
         """Args: steps: T of the training process. keep: the steps of it that stay, ascending; None: all.
+            prediction: target of the network. zero_snr: the last step has no signal, see `zero_terminal_snr`.
 
-        Raises: ConfigError if fewer than two steps are left, `keep` is not ascending in 0..T-1, or the
-            schedule is unknown.
+        Raises: ConfigError if fewer than two steps are left, `keep` is not ascending in 0..T-1, the
+            schedule is unknown, or the noise is to be predicted at a step without signal, which it says nothing of.
         """
+        if zero_snr and prediction == "epsilon":
+            raise ConfigError("zero terminal SNR with prediction 'epsilon'; expected prediction 'v'; change one")
         if schedule not in _SCHEDULES:
             raise ConfigError(f"noise schedule is {schedule!r}; expected one of {', '.join(_SCHEDULES)}")
         kept = list(range(steps) if keep is None else keep)
@@ -49,13 +61,18 @@ class VPProcess:
         self.training_steps = steps
         self.timesteps = torch.tensor(kept)
         """Index of each step in the training process, which is what the network is told."""
+        self.prediction: Prediction = prediction
+        self.zero_snr = zero_snr
         training_beta = _SCHEDULES[schedule](steps)
         training_alpha_bar = torch.cumprod(1 - training_beta, 0)
+        if zero_snr:
+            training_alpha_bar = zero_terminal_snr(training_alpha_bar)
         self.training_sigma = _sigma(training_alpha_bar)
         self.alpha_bar = training_alpha_bar[self.timesteps]
         self.alpha_bar_previous = torch.cat([torch.ones(1, dtype=torch.float64), self.alpha_bar[:-1]])
         # Eq. 2.3 read backwards: the one step that does what the skipped ones did together.
-        self.beta = training_beta if keep is None else 1 - self.alpha_bar / self.alpha_bar_previous
+        as_made = keep is None and not zero_snr
+        self.beta = training_beta if as_made else 1 - self.alpha_bar / self.alpha_bar_previous
         rest, rest_previous = 1 - self.alpha_bar, 1 - self.alpha_bar_previous
         # Eq. 2.6.
         self.posterior_variance = self.beta * rest_previous / rest
@@ -80,7 +97,8 @@ class VPProcess:
         stride = (self.training_steps - 1) / (count - 1)
         # Summed, not multiplied: a tie then rounds as in improved DDPM's code.
         places = itertools.accumulate([stride] * (count - 1), initial=0.0)
-        return VPProcess(self.training_steps, self.schedule, [round(place) for place in places])
+        kept = [round(place) for place in places]
+        return VPProcess(self.training_steps, self.schedule, kept, prediction=self.prediction, zero_snr=self.zero_snr)
 
     def q_sample(self, x0: Tensor, t: Tensor | int, noise: Tensor) -> Tensor:
         """x_t from x0 (B, C, *spatial) and standard normal noise: Eq. 2.4. t: (B,) or one for all."""
@@ -92,10 +110,20 @@ class VPProcess:
         mean = _at(self.posterior_x0, t, x_t) * x0.double() + _at(self.posterior_xt, t, x_t) * x_t.double()
         return mean.to(x_t.dtype)
 
-    def predict_x0(self, x_t: Tensor, t: Tensor | int, eps: Tensor) -> Tensor:
-        """x0 from x_t and its noise: Eq. 2.4 solved."""
+    def target(self, x0: Tensor, t: Tensor | int, noise: Tensor) -> Tensor:
+        """What the network estimates at x_t, shaped like x0."""
+        if self.prediction == "epsilon":
+            return noise
+        alpha_bar = _at(self.alpha_bar, t, x0)
+        return (alpha_bar.sqrt() * noise.double() - (1 - alpha_bar).sqrt() * x0.double()).to(x0.dtype)
+
+    def predict_x0(self, x_t: Tensor, t: Tensor | int, estimate: Tensor) -> Tensor:
+        """x0 from x_t and the target at it: Eq. 2.4 solved for the noise; rotated back, for v."""
         alpha_bar = _at(self.alpha_bar, t, x_t)
-        return ((x_t.double() - (1 - alpha_bar).sqrt() * eps.double()) / alpha_bar.sqrt()).to(x_t.dtype)
+        signal, spread = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+        if self.prediction == "v":
+            return (signal * x_t.double() - spread * estimate.double()).to(x_t.dtype)
+        return ((x_t.double() - spread * estimate.double()) / signal).to(x_t.dtype)
 
     def log_variance(self, v: Tensor, t: Tensor | int) -> Tensor:
         """Logarithm of the learned reverse variance from the network's v: Eq. 2.17.
@@ -108,12 +136,33 @@ class VPProcess:
         return share * high.to(v.dtype) + (1 - share) * low.to(v.dtype)
 
     def sigma(self, t: int) -> float:
-        """Variance-exploding level of step t."""
-        return _sigma(self.alpha_bar)[t].item()
+        """Variance-exploding level of step t; that of a step without signal is some large one."""
+        return self.training_sigma[self.timesteps[t]].item()
+
+    def span(self) -> tuple[float, float]:
+        """Lowest and highest level for the samplers over a `Denoise`.
+
+        Those of the first and last step; but above level 80 a step without signal is left in one, see `begun`.
+        """
+        if not self.zero_snr:
+            return self.sigma(0), self.sigma(self.steps - 1)
+        return self.sigma(0), min(self.sigma(self.steps - 2), 80.0)
+
+    def begun(self, denoise: Denoise, noise: Tensor, sigma: float, known: Known | None = None) -> Tensor:
+        """Noise for a sampler that starts at level `sigma`: with zero SNR after DDIM's step from no signal to there.
+
+        Of data of deviation d the step is exact to d^2 / (2 sigma^2). One call of `denoise`; `noise` itself without
+        zero SNR, and where entries are known.
+        """
+        if not self.zero_snr:
+            return noise
+        level = noise.new_full((len(noise), 2), self.training_sigma[-1].item())
+        x = zero_snr_start(denoise(level[0, 0] * noise, level), noise, sigma)
+        return x if known is None else torch.where(known.where.to(x.device), noise, x)
 
     def sigmas(self) -> Tensor:
         """Levels for the samplers over a `Denoise`, highest first, ending in zero: float64 (steps + 1,)."""
-        return torch.cat([_sigma(self.alpha_bar).flip(0), torch.zeros(1, dtype=torch.float64)])
+        return torch.cat([self.training_sigma[self.timesteps].flip(0), torch.zeros(1, dtype=torch.float64)])
 
     def time(self, sigma: Tensor) -> Tensor:
         """Step of the training process at level sigma: float64, shaped like sigma, in 0..T-1.
@@ -130,10 +179,10 @@ class VPProcess:
 
 
 class VPDenoiser(nn.Module):
-    """A noise-predicting variance-preserving network as a `Denoise` at any level.
+    """A network of the variance-preserving process as a `Denoise` at any level.
 
     The network takes (x_t (B, C, *spatial), t (B, 1) float in 0..T-1, condition) and returns 2 C channels:
-    the noise, then v of the learned variance.
+    the process's target, then v of the learned variance (which is not the v of `Prediction`).
     """
 
     def __init__(self, network: nn.Module, process: VPProcess, image_channels: int, mask_channels: int) -> None:
@@ -160,17 +209,19 @@ class VPDenoiser(nn.Module):
         level = sigma[:, 0].double()
         spread = level.reshape(-1, *[1] * (x.ndim - 1))
         x_t = x.double() / (1 + spread**2).sqrt()
-        eps, _ = self._split(x_t, self.process.time(level), condition)
-        return (x.double() - spread * eps.double()).to(x.dtype)
+        estimate, _ = self._split(x_t, self.process.time(level), condition)
+        if self.process.prediction == "v":
+            return ((x_t - spread * estimate.double()) / (1 + spread**2).sqrt()).to(x.dtype)
+        return (x.double() - spread * estimate.double()).to(x.dtype)
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Noise estimate and log variance, each shaped like x_t, at step t (B,) of the process."""
+        """Estimate of the target and log variance, each shaped like x_t, at step t (B,) of the process."""
         time = self.process.timesteps.to(t.device)[t]
-        eps, v = self._split(x_t, time.double(), condition)
-        return eps.to(x_t.dtype), self.process.log_variance(v.to(x_t.dtype), t)
+        estimate, v = self._split(x_t, time.double(), condition)
+        return estimate.to(x_t.dtype), self.process.log_variance(v.to(x_t.dtype), t)
 
     def _split(self, x_t: Tensor, time: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The network's noise and v, (B, C, *spatial) each."""
+        """The network's estimate of the target and its v, (B, C, *spatial) each."""
         parameter = next(self.network.parameters(), x_t)
         output = self.network(x_t.to(parameter.dtype), time[:, None].to(parameter.dtype), condition)
         channels = self.image_channels + self.mask_channels
@@ -195,7 +246,9 @@ _SCHEDULES = {"linear": _linear, "cosine": _cosine}
 
 
 def _sigma(alpha_bar: Tensor) -> Tensor:
-    return ((1 - alpha_bar) / alpha_bar).sqrt()
+    sigma = ((1 - alpha_bar) / alpha_bar).sqrt()
+    # A step without signal has an infinite level. Its stand-in is one at which float32 sees no signal either.
+    return torch.where(alpha_bar == 0, 1000 * sigma[-2].clamp_min(1e4), sigma)
 
 
 def _at(table: Tensor, t: Tensor | int, x: Tensor) -> Tensor:

@@ -13,9 +13,12 @@ GREY_LEVELS = 256
 """The decoder's bins over [-1, 1]."""
 
 
-def l_simple(eps: Tensor, noise: Tensor) -> Tensor:
-    """Mean squared error of the noise estimate (B, C, *spatial): (B,). Thesis Eq. 2.16."""
-    return (eps - noise).square().flatten(1).mean(1)
+def l_simple(estimate: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error of the network's estimate (B, C, *spatial): (B,). Thesis Eq. 2.16, whose target is the noise.
+
+    With v as target it is the SNR + 1 weighting of Salimans & Ho 2022 (arXiv:2202.00512), Section 4.
+    """
+    return (estimate - target).square().flatten(1).mean(1)
 
 
 def l_vlb(process: VPProcess, prediction: tuple[Tensor, Tensor], x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
@@ -26,12 +29,12 @@ def l_vlb(process: VPProcess, prediction: tuple[Tensor, Tensor], x0: Tensor, x_t
     mean is detached: this loss trains the variance alone (thesis, section 2.1.4).
 
     Args:
-        prediction: noise estimate and log variance, (B, C, *spatial) each; see `VPDenoiser.predict`.
+        prediction: estimate of the target and log variance, (B, C, *spatial) each; see `VPDenoiser.predict`.
         x0: data in [-1, 1]. t: (B,) indices of the process.
     Source: Nichol & Dhariwal 2021 (arXiv:2102.09672), Eq. 4 to 7; Ho et al. 2020 (arXiv:2006.11239), Eq. 13.
     """
-    eps, log_variance = prediction
-    mean = process.posterior_mean(process.predict_x0(x_t, t, eps.detach()), x_t, t)
+    estimate, log_variance = prediction
+    mean = process.posterior_mean(process.predict_x0(x_t, t, estimate.detach()), x_t, t)
     true_mean = process.posterior_mean(x0, x_t, t)
     shape = (-1, *[1] * (x0.ndim - 1))
     true_log_variance = process.posterior_log_variance.to(t.device)[t].to(x0.dtype).reshape(shape)
@@ -60,7 +63,7 @@ def l_hybrid(
     x_t = process.q_sample(x0, t, noise)
     prediction = denoiser.predict(x_t, t, condition)
     bound = process.steps * l_vlb(process, prediction, x0, x_t, t)
-    return l_simple(prediction[0], noise) + vlb_weight * bound
+    return l_simple(prediction[0], process.target(x0, t, noise)) + vlb_weight * bound
 
 
 def discretised_log_likelihood(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:

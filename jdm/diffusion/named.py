@@ -1,0 +1,38 @@
+"""The samplers over a `Denoise` by name, with their settings and noise bound."""
+
+from __future__ import annotations
+
+from jdm.diffusion.conditioning import Noise
+from jdm.diffusion.multistep import sample_unipc
+from jdm.diffusion.ode import Solver, sample_ode
+from jdm.diffusion.repaint import Sample
+from jdm.diffusion.sampling import Churn, sample_ddim, sample_dpmpp_2m, sample_heun, sample_heun_stochastic
+from jdm.diffusion.sde import SDE, Langevin, sample_euler_maruyama, sample_predictor_corrector
+from jdm.samplers import Sampler, SamplerSettings
+
+_SNR: dict[SDE, float] = {"ve": 0.16, "vp": 0.01}
+
+
+def named_sampler(name: Sampler, settings: SamplerSettings, fresh: Noise, sde: SDE = "ve") -> Sample:
+    """The sampler of a name of --sampler.
+
+    Args:
+        settings: see `jdm.samplers.check_sampler`.
+        fresh: source of the noise that the sampler renews, such as the `CaseNoise` that its start came from.
+        sde: process that euler-maruyama and predictor-corrector reverse: that which the network was trained on.
+    """
+    churn = Churn() if settings.churn is None else Churn(s_churn=settings.churn)
+    langevin = Langevin(_SNR[sde] if settings.snr is None else settings.snr, sde=sde)
+    tolerance = 1e-3 if settings.tolerance is None else settings.tolerance
+    solver, eta = Solver(rtol=tolerance, atol=tolerance), settings.eta or 0.0
+    samplers: dict[Sampler, Sample] = {
+        "heun": sample_heun,
+        "heun-stochastic": lambda d, n, s, known: sample_heun_stochastic(d, n, s, fresh, churn, known),
+        "dpmpp-2m": sample_dpmpp_2m,
+        "unipc": lambda d, n, s, known: sample_unipc(d, n, s, known=known),
+        "ddim": lambda d, n, s, known: sample_ddim(d, n, s, eta, fresh, known),
+        "euler-maruyama": lambda d, n, s, known: sample_euler_maruyama(d, n, s, fresh, sde, known),
+        "predictor-corrector": lambda d, n, s, known: sample_predictor_corrector(d, n, s, fresh, langevin, known),
+        "ode": lambda d, n, s, known: sample_ode(d, n, s, solver, known),
+    }
+    return samplers[name]
