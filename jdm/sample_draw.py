@@ -15,16 +15,15 @@ from jdm.checkpoint import Checkpoint
 from jdm.config import Config
 from jdm.diffusion.conditioning import Known, Noise, fitting_known
 from jdm.diffusion.editing import invert_heun, vary
-from jdm.diffusion.guidance import autoguided
 from jdm.diffusion.noise import Denoise
 from jdm.diffusion.repaint import Resampling, Sample, sample_repaint
 from jdm.diffusion.sampling import CaseNoise, karras_sigmas
 from jdm.diffusion.vp import VPDenoiser
 from jdm.diffusion.windows import windowed
 from jdm.export_draw import SAMPLERS, level_span
+from jdm.export_guidance import directed
 from jdm.export_request import ExportRequest
 from jdm.export_size import batches_of, export_seconds, network_calls
-from jdm.parallel import on_all_cores
 from jdm.sample_request import SampleRequest
 
 
@@ -49,9 +48,8 @@ class Drawer:
         self.config, self.request, self.device = checkpoint.config, request, device
         self.denoiser = checkpoint.denoiser(device)
         patch = self.config.data.patch_size
-        denoise = on_all_cores(self.denoiser)
-        if weaker is not None:
-            denoise = autoguided(denoise, on_all_cores(weaker.denoiser(device)), request.guidance)
+        weak = None if weaker is None else weaker.denoiser(device)
+        denoise = directed(self.denoiser, self.config, request.class_label, request.guidance, weak)
         self.denoise: Denoise = windowed(denoise, patch, request.overlap, request.batch_size)
         self.sample: Sample = SAMPLERS[request.sampler]
         self.sigmas = karras_sigmas(request.steps, *level_span(self.denoiser, self.config))

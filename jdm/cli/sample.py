@@ -67,10 +67,12 @@ class SampleCommand:
     (--inpaint, some --known-channels) and with the thesis preset; 1: plain replacement."""
     jump_length: int = 3
     """RePaint: steps that a jump goes back."""
+    class_label: str | None = None
+    """Class to sample, of a model trained with jdm-train --classes; by default the model is told none."""
     guide: Path | None = None
     """Folder of a weaker checkpoint of the same plan, such as a shorter run's, to guide away from (autoguidance)."""
     guidance: float = 1.0
-    """Scale of that guidance, such as 2; 1: none."""
+    """Scale of that guidance or, without --guide, of guidance towards --class-label, such as 2; 1: none."""
     seed: int = 0
     batch_size: int = 16
     """Samples drawn together."""
@@ -93,7 +95,8 @@ def _run() -> None:
 
     from jdm.checkpoint import load_checkpoint, run_folder
     from jdm.data.raw_dataset import open_dataset
-    from jdm.sample import check_guide, sample
+    from jdm.export_guidance import check_guidance
+    from jdm.sample import sample
     from jdm.sample_output import check_target
 
     dataset = open_dataset(command.dataset)
@@ -102,7 +105,7 @@ def _run() -> None:
     out = command.out or run / "sampled" / request.mode
     check_target(out, command.overwrite)
     weaker = None if command.guide is None else load_checkpoint(command.guide)
-    check_guide(checkpoint, request, weaker)
+    check_guidance(checkpoint, [request.class_label] if request.class_label else [], request.guidance, weaker)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if command.dry_run:
         print(f"{_plan(checkpoint, dataset, request, device)}; into {out}")
@@ -167,6 +170,7 @@ def _request(command: SampleCommand) -> SampleRequest:
         steps=command.steps,
         jump_length=command.jump_length,
         guidance=command.guidance,
+        class_label=command.class_label or "",
         repetitions=command.repetitions,
         seed=command.seed,
         batch_size=command.batch_size,
