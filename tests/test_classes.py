@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -57,7 +58,14 @@ def toy(nnunet_folders):
 @pytest.fixture
 def checkpoint(toy):
     real, classes = toy
-    return tiny_run(real, classes, **TOLD, train={"steps": 1})
+    return perturbed(tiny_run(real, classes, **TOLD, train={"steps": 1}))
+
+
+def perturbed(checkpoint):
+    """The checkpoint with noise on its weights: a network that has hardly been trained ignores what it is told."""
+    source = torch.Generator().manual_seed(0)
+    weights = {name: w + 0.1 * torch.randn(w.shape, generator=source) for name, w in checkpoint.weights.items()}
+    return dataclasses.replace(checkpoint, weights=weights)
 
 
 # The file.
@@ -103,10 +111,12 @@ def test_a_table_that_cannot_be_used_is_refused_in_one_line(toy, tmp_path, chang
 
 
 def test_without_classes_the_network_is_what_it_was():
-    plain, told = (build_denoiser(from_dict(Config, values), 11) for values in ({}, TOLD))
+    small = {"network": {"base_channels": 8, "attention_heads": 2}}
+    with_names = {"network": {**small["network"], **TOLD["network"]}}
+    plain, told = (build_denoiser(from_dict(Config, values), 11) for values in (small, with_names))
     added = {*told.state_dict()} - {*plain.state_dict()}
     assert added == {"network.embedding.classes.weight"}
-    assert told.state_dict()[added.pop()].shape == (3, 4 * 64)  # two classes and none, as wide as the embedding
+    assert told.state_dict()[added.pop()].shape == (3, 4 * 8)  # two classes and none, as wide as the embedding
 
 
 @pytest.mark.parametrize("preset", ["default", "thesis"])
@@ -146,7 +156,7 @@ def test_batches_tell_classes_and_leave_some_out(toy):
 
 def test_a_trained_model_samples_the_class_it_is_told(toy):
     real, classes = toy
-    quick = {"steps": 120, "batch_size": 8, "learning_rate": 5e-3, "validate_every": 60, "checkpoint_every": 120}
+    quick = {"steps": 100, "batch_size": 8, "learning_rate": 5e-3, "validate_every": 50, "checkpoint_every": 100}
     checkpoint = tiny_run(real, classes, **TOLD, train=quick, augment={"probability": 0.0})
     assert checkpoint.metadata["classes"] == classes
     request = dataclasses.replace(REQUEST, count=16, steps=6, batch_size=8, classes=(("bright", 8), ("dark", 8)))
@@ -242,6 +252,7 @@ def test_exports_by_class_are_the_same_bytes_however_they_are_made(toy, checkpoi
     request = dataclasses.replace(REQUEST, classes=(("bright", 2), ("dark", 3)), guidance=2.0)
     first = exported(checkpoint, real, request)
     assert exported(checkpoint, real, request) == first
+    shutil.rmtree(real.folder.parent / "Dataset531_Toy_syn")
     for index in (0, 1):
         done = export(checkpoint, real, request, shard=(index, 3), overwrite=True)
         assert not done.finished
@@ -263,8 +274,8 @@ def test_exports_by_class_are_the_same_bytes_however_they_are_made(toy, checkpoi
 @pytest.mark.parametrize("sampler", ["ancestral", "ddim"])
 def test_the_thesis_preset_samples_classes(toy, sampler):
     real, classes = toy
-    thesis = {"preset": "thesis", "train": {"steps": 1, "learning_rate": 0.1}, "augment": {"probability": 0.0}}
-    checkpoint = tiny_run(real, classes, **TOLD, **thesis)
+    thesis = {"preset": "thesis", "train": {"steps": 1}, "augment": {"probability": 0.0}}
+    checkpoint = perturbed(tiny_run(real, classes, **TOLD, **thesis))
     request = dataclasses.replace(REQUEST, count=2, sampler=sampler)
     bright, dark = (
         exported(checkpoint, real, dataclasses.replace(request, classes=((name, 2),)))["imagesTr/syn_000000_0000.png"]
@@ -290,6 +301,7 @@ def test_an_earlier_checkpoint_guides_an_export(toy, checkpoint):
 def test_an_unfinished_export_of_an_earlier_jdm_is_finished(toy, checkpoint):
     real, _ = toy
     first = exported(checkpoint, real, REQUEST)
+    shutil.rmtree(real.folder.parent / "Dataset531_Toy_syn")
     done = export(checkpoint, real, REQUEST, shard=(0, 2), overwrite=True)
     path = done.folder / "request.json"
     content = json.loads(path.read_text())
@@ -344,7 +356,7 @@ def test_the_commands_go_from_a_table_of_classes_to_one(toy, monkeypatch, capsys
     found = list(read_classes(made.folder / "classes.csv", made).values())
     assert {name: found.count(name) for name in NAMES} == balanced(real_counts, 6)
     assert line == "by class: " + ", ".join(f"{found.count(name)} {name}" for name in NAMES)
-    run(monkeypatch, jdm.cli.sample, 31, "all", "--vary", 2, "--class-label", "dark", "--steps", 3, "--samples", 1)
+    run(monkeypatch, jdm.cli.sample, 31, "all", "--vary", 2, "--class-label", "dark", "--steps", 4, "--samples", 1)
     assert json.loads((folder / "sampled" / "vary" / "samples.json").read_text())["class_label"] == "dark"
     for module, words, problem in (
         (jdm.cli.export, (*export_flags, "--class-label", "grey"), "--class-label is 'grey'"),

@@ -83,8 +83,8 @@ class UNet(nn.Module):
         Args:
             x: (B, in_channels, *spatial); every side a multiple of `self.multiple`.
             levels: (B, levels) positions fed to sinusoids, of order 1 to 1000.
-            condition: (B, condition_features), of a network with classes followed by a column with the class's number
-                from 1, or 0 for none; None for all zeros.
+            condition: (B, condition_features), of a network with classes with a last column more: the class's number
+                from 1, or 0 for none. None for all zeros.
         Returns: (B, out_channels, *spatial).
         Raises: ConfigError if a side is not a multiple.
         """
@@ -147,7 +147,7 @@ class LevelEmbedding(nn.Module):
         embedding = self.linear2(F.silu(self.linear1(features)))
         if self.classes is None:
             return embedding
-        number = torch.zeros_like(levels[:, 0]) if condition is None else condition[:, self.condition_features]
+        number = torch.zeros_like(levels[:, 0]) if condition is None else condition[:, -1]
         return embedding + self.classes((number.long() - 1) % self.classes.num_embeddings)
 
 
