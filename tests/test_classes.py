@@ -361,7 +361,11 @@ def test_the_commands_go_from_a_table_of_classes_to_one(toy, monkeypatch, capsys
     for module, words, problem in (
         (jdm.cli.export, (*export_flags, "--class-label", "grey"), "--class-label is 'grey'"),
         (jdm.cli.export, (*export_flags, "--class-label", "dark", "--balance"), "found both"),
-        (jdm.cli.sample, (31, "all", "--vary", 2, "--guidance", 2), "with neither a class nor a --guide"),
+        (
+            jdm.cli.sample,
+            (31, "all", "--vary", 2, "--guidance", 2, "--overwrite"),
+            "with neither a class nor a --guide",
+        ),
         (jdm.cli.train, (31, "all", "--resume", "--classes", "c.csv"), "expected the saved plan"),
         (jdm.cli.train, (31, "all", "--overwrite", "--classes", "none.csv"), "none.csv: cannot be read"),
         (jdm.cli.train, (31, "all", "--overwrite", "--network.class-names", "a", "b"), "leave the setting out"),
