@@ -63,7 +63,7 @@ class Content:
     """All that a source holds."""
 
     items: Sequence[Item]
-    """Those with a class are listed in classes.csv."""
+    """If one has a class, all are listed in classes.csv."""
     labels: Mapping[str, int]
     file_ending: str
     channels: tuple[str, ...] | None
@@ -147,8 +147,10 @@ def _classes(items: Sequence[tuple[Item, str]], ledger: Ledger) -> list[tuple[st
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("case", "class", "part", "group", "file"))
     for item, case_id in items:
-        if item.class_name and (item.split, case_id) in kept:
-            writer.writerow((case_id, item.class_name, item.part or item.split, item.group or "", item.files[0].name))
+        if (item.split, case_id) in kept:
+            writer.writerow(
+                (case_id, item.class_name or "", item.part or item.split, item.group or "", item.files[0].name)
+            )
     return [("classes.csv", text.getvalue())] if any(item.class_name for item, _ in items) else []
 
 

@@ -22,6 +22,8 @@ from dataset_conversion.target import Conversion
 LABELS = {"background": 0, "gland": 1}
 PUBLISHED = {"train": 85, "testA": 60, "testB": 20}
 GRADES = "Grade.csv"
+GRADE = "grade (GlaS)"
+"""Its column with benign or malignant."""
 _NAME = re.compile(r"(train|testA|testB)_(\d+)(_anno)?")
 
 
@@ -46,11 +48,11 @@ def _gather(root: Path, ledger: Ledger) -> Content:
     for path, reason in aside:
         if path.name != GRADES:
             ledger.add("ignored", "train", None, [path], [reason])
-    patients, files = _grades(folder, images, ledger)
+    patients, grades, files = _grades(folder, images, ledger)
     found = [
         Picture(
             "train" if stem.startswith("train") else "test", stem, images[stem], from_mask(masks[stem], numbered),
-            (masks[stem],), patients.get(stem), stem.split("_")[0],
+            (masks[stem],), patients.get(stem), stem.split("_")[0], grades.get(stem),
         )
         for stem in pair_by_stem(images, masks, (folder, folder))
     ]  # fmt: skip
@@ -60,15 +62,17 @@ def _gather(root: Path, ledger: Ledger) -> Content:
     return picture_content(found, LABELS, PUBLISHED, files)
 
 
-def _grades(folder: Path, images: dict[str, Path], ledger: Ledger) -> tuple[dict[str, str], dict[str, str]]:
-    """Patient by image, and the table to keep. Without the table both are empty, and that is noted."""
+def _grades(
+    folder: Path, images: dict[str, Path], ledger: Ledger
+) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    """Patient by image, grade by image, and the table to keep. Without the table all are empty, and that is noted."""
     path = folder / GRADES
     if not path.is_file():
         ledger.notes.append(f"there is no {GRADES}: patients and grades are unknown")
-        return {}, {}
+        return {}, {}, {}
     rows, text = read_table(path, ("name", "patient ID"))
     patients = {row["name"]: f"patient_{row['patient ID']}" for row in rows if row["patient ID"]}
     lacking = sorted(set(images) - set(patients))
     if lacking:
         ledger.notes.append(f"{GRADES} has no patient for {len(lacking)} images, such as {lacking[0]}")
-    return patients, {GRADES: text}
+    return patients, {row["name"]: row[GRADE] for row in rows if row.get(GRADE)}, {GRADES: text}

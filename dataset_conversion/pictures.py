@@ -51,6 +51,7 @@ class Picture:
     """Of the annotation."""
     group: str | None = None
     part: str | None = None
+    class_name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,9 @@ def picture_content(
     """
     form = common_form([picture.image for picture in pictures])
     items = [
-        Item(p.split, p.stem, (p.image, *p.files), partial(_read, p, form), p.group, p.part) for p in pictures
-    ]  # fmt: skip
+        Item(p.split, p.stem, (p.image, *p.files), partial(_read, p, form), p.group, p.part, p.class_name)
+        for p in pictures
+    ]
     return Content(items, labels, form.file_ending, form.names, published or {}, files or {})
 
 

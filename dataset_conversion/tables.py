@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path, PurePosixPath
 
-from jdm.data.raster import one_line
 from jdm.data.raw_layout import few
+from jdm.data.tables import csv_lines
 from jdm.errors import DataError
-
-MAX_BYTES = 2**26
 
 
 def read_table(path: Path, columns: tuple[str, ...]) -> tuple[list[dict[str, str]], str]:
@@ -20,16 +16,7 @@ def read_table(path: Path, columns: tuple[str, ...]) -> tuple[list[dict[str, str
         columns: those it has to have.
     Raises: DataError if it is missing, too large, no UTF-8 or CSV, or lacks a column.
     """
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path}: has {path.stat().st_size} bytes; expected a table of at most {MAX_BYTES}")
-        text = path.read_text(encoding="utf-8-sig")
-        lines = list(csv.reader(io.StringIO(text), skipinitialspace=True, strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"{path}: cannot be read ({type(error).__name__}: {one_line(error)}); expected a CSV table in UTF-8; get "
-            "it again"
-        ) from None
+    lines, text = csv_lines(path)
     header = [name.strip() for name in lines[0]] if lines else []
     lacking = [name for name in columns if name not in header]
     if lacking:

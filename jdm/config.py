@@ -93,6 +93,8 @@ class NetworkConfig:
     """Downsampling factors at which self-attention follows each residual block."""
     attention_heads: int = 4
     dropout: float = 0.0
+    class_names: tuple[str, ...] = ()
+    """Classes of whole cases that the network is told, those of jdm-train --classes; none: it is told of none."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,8 @@ class TrainConfig:
     sample_every: int = 2_000
     budget_minutes: float | None = None
     """Wall-clock minutes after which training ends, whatever the step; None: no limit."""
+    class_dropout: float = 0.1
+    """Share of training samples whose class the network is not told, so that it samples without one too."""
     select: Literal["best", "last"] = "best"
     """Exported weights: those at the smoothed minimum of the held-out loss, or the last."""
     cache_bytes: int = 4 * 2**30
@@ -308,7 +312,7 @@ def validate(config: Config) -> Config:
     """
     check_bounds(to_dict(config))
     network_multiple = 2 ** (len(config.network.channel_multipliers) - 1)
-    data, noise = config.data, config.noise
+    data, noise, names = config.data, config.noise, config.network.class_names
     checks = [
         (data.dims in (2, 3), "data.dims", data.dims, "2 or 3"),
         (len(data.patch_size) == data.dims, "data.patch_size", data.patch_size, f"{data.dims} sides"),
@@ -327,6 +331,10 @@ def validate(config: Config) -> Config:
             noise.equal + noise.independent + noise.known_mask + noise.known_image, "a sum of 1",
         ),
         (0 < noise.sigma_min < noise.sigma_max, "noise.sigma_min", noise.sigma_min, "between 0 and noise.sigma_max"),
+        (
+            len(names) != 1 and len({*names}) == len(names) and "" not in names,
+            "network.class_names", names, "at least two different names, or none",
+        ),
         (len(config.codec.low) == len(config.codec.high), "codec.low", config.codec.low, "as many as codec.high"),
         (
             not config.augment.quarter_turns or len({*data.patch_size[-2:]}) == 1,

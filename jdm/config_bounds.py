@@ -41,6 +41,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "train.warmup_steps": (0, _ANY),
     "train.gradient_clip": (_TINY, _ANY),
     "train.ema_decay": (0, 1),
+    "train.class_dropout": (0, 0.999),
     "train.validate_every": (1, _ANY),
     "train.checkpoint_every": (1, _ANY),
     "train.sample_every": (1, _ANY),

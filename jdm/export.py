@@ -8,7 +8,7 @@ the same bytes on the same hardware.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,10 @@ from jdm.errors import ConfigError, DataError
 from jdm.evaluation.plausible import ForegroundRange, foreground_shares, real_foreground
 from jdm.export_draw import PairDrawer
 from jdm.export_folder import ExportFolder, sync, write_text
+from jdm.export_guidance import check_guidance
 from jdm.export_locks import held
 from jdm.export_masks import GivenMasks, identified
-from jdm.export_request import ExportRequest, check_request
+from jdm.export_request import ExportRequest, check_request, class_of
 from jdm.export_size import batches_of, duration, export_seconds
 from jdm.objective import memory_errors
 from jdm.parallel import on_all_cores
@@ -76,20 +77,23 @@ def check_origin(checkpoint: Checkpoint, dataset: RawDataset) -> None:
 
 def export(
     checkpoint: Checkpoint, dataset: RawDataset, request: ExportRequest, *,
-    shard: tuple[int, int] = (0, 1), device: str = "cpu", overwrite: bool = False,
+    shard: tuple[int, int] = (0, 1), device: str = "cpu", overwrite: bool = False, weaker: Checkpoint | None = None,
 ) -> Exported:  # fmt: skip
     """Write the synthetic dataset, or one shard of it; the shard that finishes last puts it in place.
 
     Args:
         shard: (index, of how many); batches are dealt out in turn.
         overwrite: replace an earlier synthetic dataset of this name; a real one never.
+        weaker: a checkpoint of the same plan that guides, see `jdm.diffusion.guidance`.
     Raises: ExistsError if the id or the name is taken, another process holds this shard, or an unfinished export of
         other settings is in the way; ConfigError if the request cannot be sampled or the checkpoint is of another
         dataset; DataError if the model does not produce plausible pairs; TrainingError if the device is too small.
     """
     check_origin(checkpoint, dataset)
     check_request(checkpoint.config, request)
+    check_guidance(checkpoint, [name for name, _ in request.classes], request.guidance, weaker)
     request = identified(request, dataset, checkpoint.metadata["training_ids"])
+    request = replace(request, guide_sha256="" if weaker is None else weaker.sha256)
     folder = ExportFolder(request, checkpoint, shard[1], overwrite)
     with folder.shared() as in_place:
         if in_place:
@@ -97,7 +101,7 @@ def export(
             return Exported(folder.target, True, request.count, found["redrawn"], found=True)
         lock = folder.partial / f"shard_{shard[0]}_of_{shard[1]}.lock"
         with held(lock), memory_errors(request.batch_size, flag="--batch-size"):
-            factory = _Factory(checkpoint, dataset, request, device)
+            factory = _Factory(checkpoint, dataset, request, device, weaker)
             _make_batches(factory, folder.partial, shard)
         records = folder.records()
     if records is None:
@@ -144,13 +148,16 @@ class _Draw:
 class _Factory:
     """Makes the pairs of one export."""
 
-    def __init__(self, checkpoint: Checkpoint, dataset: RawDataset, request: ExportRequest, device: str) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, dataset: RawDataset, request: ExportRequest, device: str,
+        weaker: Checkpoint | None = None,
+    ) -> None:  # fmt: skip
         self.config, self.request, self.device = checkpoint.config, request, device
         self.dataset, self.sha256 = dataset, checkpoint.sha256
         training_ids = list(checkpoint.metadata["training_ids"])
         self.pairs = PairDataset(dataset, training_ids, checkpoint.config)
         self.real = real_foreground(self.pairs, request.canvas_size, request.margin)
-        self.drawer = PairDrawer(checkpoint, request, device)
+        self.drawer = PairDrawer(checkpoint, request, device, weaker)
         self.masks = GivenMasks(dataset, training_ids, self.config, request, self.real) if request.given_masks else None
 
     def seconds(self, batches: list[range]) -> float:
@@ -164,7 +171,7 @@ class _Factory:
         return [self.case(index, draws[n * slices : (n + 1) * slices]) for n, index in enumerate(indices)]
 
     def plausible(self, wanted: list[int]) -> list[_Draw]:
-        """Images or slices by number, `batch_size` at a time; degenerate ones are drawn again.
+        """Images or slices by number, all of one class, `batch_size` at a time; degenerate ones are drawn again.
 
         Raises: DataError if one stays degenerate.
         """
@@ -175,7 +182,7 @@ class _Factory:
             for first in range(0, len(waiting), self.request.batch_size):
                 chunk = waiting[first : first + self.request.batch_size]
                 seeds = [case_seed(self.request.seed, number, attempt) for number in chunk]
-                samples = self.sample(seeds) if self.masks is None else self.sample(seeds, self.masks.encoded(chunk))
+                samples = self.sample(seeds, **self.conditions(chunk))
                 for number, seed, sample in zip(chunk, seeds, samples, strict=True):
                     draw = _Draw(*self.decoded(number // self.request.slices, sample), seed, attempt)
                     found = self.real.problem(draw.label) if self.masks is None else None
@@ -192,9 +199,18 @@ class _Factory:
             "pairs like the real ones; train longer, or allow more with --margin, and run again with --overwrite"
         )
 
-    def sample(self, seeds: list[int], given: np.ndarray | None = None) -> np.ndarray:
-        """Encoded samples (n, channels, *canvas_size), each a function of its seed and its mask, where one is given."""
-        return self.drawer.samples(seeds, given)
+    def conditions(self, numbers: list[int]) -> dict[str, Any]:
+        """What is given for some images or slices of one class: arguments of `sample`."""
+        given: dict[str, Any] = {}
+        if self.masks is not None:
+            given["given"] = self.masks.encoded(numbers)
+        if self.request.classes:
+            given["class_name"] = class_of(self.request, numbers[0] // self.request.slices)
+        return given
+
+    def sample(self, seeds: list[int], given: np.ndarray | None = None, class_name: str = "") -> np.ndarray:
+        """Encoded samples (n, channels, *canvas_size), each a function of its seed and of what is given."""
+        return self.drawer.samples(seeds, given, class_name)
 
     def decoded(self, case: int, sample: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """A sample's image and label, with the size and borders of a real one."""
@@ -239,6 +255,8 @@ class _Factory:
         }
         if self.masks is not None:
             record["mask_of"] = self.masks.source(index)
+        if self.request.classes:
+            record["class"] = class_of(self.request, index)
         return Pair(record["case_id"], image, label, spacing), record
 
 

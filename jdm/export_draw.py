@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from jdm.checkpoint import Checkpoint
 from jdm.config import Config
+from jdm.data.pairs import class_condition
 from jdm.diffusion.conditioning import Known, known_channels
 from jdm.diffusion.mask_estimate import estimated_mask
 from jdm.diffusion.named import named_sampler
@@ -18,21 +20,25 @@ from jdm.diffusion.sampling import CaseNoise, karras_sigmas, sample_ancestral
 from jdm.diffusion.sde import SDE
 from jdm.diffusion.vp import VPDenoiser
 from jdm.diffusion.windows import windowed
+from jdm.export_guidance import directed
 from jdm.export_request import ExportRequest
-from jdm.parallel import on_all_cores
 
 
 class PairDrawer:
     """The checkpoint's denoiser with the request's sampler."""
 
-    def __init__(self, checkpoint: Checkpoint, request: ExportRequest, device: str) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, request: ExportRequest, device: str, weaker: Checkpoint | None = None
+    ) -> None:
+        """Args: weaker: guides, with the request's scale."""
         self.config, self.request, self.device = checkpoint.config, request, device
         self.denoiser = checkpoint.denoiser(device)
+        self.weaker = None if weaker is None else weaker.denoiser(device)
 
-    def samples(self, seeds: Sequence[int], given: np.ndarray | None = None) -> np.ndarray:
-        """Encoded samples (n, channels, *canvas_size), each a function of its seed and of the mask given it.
+    def samples(self, seeds: Sequence[int], given: np.ndarray | None = None, class_name: str = "") -> np.ndarray:
+        """Encoded samples (n, channels, *canvas_size), each a function of its seed, its class and the mask given it.
 
-        Args: given: encoded masks, (n, mask channels, *canvas_size).
+        Args: given: encoded masks, (n, mask channels, *canvas_size). class_name: of all; empty: none.
         """
         config, request, denoiser = self.config, self.request, self.denoiser
         draw = CaseNoise(seeds, (config.image_channels + config.mask_channels, *request.canvas_size), self.device)
@@ -41,8 +47,11 @@ class PairDrawer:
         if request.sampler == "ancestral":
             assert isinstance(denoiser, VPDenoiser)  # see check_request
             respaced = denoiser.respaced(request.steps)
-            return sample_ancestral(respaced.predict, respaced.process, noise, draw, known, clip=1.0).cpu().numpy()
-        denoise = windowed(on_all_cores(denoiser), config.data.patch_size, request.overlap, request.batch_size)
+            told = class_condition(config, class_name).to(self.device).expand(len(noise), -1) if class_name else None
+            predict = functools.partial(respaced.predict, condition=told)
+            return sample_ancestral(predict, respaced.process, noise, draw, known, clip=1.0).cpu().numpy()
+        pushed = directed(denoiser, config, class_name, request.guidance, self.weaker)
+        denoise = windowed(pushed, config.data.patch_size, request.overlap, request.batch_size)
         sample = named_sampler(request.sampler, request.sampling, draw, sde_of(denoiser))
         sigmas = karras_sigmas(request.steps, *level_span(denoiser, config))
         if isinstance(denoiser, VPDenoiser):

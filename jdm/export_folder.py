@@ -14,13 +14,14 @@ import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jdm.checkpoint import Checkpoint, differences
+from jdm.data.classes import FILE_NAME, classes_csv
 from jdm.data.raw_dataset import RawDataset, dataset_name, nnunet_folder, used_ids, write_dataset_json
 from jdm.errors import DataError, ExistsError
 from jdm.export_locks import locked
@@ -28,6 +29,8 @@ from jdm.export_request import ExportRequest
 from jdm.export_size import batches_of
 
 PARTIAL = ".jdm-partial-"
+_DEFAULTS = json.loads(json.dumps({f.name: f.default for f in fields(ExportRequest) if f.default is not MISSING}))
+"""What an export of an older jdm, which did not know a setting yet, was asked for."""
 
 
 @dataclass(frozen=True)
@@ -184,11 +187,12 @@ class ExportFolder:
         return json.loads(json.dumps(content))
 
     def _found(self) -> dict[str, Any] | None:
-        return _read(self.partial / "request.json")
+        found = _read(self.partial / "request.json")
+        return None if found is None else {**_DEFAULTS, **found}
 
     def _is_whole(self, folder: Path) -> bool:
         """Whether a folder's provenance, written last, is of this request and checkpoint."""
-        found = _read(folder / "provenance.json") or {}
+        found = {**_DEFAULTS, **(_read(folder / "provenance.json") or {})}
         generator = found.get("generator")
         sha256 = generator.get("checkpoint_sha256") if isinstance(generator, dict) else None
         wanted = _without_shards(self._wanted())
@@ -239,6 +243,8 @@ def read_manifest(path: Path) -> list[dict[str, Any]]:
 def _describe(partial: Path, records: list[dict[str, Any]], provenance: Mapping[str, Any], dataset: RawDataset) -> None:
     """Write what describes the dataset; the provenance last, which says that the rest is there."""
     write_text(partial / "manifest.jsonl", "".join(json.dumps(record) + "\n" for record in records))
+    if classes := {record["case_id"]: record["class"] for record in records if "class" in record}:
+        write_text(partial / FILE_NAME, classes_csv(classes))
     write_dataset_json(
         partial,
         channel_names=dataset.channel_names,

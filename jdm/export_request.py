@@ -34,12 +34,27 @@ class ExportRequest:
     empty: masks are sampled with the images."""
     given_masks_sha256: str = ""
     """Of the contents of that folder (`jdm.export_masks.identified`), so that two sets of masks are not mixed."""
+    classes: tuple[tuple[str, int], ...] = ()
+    """Class and number of its pairs, which follow each other; empty: the network is told no class."""
+    guidance: float = 1.0
+    """Scale of guidance (`jdm.export_guidance`); 1: none."""
+    guide_sha256: str = ""
+    """Of the weaker checkpoint that guides; empty: none."""
     seed: int = 0
     batch_size: int = 16
     overlap: float = 0.25
     """Least overlap of neighbouring windows on a canvas larger than the training patch."""
     margin: float = 0.25
     """Share of the real foreground range by which a pair may leave it before it is drawn again."""
+
+
+def class_of(request: ExportRequest, index: int) -> str:
+    """The class that a case by index is sampled with; empty: none."""
+    for name, count in request.classes:
+        if index < count:
+            return name
+        index -= count
+    return ""
 
 
 def default_sampler(config: Config, canvas_size: tuple[int, ...]) -> ExportSampler:
@@ -78,17 +93,27 @@ def check_request(config: Config, request: ExportRequest) -> None:
             f"--mask-level is {request.mask_level} with --given-masks, which are kept as they are; expected 0; leave "
             "--mask-level out"
         )
+    if request.guidance != 1 and ancestral:
+        raise ConfigError(
+            f"--guidance is {request.guidance} with --sampler ancestral, which is not over a denoiser; expected 1; "
+            "choose heun, dpmpp-2m, unipc or ddim, or leave --guidance out"
+        )
     most = config.diffusion.steps if ancestral else 1000
     checks = (
         (request.count >= 1, "count", request.count, "at least 1"),
         (2 <= request.steps <= most, "steps", request.steps, f"2 to {most}"),
+        (
+            not request.classes or sum(count for _, count in request.classes) == request.count,
+            "count", request.count, f"as many as of the classes {dict(request.classes)}",
+        ),
         (request.slices >= 1, "slices", request.slices, "at least 1"),
         (request.batch_size >= 1, "batch-size", request.batch_size, "at least 1"),
         (0 <= request.overlap < 1, "overlap", request.overlap, "at least 0 and less than 1"),
         (request.margin >= 0, "margin", request.margin, "at least 0"),
         (request.mask_level >= 0, "mask-level", request.mask_level, "at least 0"),
         (request.seed >= 0, "seed", request.seed, "at least 0"),
-    )
+        (0 < request.guidance <= 10, "guidance", request.guidance, "more than 0 and at most 10"),
+    )  # fmt: skip
     for holds, flag, found, expected in checks:
         if not holds:
             raise ConfigError(f"--{flag} is {found}; expected {expected}; correct it")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -30,26 +31,67 @@ def slices_of(pairs: PairDataset) -> int:
     return int(np.median(list(Counter(item.case_id for item in pairs.items).values())))
 
 
+def case_sizes(config: Config, pairs: PairDataset, canvas_size: Sequence[int]) -> tuple[dict[str, int], int]:
+    """Size of each training case and of an exported pair: 1 where images are trained whole, in pixels where patches."""
+    if config.data.whole:
+        return {item.case_id: 1 for item in pairs.items}, 1
+    sizes: Counter[str] = Counter()
+    for index, item in enumerate(pairs.items):
+        sizes[item.case_id] += math.prod(pairs.item_shape(index))
+    return dict(sizes), math.prod(canvas_size) * slices_of(pairs)
+
+
 def synthetic_count(ratio: float, config: Config, pairs: PairDataset, canvas_size: Sequence[int]) -> int:
     """Number of pairs that make `ratio` times the training set.
 
     Counted in cases where images are trained whole, in pixels where patches are.
     Raises: ConfigError if that is none.
     """
-    if config.data.whole:
-        count = round(ratio * len({item.case_id for item in pairs.items}))
-    else:
-        pixels = sum(math.prod(pairs.item_shape(index)) for index in range(len(pairs)))
-        count = round(ratio * pixels / (math.prod(canvas_size) * slices_of(pairs)))
+    sizes, pair_size = case_sizes(config, pairs, canvas_size)
+    count = round(ratio * sum(sizes.values()) / pair_size)
     if count < 1:
         raise ConfigError(f"ratio {ratio} makes {count} pairs; expected at least one; ask for a larger ratio")
     return count
 
 
+def real_amounts(
+    config: Config, pairs: PairDataset, canvas_size: Sequence[int], classes: Mapping[str, str]
+) -> dict[str, int]:
+    """How many exported pairs the training cases of each class of the plan amount to.
+
+    Args: classes: class by case.
+    """
+    sizes, pair_size = case_sizes(config, pairs, canvas_size)
+    totals = dict.fromkeys(config.network.class_names, 0)
+    for case, size in sizes.items():
+        if classes.get(case) in totals:
+            totals[classes[case]] += size
+    return {name: round(total / pair_size) for name, total in totals.items()}
+
+
+def balanced(real: Mapping[str, int], count: int) -> dict[str, int]:
+    """Pairs to add to each class, `count` in all, such that the largest and the smallest class differ least.
+
+    Each goes to the class with the fewest so far, the first of equals.
+    """
+    added = dict.fromkeys(real, 0)
+    fewest = [(number, place, name) for place, (name, number) in enumerate(real.items())]
+    heapq.heapify(fewest)
+    for _ in range(count):
+        number, place, name = fewest[0]
+        heapq.heapreplace(fewest, (number + 1, place, name))
+        added[name] += 1
+    return added
+
+
 def batches_of(request: ExportRequest) -> list[range]:
-    """Case indices of each batch: `batch_size` images, or the volumes whose slices fit, at least one."""
-    cases = max(1, request.batch_size // request.slices)
-    return [range(first, min(first + cases, request.count)) for first in range(0, request.count, cases)]
+    """Case indices of each batch: `batch_size` images, or the volumes whose slices fit, at least one; of one class."""
+    cases, batches, start = max(1, request.batch_size // request.slices), [], 0
+    for count in [count for _, count in request.classes] or [request.count]:
+        end = start + count
+        batches += [range(first, min(first + cases, end)) for first in range(start, end, cases)]
+        start = end
+    return batches
 
 
 def network_calls(config: Config, request: ExportRequest, batches: Iterable[range]) -> int:
@@ -57,6 +99,7 @@ def network_calls(config: Config, request: ExportRequest, batches: Iterable[rang
     calls = evaluations(request.sampler, request.steps) + (request.mask_level > 0)
     # One more leads away from noise without signal (`VPProcess.begun`).
     calls += config.preset == "thesis" and config.diffusion.zero_terminal_snr and request.sampler != "ancestral"
+    calls *= 1 if request.guidance == 1 else 2
     windows = _windows(config, request)
     return calls * sum(math.ceil(len(batch) * request.slices * windows / request.batch_size) for batch in batches)
 

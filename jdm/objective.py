@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from jdm.config import Config
-from jdm.data.pairs import Batches, PairDataset, condition_features
+from jdm.data.pairs import Batches, PairDataset, condition_features, condition_length
 from jdm.diffusion.loss import denoising_loss
 from jdm.diffusion.model import build_denoiser
 from jdm.diffusion.noise import Denoiser, draw_sigmas
@@ -80,7 +80,7 @@ def _losses(
     denoiser: Denoiser | VPDenoiser, x0: Tensor, condition: Tensor, levels: Tensor, noise: Tensor, config: Config
 ) -> Tensor:
     if isinstance(denoiser, VPDenoiser):
-        return l_hybrid(denoiser, x0, levels, noise, config.diffusion.vlb_weight)
+        return l_hybrid(denoiser, x0, levels, noise, config.diffusion.vlb_weight, condition)
     error = denoising_loss(
         lambda x, s: denoiser(x, s, condition), x0, levels, noise, config.image_channels, config.noise.sigma_data
     )
@@ -126,7 +126,7 @@ def measure_step_seconds(config: Config, device: torch.device, repeats: int = 3)
     denoiser = build_denoiser(config, condition_features(config.data.dims)).to(device)
     optimizer = torch.optim.AdamW(denoiser.parameters(), fused=True)
     x0 = torch.zeros(config.train.batch_size, config.image_channels + config.mask_channels, *config.data.patch_size)
-    x0, condition = x0.to(device), torch.zeros(len(x0), condition_features(config.data.dims), device=device)
+    x0, condition = x0.to(device), torch.zeros(len(x0), condition_length(config), device=device)
     times = []
     with memory_errors(config.train.batch_size):
         for step in range(repeats + 1):

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from jdm import __version__
-from jdm.checkpoint import Checkpoint, differences
-from jdm.config import to_dict
+from jdm.checkpoint import Checkpoint
 from jdm.data.raw_dataset import Pair, RawDataset
-from jdm.errors import ConfigError
 from jdm.export import case_seed
+from jdm.export_guidance import check_guidance
 from jdm.objective import memory_errors
 from jdm.sample_canvas import decoded
 from jdm.sample_draw import Drawer, Job
@@ -36,7 +35,7 @@ def sample(
     Raises: ExistsError if `out` is in the way; else as `prepare`; TrainingError if the device is too small.
     """
     starts = prepare(checkpoint, dataset, request)
-    check_guide(checkpoint, request, weaker)
+    check_guidance(checkpoint, [request.class_label] if request.class_label else [], request.guidance, weaker)
     with output_folder(out, overwrite) as folder, memory_errors(request.batch_size, flag="--batch-size"):
         drawer = Drawer(checkpoint, request, device, weaker)
         if request.mode == "interpolate":
@@ -99,32 +98,6 @@ def majority(labels: Sequence[np.ndarray], classes: int) -> tuple[np.ndarray, np
     shares = np.stack([np.mean([label == value for label in labels], axis=0) for value in range(classes)])
     surprise = np.where(shares > 0, -np.log(np.where(shares > 0, shares, 1.0)), 0.0)
     return shares.argmax(axis=0).astype(np.uint16), (shares * surprise).sum(axis=0) / np.log(classes)
-
-
-def check_guide(checkpoint: Checkpoint, request: SampleRequest, weaker: Checkpoint | None) -> None:
-    """Raises: ConfigError if there is guidance without a guide or the other way round, or the two do not fit."""
-    if (request.guidance != 1) != (weaker is not None):
-        found = "no --guide" if weaker is None else "a --guide"
-        raise ConfigError(
-            f"--guidance is {request.guidance} with {found}; expected a weaker checkpoint's folder as --guide and a "
-            "scale other than 1, such as 2; give both or neither"
-        )
-    if weaker is None:
-        return
-    lines = []
-    for part in ("preset", "codec", "data"):
-        found, expected = ({part: to_dict(c.config)[part]} for c in (weaker, checkpoint))
-        lines += differences(found, expected)
-    kept = ("dataset", "labels", "channel_names")
-    found, expected = ({key: c.metadata[key] for key in kept} for c in (weaker, checkpoint))
-    lines += differences(found, expected)
-    if lines:
-        raise ConfigError(f"the guiding checkpoint is of another plan: {'; '.join(lines)}; give one of the same")
-    if strange := sorted({*weaker.metadata["training_ids"]} - {*checkpoint.metadata["training_ids"]}):
-        raise ConfigError(
-            f"the guiding checkpoint was trained on {', '.join(strange[:5])}, which the guided one never saw; expected "
-            "a guide of the same fold, so that held-out cases stay so; give such a one"
-        )
 
 
 def provenance(checkpoint: Checkpoint, request: SampleRequest, weaker: Checkpoint | None) -> dict[str, Any]:

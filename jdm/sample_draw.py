@@ -15,7 +15,6 @@ from jdm.checkpoint import Checkpoint
 from jdm.config import Config
 from jdm.diffusion.conditioning import Known, Noise, fitting_known
 from jdm.diffusion.editing import invert_heun, vary
-from jdm.diffusion.guidance import autoguided
 from jdm.diffusion.named import named_sampler
 from jdm.diffusion.noise import Denoise
 from jdm.diffusion.repaint import Resampling, Sample, sample_repaint
@@ -23,9 +22,9 @@ from jdm.diffusion.sampling import CaseNoise, karras_sigmas
 from jdm.diffusion.vp import VPDenoiser
 from jdm.diffusion.windows import windowed
 from jdm.export_draw import level_span, sde_of
+from jdm.export_guidance import directed
 from jdm.export_request import ExportRequest
 from jdm.export_size import batches_of, export_seconds, network_calls
-from jdm.parallel import on_all_cores
 from jdm.sample_request import SampleRequest
 from jdm.samplers import evaluations as sampler_evaluations
 
@@ -51,9 +50,8 @@ class Drawer:
         self.config, self.request, self.device = checkpoint.config, request, device
         self.denoiser = checkpoint.denoiser(device)
         patch = self.config.data.patch_size
-        denoise = on_all_cores(self.denoiser)
-        if weaker is not None:
-            denoise = autoguided(denoise, on_all_cores(weaker.denoiser(device)), request.guidance)
+        weak = None if weaker is None else weaker.denoiser(device)
+        denoise = directed(self.denoiser, self.config, request.class_label, request.guidance, weak)
         self.denoise: Denoise = windowed(denoise, patch, request.overlap, request.batch_size)
         self.sigmas = karras_sigmas(request.steps, *level_span(self.denoiser, self.config))
 

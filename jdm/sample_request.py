@@ -46,7 +46,9 @@ class SampleRequest:
     repetitions: int = 4
     """Of RePaint, where something is known by replacement; 1: no resampling."""
     guidance: float = 1.0
-    """Scale of autoguidance by a weaker checkpoint; 1: none."""
+    """Scale of guidance by the class or a weaker checkpoint (`jdm.export_guidance`); 1: none."""
+    class_label: str = ""
+    """Class to sample; empty: none."""
     seed: int = 0
     batch_size: int = 16
     overlap: float = 0.25

@@ -29,7 +29,8 @@ from jdm.checkpoint import (
     save_resume_state,
     write_atomically,
 )
-from jdm.config import Config, TrainConfig, dumps, to_dict
+from jdm.config import Config, TrainConfig, dumps, from_dict, to_dict
+from jdm.data.classes import FILE_NAME, classes_csv
 from jdm.data.pairs import Batches, PairDataset, condition_features
 from jdm.data.raw_dataset import RawDataset
 from jdm.diffusion.model import build_denoiser
@@ -49,15 +50,17 @@ _DROPOUT = 1  # the stream of dropout's randomness; that of the noise is 0
 
 def train(
     config: Config, dataset: RawDataset, fold: int | str, ids: tuple[Sequence[str], Sequence[str]], out_dir: Path,
-    resume: bool = False, started: float | None = None,
+    resume: bool = False, started: float | None = None, classes: Mapping[str, str] | None = None,
 ) -> Checkpoint:  # fmt: skip
     """Fit a joint diffusion model to a dataset.
 
     Args:
         ids: training case ids, and held-out ones, which only measure the loss.
-        out_dir: receives plan.toml, checkpoint.safetensors, checkpoint.json, resume.pt, log.csv, samples/.
+        out_dir: receives plan.toml, classes.csv of plans with classes, checkpoint.safetensors, checkpoint.json,
+            resume.pt, log.csv, samples/.
         resume: go on from out_dir/resume.pt if it is there.
         started: `time.monotonic()` from which the budget counts; now when None.
+        classes: class by case, of plans with classes; empty where a case has none.
     Returns: the checkpoint to sample from.
     Raises: TrainingError if the loss is not finite or memory runs out; CheckpointError if the state to resume is
         of another plan or dataset.
@@ -65,10 +68,10 @@ def train(
     training_ids, held_out_ids = (list(group) for group in ids)
     with processes() as device:
         torch.manual_seed(config.train.seed)
-        pairs = PairDataset(dataset, training_ids, config)
+        pairs = PairDataset(dataset, training_ids, config, classes)
         measures = [FixedLoss(pairs, config, device)]
         if held_out_ids:
-            measures.append(FixedLoss(PairDataset(dataset, held_out_ids, config), config, device))
+            measures.append(FixedLoss(PairDataset(dataset, held_out_ids, config, classes), config, device))
         denoiser = build_denoiser(config, condition_features(config.data.dims)).to(device)
         ema = Ema(denoiser, config.train.ema_decay)
         optimizer = torch.optim.AdamW(denoiser.parameters(), config.train.learning_rate, weight_decay=0.0, fused=True)
@@ -83,11 +86,16 @@ def train(
             "file_ending": dataset.file_ending,
             "processes": dist.get_world_size() if dist.is_initialized() else 1,
         }
+        if classes:
+            origin["classes"] = {case: classes[case] for case in (*training_ids, *held_out_ids)}
         progress = _Progress(out_dir, config, origin, time.monotonic() if started is None else started)
         if resume:
             progress.restore(denoiser, ema, optimizer)
         out_dir.mkdir(parents=True, exist_ok=True)
         first = rank() == 0
+        if first and classes:
+            text = classes_csv(classes)
+            write_atomically(out_dir / FILE_NAME, lambda path: path.write_text(text, encoding="utf-8"))
         if first:
             write_atomically(out_dir / "plan.toml", lambda path: path.write_text(dumps(config), encoding="utf-8"))
         if dist.is_initialized():
@@ -243,7 +251,9 @@ class _Progress:
         if state is None:
             return
         ignored = tuple(f"config.train.{name}:" for name in ("steps", "budget_minutes"))  # a run may be extended
-        lines = differences(state["origin"], {**self.origin, "config": to_dict(self.config)})
+        earlier = to_dict(from_dict(Config, state["origin"]["config"]))  # one of an older jdm lacks newer settings
+        found = {**state["origin"], "config": earlier}
+        lines = differences(found, {**self.origin, "config": to_dict(self.config)})
         changed = [line for line in lines if not line.startswith(ignored)]
         if changed:
             raise CheckpointError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,8 @@ def tiny_plan(dataset: RawDataset, ids: list[str], **changes: Any) -> Config:
     return changed(config, changes)
 
 
-def tiny_run(dataset: RawDataset, **changes: Any) -> Checkpoint:
+def tiny_run(dataset: RawDataset, classes: Mapping[str, str] | None = None, **changes: Any) -> Checkpoint:
     """Train a few steps on fold "all" with the last case held out, where jdm-export looks for it."""
     ids = list(dataset.cases)
     config = tiny_plan(dataset, ids[:-1], **changes)
-    return train(config, dataset, "all", (ids[:-1], ids[-1:]), run_folder(dataset.name, "all"))
+    return train(config, dataset, "all", (ids[:-1], ids[-1:]), run_folder(dataset.name, "all"), classes=classes)

@@ -12,6 +12,7 @@ from PIL import Image
 from dataset_conversion.dsb2018 import convert_dsb2018
 from dataset_conversion.glas import convert_glas
 from dataset_conversion.source_options import Dsb2018Options, GlasOptions
+from jdm.data.classes import read_classes
 from jdm.data.raw_dataset import check_dataset, open_dataset, read_case, read_image
 from jdm.errors import DataError
 
@@ -37,7 +38,7 @@ def make_glas(root: Path) -> Path:
             grey.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
         grey.save(folder / f"{name}_anno.bmp")
         patient = {"train_1": 4, "train_2": 4, "testA_1": 4}.get(name, 10 + i)
-        rows.append(f"{name},{patient}, benign, healthy")
+        rows.append(f"{name},{patient}, {'malignant' if i % 2 else 'benign'}, healthy")
     (folder / "Grade.csv").write_text("\r\n".join(rows) + "\r\n")
     (folder / "train_1.txt").write_text("note")
     return folder
@@ -56,6 +57,8 @@ def test_glas(tmp_path: Path) -> None:
             np.testing.assert_array_equal(np.asarray(numbers), glands())
     assert (made.folder / "instancesTs" / "testA_1.png").is_file()
     assert (made.folder / "Grade.csv").read_text() == (folder / "Grade.csv").read_text()
+    grades = read_classes(made.folder / "classes.csv", dataset)
+    assert grades == {"train_1": "benign", "train_10": "malignant", "train_2": "malignant", "train_3": "benign"}
     for fold in json.loads((made.folder / "splits_final.json").read_text()):
         assert len({"train_1", "train_2"} & set(fold["val"])) in (0, 2), "images of patient 4"
     assert any("1 patients have images in training and in test" in w for w in made.warnings)
@@ -71,6 +74,7 @@ def test_glas_without_its_table_or_with_another(tmp_path: Path) -> None:
     (folder / "Grade.csv").unlink()
     made = convert_glas(GlasOptions(zipped(folder), 27))
     assert any("patients and grades are unknown" in w for w in made.warnings)
+    assert not (made.folder / "classes.csv").exists()
     (folder / "train_3_anno.bmp").unlink()
     with pytest.raises(DataError, match="no mask of the same stem: train_3"):
         convert_glas(GlasOptions(folder, 28, "Other"))

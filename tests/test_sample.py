@@ -329,7 +329,7 @@ def test_a_weaker_checkpoint_guides(run, tmp_path):
     seen = {**checkpoint.metadata, "training_ids": [*checkpoint.metadata["training_ids"], *held_out]}
     leaking = dataclasses.replace(checkpoint, metadata=seen)
     for asks, weaker, problem in (
-        (own, None, "with no --guide"),
+        (own, None, "with neither a class nor a --guide"),
         (own, leaking, f"was trained on {held_out[0]}, which the guided one never saw"),
         (request, worse, "with a --guide"),
         (own, other, "codec.classes: 4, expected 3"),

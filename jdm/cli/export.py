@@ -15,6 +15,7 @@ from jdm.samplers import ExportSampler, SamplerSettings, default_steps
 
 if TYPE_CHECKING:
     from jdm.checkpoint import Checkpoint
+    from jdm.data.pairs import PairDataset
     from jdm.data.raw_dataset import RawDataset
     from jdm.export_request import ExportRequest
 
@@ -54,6 +55,15 @@ class ExportCommand:
     """Sample images for given masks instead of both: "real" for those of the training cases, "deformed" for new ones
     made from them (components recombined, flipped where the plan allows, zoomed, turned, bent), or a folder of label
     files."""
+    class_label: str | None = None
+    """Sample this class, of a model trained with jdm-train --classes; by default the model is told none."""
+    balance: bool = False
+    """Sample all classes, as many of each as make real and synthetic pairs together as equal as their number allows."""
+    guidance: float = 1.0
+    """Above 1, pairs are pushed towards their class (classifier-free guidance) or, with --guide, away from what a
+    weaker model makes (autoguidance): 2 is a start. Twice the time."""
+    guide: Path | None = None
+    """Folder of a weaker checkpoint of the same plan, such as a shorter run's, for --guidance."""
     seed: int = 0
     batch_size: int = 16
     """Pairs sampled together. Part of what fixes their bytes."""
@@ -80,23 +90,28 @@ def _run() -> None:
     from jdm.checkpoint import load_checkpoint, run_folder
     from jdm.data.raw_dataset import open_dataset
     from jdm.export import check_origin, export
+    from jdm.export_guidance import check_guidance
     from jdm.export_masks import identified
 
     shard, local_rank = _shard(command.shard)
     dataset = open_dataset(command.dataset)
     checkpoint = load_checkpoint(run_folder(dataset.name, command.fold))
     check_origin(checkpoint, dataset)
+    weaker = None if command.guide is None else load_checkpoint(command.guide)
     request = _request(command, checkpoint, dataset)
     device = f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"
     print(
         f"{request.count} pairs of {'x'.join(map(str, request.canvas_size))} with {request.sampler}, "
         f"{request.steps} steps, from step {checkpoint.metadata['step']} of {dataset.name} fold {command.fold}"
     )
+    if request.classes:
+        print("by class: " + ", ".join(f"{count} {name}" for name, count in request.classes))
     if command.dry_run:
+        check_guidance(checkpoint, [name for name, _ in request.classes], request.guidance, weaker)
         identified(request, dataset, checkpoint.metadata["training_ids"])
         print(_estimate(checkpoint, request, shard, device))
         return
-    done = export(checkpoint, dataset, request, shard=shard, device=device, overwrite=command.overwrite)
+    done = export(checkpoint, dataset, request, shard=shard, device=device, overwrite=command.overwrite, weaker=weaker)
     if not done.finished:
         print(f"shard {shard[0]}/{shard[1]} is done; the dataset appears when the others are")
         return
@@ -139,6 +154,7 @@ def _request(command: ExportCommand, checkpoint: Checkpoint, dataset: RawDataset
         steps=default_steps(sampler) if command.steps is None else command.steps,
         mask_level=command.mask_level,
         given_masks=_masks(command.given_masks),
+        guidance=command.guidance,
         seed=command.seed,
         batch_size=command.batch_size,
         overlap=command.overlap,
@@ -147,9 +163,29 @@ def _request(command: ExportCommand, checkpoint: Checkpoint, dataset: RawDataset
     check_request(config, request)
     pairs = PairDataset(dataset, list(checkpoint.metadata["training_ids"]), config)
     request = replace(request, slices=slices_of(pairs))
-    if command.ratio is None:
-        return request
-    return replace(request, count=synthetic_count(command.ratio, config, pairs, canvas))
+    if command.ratio is not None:
+        request = replace(request, count=synthetic_count(command.ratio, config, pairs, canvas))
+    return replace(request, classes=_classes(command, checkpoint, pairs, request))
+
+
+def _classes(
+    command: ExportCommand, checkpoint: Checkpoint, pairs: PairDataset, request: ExportRequest
+) -> tuple[tuple[str, int], ...]:
+    """Class and number of its pairs, as the user asks for."""
+    from jdm.export_guidance import check_class_names
+    from jdm.export_size import balanced, real_amounts
+
+    config = checkpoint.config
+    if command.balance and command.class_label is not None:
+        raise ConfigError("found both --class-label and --balance; expected one of them; leave one out")
+    if command.class_label is not None:
+        check_class_names(checkpoint, [command.class_label])
+        return ((command.class_label, request.count),)
+    if not command.balance:
+        return ()
+    check_class_names(checkpoint, config.network.class_names or ["any"])
+    real = real_amounts(config, pairs, request.canvas_size, checkpoint.metadata["classes"])
+    return tuple((name, count) for name, count in balanced(real, request.count).items() if count)
 
 
 def _masks(text: str | None) -> str:

@@ -76,10 +76,12 @@ class SampleCommand:
     (--inpaint, some --known-channels) and with the thesis preset; 1: plain replacement."""
     jump_length: int = 3
     """RePaint: steps that a jump goes back."""
+    class_label: str | None = None
+    """Class to sample, of a model trained with jdm-train --classes; by default the model is told none."""
     guide: Path | None = None
     """Folder of a weaker checkpoint of the same plan, such as a shorter run's, to guide away from (autoguidance)."""
     guidance: float = 1.0
-    """Scale of that guidance, such as 2; 1: none."""
+    """Scale of that guidance or, without --guide, of guidance towards --class-label, such as 2; 1: none."""
     seed: int = 0
     batch_size: int = 16
     """Samples drawn together."""
@@ -102,7 +104,8 @@ def _run() -> None:
 
     from jdm.checkpoint import load_checkpoint, run_folder
     from jdm.data.raw_dataset import open_dataset
-    from jdm.sample import check_guide, sample
+    from jdm.export_guidance import check_guidance
+    from jdm.sample import sample
     from jdm.sample_output import check_target
     from jdm.sample_request import check_request
 
@@ -112,7 +115,7 @@ def _run() -> None:
     out = command.out or run / "sampled" / request.mode
     check_target(out, command.overwrite)
     weaker = None if command.guide is None else load_checkpoint(command.guide)
-    check_guide(checkpoint, request, weaker)
+    check_guidance(checkpoint, [request.class_label] if request.class_label else [], request.guidance, weaker)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if request.mode == "bits-per-dim":
         from jdm.sample_likelihood import measure_bits
@@ -190,6 +193,7 @@ def _request(command: SampleCommand) -> SampleRequest:
         steps=default_steps(command.sampler) if command.steps is None else command.steps,
         jump_length=command.jump_length,
         guidance=command.guidance,
+        class_label=command.class_label or "",
         repetitions=command.repetitions,
         seed=command.seed,
         batch_size=command.batch_size,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,6 +38,9 @@ class TrainCommand:
     """default: EDM preconditioning with two noise levels. thesis: the process of Zhou 2023."""
     plan: Path | None = None
     """TOML file with settings that replace planned ones; a saved plan.toml or a part of it."""
+    classes: Path | None = None
+    """CSV file with the columns case and class, such as benign, to sample by class; a class may be empty. Looked for
+    beside dataset.json too, where jdm-convert writes classes.csv for datasets with classes."""
     resume: bool = False
     """Go on where a killed run of this fold stopped."""
     overwrite: bool = False
@@ -58,13 +63,13 @@ def _run() -> None:
     dataset = open_dataset(command.dataset)
     ids = training_and_held_out(dataset, command.fold)
     with processes():
-        config, out_dir = _prepared(command, rest, dataset, ids[0])
+        config, out_dir, classes = _prepared(command, rest, dataset, ids[0])
         if command.dry_run:
             print(dumps(config), end="")
             return
         if rank() == 0:
-            print(summary(config, dataset, ids), file=sys.stderr)
-        checkpoint = train(config, dataset, command.fold, ids, out_dir, command.resume, started)
+            print(summary(config, dataset, ids, classes), file=sys.stderr)
+        checkpoint = train(config, dataset, command.fold, ids, out_dir, command.resume, started, classes)
         if rank() > 0:
             return
     held_out = checkpoint.metadata["held_out_loss"]
@@ -76,27 +81,38 @@ def _run() -> None:
 
 def _prepared(
     command: TrainCommand, rest: list[str], dataset: RawDataset, training_ids: list[str]
-) -> tuple[Config, Path]:
-    """The plan to train by and the folder to train in, which is cleared where the user asked for it."""
+) -> tuple[Config, Path, dict[str, str] | None]:
+    """The plan to train by, the folder to train in, which is cleared where the user asked for it, and the classes."""
     from jdm.checkpoint import run_folder
+    from jdm.data.classes import FILE_NAME, read_classes
     from jdm.processes import decided_by_first, rank
 
     out_dir = run_folder(dataset.name, command.fold)
     saved = out_dir / "plan.toml"
     if command.resume and saved.is_file():
-        return _resumed(command, rest, load(saved)), out_dir
+        config = _resumed(command, rest, load(saved))
+        return config, out_dir, read_classes(out_dir / FILE_NAME, dataset) if config.network.class_names else None
     if out_dir.exists() and any(out_dir.iterdir()) and not (command.overwrite or command.resume or command.dry_run):
         raise ExistsError(f"{out_dir} holds a run already; expected none; add --resume or --overwrite")
-    config = decided_by_first(lambda: planned(command, rest, dataset, training_ids))
+    classes = None if command.classes is None else read_classes(_classes_file(command.classes, dataset), dataset)
+    config = decided_by_first(lambda: planned(command, rest, dataset, training_ids, classes))
     if command.overwrite and not command.dry_run and rank() == 0:
         _discard(out_dir)
-    return config, out_dir
+    return config, out_dir, classes
+
+
+def _classes_file(path: Path, dataset: RawDataset) -> Path:
+    """The file that --classes names: a path, or a file beside dataset.json."""
+    beside = dataset.folder / path
+    return beside if not path.exists() and beside.is_file() else path
 
 
 def _resumed(command: TrainCommand, rest: list[str], config: Config) -> Config:
     """The saved plan, with more time or steps where the user gives them."""
-    if command.plan is not None or command.preset not in ("default", config.preset):
-        raise ConfigError("--plan or --preset was given with --resume; expected the saved plan; leave them out")
+    if command.plan is not None or command.classes is not None or command.preset not in ("default", config.preset):
+        raise ConfigError(
+            "--plan, --classes or --preset was given with --resume; expected the saved plan; leave them out"
+        )
     if command.budget_minutes is not None:
         rest = [*rest, "--train.budget-minutes", str(command.budget_minutes)]
     return overridden(config, rest)
@@ -121,16 +137,21 @@ def training_and_held_out(dataset: RawDataset, fold: str) -> tuple[list[str], li
     return training, held_out
 
 
-def planned(command: TrainCommand, rest: list[str], dataset: RawDataset, training_ids: list[str]) -> Config:
+def planned(
+    command: TrainCommand, rest: list[str], dataset: RawDataset, training_ids: list[str],
+    classes: Mapping[str, str] | None = None,
+) -> Config:  # fmt: skip
     """The plan for the dataset on this machine, with the user's settings over it."""
     import torch
 
+    from jdm.data.classes import class_names
     from jdm.data.fingerprint import fingerprint
     from jdm.data.plan import plan, planned_patch
     from jdm.data.raw_dataset import check_dataset
     from jdm.objective import measure_step_seconds
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    names = () if classes is None else class_names(classes, training_ids, command.classes or "--classes")
     for finding in check_dataset(dataset):
         print(f"jdm-train: note: {finding}", file=sys.stderr)
 
@@ -138,7 +159,13 @@ def planned(command: TrainCommand, rest: list[str], dataset: RawDataset, trainin
         print("jdm-train: measuring the time of training steps on this machine", file=sys.stderr, flush=True)
 
     def adjust(config: Config) -> Config:
-        return overridden(load(command.plan, config) if command.plan else config, rest)
+        config = overridden(load(command.plan, config) if command.plan else config, rest)
+        if config.network.class_names not in ((), names):
+            raise ConfigError(
+                f"setting network.class_names is {config.network.class_names}, but the training cases have "
+                f"{names or 'no classes'}; expected those of --classes; leave the setting out, or give its file"
+            )
+        return replace(config, network=replace(config.network, class_names=names))
 
     return plan(
         fingerprint(dataset, training_ids),
@@ -176,16 +203,20 @@ def overridden(config: Config, arguments: list[str]) -> Config:
     return validate(tyro.cli(Config, default=config, args=arguments))
 
 
-def summary(config: Config, dataset: RawDataset, ids: tuple[list[str], list[str]]) -> str:
+def summary(
+    config: Config, dataset: RawDataset, ids: tuple[list[str], list[str]], classes: Mapping[str, str] | None = None
+) -> str:
     """What will be trained, for the user to read before it starts."""
     data = config.data
     kind = "whole images" if data.whole else "patches"
     minutes = "" if config.train.budget_minutes is None else f" or {config.train.budget_minutes:g} minutes"
+    counts = Counter((classes or {}).get(case, "") for case in ids[0])
+    told = "".join(f", {counts[name]} {name}" for name in config.network.class_names)
     return (
         f"{dataset.name}: {len(ids[0])} cases to train on, {len(ids[1])} held out; {kind} of "
         f"{'x'.join(map(str, data.patch_size))}, exported as {'x'.join(map(str, data.canvas_size))}; "
         f"{config.network.base_channels} channels x {config.network.channel_multipliers}; "
-        f"at most {config.train.steps} steps of {config.train.batch_size}{minutes}, {config.train.precision}"
+        f"at most {config.train.steps} steps of {config.train.batch_size}{minutes}, {config.train.precision}{told}"
     )
 
 

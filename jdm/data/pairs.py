@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,8 +33,11 @@ class PairDataset:
     Cases are kept in memory in their stored type while they fit `train.cache_bytes`, and read again beyond that.
     """
 
-    def __init__(self, dataset: RawDataset, case_ids: list[str], config: Config) -> None:
-        self.dataset, self.config = dataset, config
+    def __init__(
+        self, dataset: RawDataset, case_ids: list[str], config: Config, classes: Mapping[str, str] | None = None
+    ) -> None:
+        """Args: classes: class by case, of plans with classes; one that the plan does not name counts as none."""
+        self.dataset, self.config, self._classes = dataset, config, classes or {}
         self.codec = PairCodec(config.codec)
         self._cache: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self.items: list[Item] = []
@@ -74,6 +77,12 @@ class PairDataset:
         """A random training sample of an item: float32, (channels, *patch_size)."""
         return self.codec.encode(*self.crop(index, self.config.data.patch_size, rng))
 
+    def class_number(self, index: int) -> int:
+        """An item's class, counted from 1 in the order of the plan's names; 0 for none."""
+        names = self.config.network.class_names
+        label = self._classes.get(self.items[index].case_id)
+        return 1 + names.index(label) if label in names else 0
+
     def _arrays(self, item: Item) -> tuple[np.ndarray, np.ndarray]:
         cached = self._cache.get(item.case_id)
         image, label = cached if cached is not None else self._read(item.case_id)
@@ -90,14 +99,20 @@ class Batches(Dataset):
         self.pairs, self.batch_size, self.seed, self.rank, self.augmented = pairs, batch_size, seed, rank, augmented
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
-        """x0 (B, C, *patch_size) and the augmentation condition (B, features)."""
+        """x0 (B, C, *patch_size) and the condition (B, condition_length(config))."""
         rng = np.random.default_rng([self.seed, self.rank, step])
         indices = rng.integers(0, len(self.pairs), self.batch_size)
         x0 = torch.from_numpy(np.stack([self.pairs.encoded(index, rng) for index in indices]))
         config = self.pairs.config
-        if not self.augmented:
-            return x0, torch.zeros(len(x0), condition_features(config.data.dims))
-        return augment(x0, config.image_channels, config.augment, rng)
+        condition = torch.zeros(len(x0), condition_features(config.data.dims))
+        if self.augmented:
+            x0, condition = augment(x0, config.image_channels, config.augment, rng)
+        if not config.network.class_names:
+            return x0, condition
+        numbers = np.array([self.pairs.class_number(index) for index in indices])
+        if self.augmented:
+            numbers[rng.random(len(numbers)) < config.train.class_dropout] = 0
+        return x0, torch.cat([condition, torch.from_numpy(numbers)[:, None].float()], dim=1)
 
 
 def planned_arrays(pair: Pair, config: Config) -> tuple[np.ndarray, np.ndarray]:
@@ -156,6 +171,18 @@ def centred_margins(shape: tuple[int, ...], size: tuple[int, ...]) -> list[tuple
 def condition_features(dims: int) -> int:
     """Length of the augmentation condition: flips, turn (2), zoom, rotation (2), brightness, contrast, shifts."""
     return 2 * dims + 7
+
+
+def condition_length(config: Config) -> int:
+    """Length of what the network is told of a training sample: its augmentation, then its class, if there are any."""
+    return condition_features(config.data.dims) + bool(config.network.class_names)
+
+
+def class_condition(config: Config, name: str) -> Tensor:
+    """The condition (condition_length(config),) of an untouched sample of a class. Raises: ValueError if unknown."""
+    condition = torch.zeros(condition_length(config))
+    condition[-1] = 1 + config.network.class_names.index(name)
+    return condition
 
 
 def augment(x: Tensor, image_channels: int, config: AugmentConfig, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

@@ -54,7 +54,7 @@ class Denoiser(nn.Module):
         Args:
             x: (B, C, *spatial), any floating type.
             sigma: (B, 2), image level and mask level; zero returns that side unchanged.
-            condition: (B, features) augmentation condition of training; None when sampling.
+            condition: (B, features) augmentation of training, and the class; None for neither. See `UNet.forward`.
         Returns: like x.
         """
         s = per_channel(sigma.float(), self.image_channels, x)

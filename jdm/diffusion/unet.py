@@ -2,7 +2,7 @@
 
 The architecture is that of Nichol & Dhariwal 2021 (arXiv:2102.09672) so that weights trained with it can be
 imported (`jdm.checkpoint.import_improved_diffusion`); what differs is what it is told: any number of noise levels
-per sample and, optionally, a condition vector.
+per sample and, optionally, a condition vector and a class.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class UNet(nn.Module):
 
     Args:
         levels: how many noise levels each sample has (2: image and mask; 1: a single step).
-        condition_features: length of the optional condition vector; 0 for none.
+        condition_features: length of the optional condition vector, the class aside; 0 for none.
         bf16: compute in bfloat16 by autocast; weights, input and output stay float32.
     """
 
@@ -45,7 +45,7 @@ class UNet(nn.Module):
             raise ConfigError(f"setting network.base_channels is {base}; expected a multiple of 4; change it")
         self.dims, self.bf16 = dims, bf16
         self.multiple = 2 ** (len(multipliers) - 1)
-        self.embedding = LevelEmbedding(base, levels, condition_features)
+        self.embedding = LevelEmbedding(base, levels, condition_features, len(network.class_names))
 
         def block(width_in: int, width_out: int) -> nn.Module:
             return ResidualBlock(width_in, width_out, 4 * base, dims, network.dropout)
@@ -83,7 +83,8 @@ class UNet(nn.Module):
         Args:
             x: (B, in_channels, *spatial); every side a multiple of `self.multiple`.
             levels: (B, levels) positions fed to sinusoids, of order 1 to 1000.
-            condition: (B, condition_features), or None for all zeros.
+            condition: (B, condition_features), of a network with classes with a last column more: the class's number
+                from 1, or 0 for none. None for all zeros.
         Returns: (B, out_channels, *spatial).
         Raises: ConfigError if a side is not a multiple.
         """
@@ -126,21 +127,28 @@ class LevelEmbedding(nn.Module):
     """Noise levels (B, levels), and a condition, to one vector (B, 4 base).
 
     Source: sinusoids as in Ho et al. 2020, cosines first; the condition enters linearly and without a bias,
-    so that zeros mean "none" (Karras et al. 2022, appendix F.2).
+    so that zeros mean "none" (Karras et al. 2022, appendix F.2). A class adds its row of a table to the result, as in
+    Nichol & Dhariwal 2021; the last row is that of no class.
     """
 
-    def __init__(self, base: int, levels: int, condition_features: int) -> None:
+    def __init__(self, base: int, levels: int, condition_features: int, classes: int = 0) -> None:
         super().__init__()
         self.base = base
         self.linear1 = nn.Linear(levels * base, 4 * base)
         self.linear2 = nn.Linear(4 * base, 4 * base)
         self.condition = nn.Linear(condition_features, levels * base, bias=False) if condition_features else None
+        self.condition_features = condition_features
+        self.classes = nn.Embedding(classes + 1, 4 * base) if classes else None
 
     def forward(self, levels: Tensor, condition: Tensor | None) -> Tensor:
         features = sinusoids(levels.float(), self.base).flatten(1)  # (B, levels * base)
         if self.condition is not None and condition is not None:
-            features = features + self.condition(condition)
-        return self.linear2(F.silu(self.linear1(features)))
+            features = features + self.condition(condition[:, : self.condition_features])
+        embedding = self.linear2(F.silu(self.linear1(features)))
+        if self.classes is None:
+            return embedding
+        number = torch.zeros_like(levels[:, 0]) if condition is None else condition[:, -1]
+        return embedding + self.classes((number.long() - 1) % self.classes.num_embeddings)
 
 
 def sinusoids(positions: Tensor, features: int, longest: float = 10_000.0) -> Tensor:
