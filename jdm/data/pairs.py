@@ -33,8 +33,9 @@ class PairDataset:
     Cases are kept in memory in their stored type while they fit `train.cache_bytes`, and read again beyond that.
     """
 
-    def __init__(self, dataset: RawDataset, case_ids: list[str], config: Config) -> None:
-        self.dataset, self.config = dataset, config
+    def __init__(self, dataset: RawDataset, case_ids: list[str], config: Config, test: bool = False) -> None:
+        """Args: test: the cases are those of imagesTs and labelsTs."""
+        self.dataset, self.config, self.test = dataset, config, test
         self.codec = PairCodec(config.codec)
         self._cache: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self.items: list[Item] = []
@@ -80,7 +81,7 @@ class PairDataset:
         return (image, label) if item.slice is None else (image[:, item.slice], label[item.slice])
 
     def _read(self, case_id: str) -> tuple[np.ndarray, np.ndarray]:
-        return planned_arrays(read_case(self.dataset, case_id), self.config)
+        return planned_arrays(read_case(self.dataset, case_id, self.test), self.config)
 
 
 class Batches(Dataset):
