@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, get_args, get_type_hints
 
 os.environ.setdefault("nnUNet_def_n_proc", "1")  # read by nnU-Net on import
 
@@ -38,12 +38,13 @@ from jdm.evaluation.step_quality import Judged, Measured, real_scores, sampler_s
 from jdm.evaluation.step_report import draw_steps, fewest_evaluations, step_table
 from jdm.export import PairFactory, case_seed, stored_pair
 from jdm.export_evaluations import counted, steps_by_evaluations
-from jdm.export_request import ExportRequest, Sampler, check_request
+from jdm.export_request import ExportRequest, check_request
 from nnunet_integration.report import write_json
 from nnunet_integration.segmenter import Segmenter, real_arm
 
 Pairs = Iterator[tuple[int, np.ndarray, np.ndarray]]
 """Number of the case, image (channels, *axes), label (*axes)."""
+SAMPLERS: tuple[str, ...] = get_args(get_type_hints(ExportRequest)["sampler"])
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Options:
     """Network evaluations per pair; each sampler takes the most steps that need no more."""
     most: int = 1000
     """Leave out larger numbers of evaluations."""
-    samplers: tuple[Sampler, ...] = get_args(Sampler)
+    samplers: tuple[str, ...] = SAMPLERS
     """Those that do not serve the checkpoint are left out."""
     batch_size: int = 32
     real_images: int = 600
@@ -85,7 +86,8 @@ def main(options: Options) -> None:
     work = options.work or run.parent / f"steps_vs_quality_fold_{options.fold}"
     settings = {
         "checkpoint_sha256": checkpoint.sha256, "checkpoint_step": checkpoint.metadata["step"],
-        "judge": arm.parent.name, "judge_seed": options.experiment_seed, "pairs": options.pairs, "batch_size": options.batch_size,
+        "judge": arm.parent.name, "judge_seed": options.experiment_seed, "pairs": options.pairs,
+        "batch_size": options.batch_size,
         "real_images": options.real_images, "seed": options.seed, "canvas_size": list(canvas(checkpoint.config)),
     }  # fmt: skip
     claim(work, settings)
@@ -177,6 +179,8 @@ def stored(pairs: PairDataset, most: int, name: str) -> Pairs:
 def requests(checkpoint: Checkpoint, options: Options) -> list[ExportRequest]:
     """What is asked for, cheapest first, each number of steps of a sampler once."""
     config, found = checkpoint.config, {}
+    if unknown := [name for name in options.samplers if name not in SAMPLERS]:
+        raise ConfigError(f"--samplers has {', '.join(unknown)}; expected some of {', '.join(SAMPLERS)}; correct it")
     for sampler in options.samplers:
         request = ExportRequest(
             1, "steps", options.pairs, canvas(config), sampler=sampler, seed=options.seed, batch_size=options.batch_size

@@ -20,6 +20,7 @@ _FACTORS = {"kernel_distance": 1.0, "agreement": 1.0, "share_distance": 100.0}
 _LINES = (("training", "training images", "--"), ("other", "other real images", ":"))
 _SHADES = (*(COLOURS[index] for index in (4, 5, 2, 1, 6, 0, 8, 9)), (90, 90, 90))  # none too pale for a line
 _MARKERS = "osD^vP*Xd"
+_TICKS = (5, 10, 20, 50, 100, 250, 1000)
 
 
 def step_table(rows: Rows, real: Real) -> str:
@@ -63,11 +64,16 @@ def draw_steps(rows: Rows, real: Real, path: Path) -> None:
             axes.axhline(value, color="0.2", linestyle=style, label=label)
             axes.axhspan(low, high, color="0.2", alpha=0.06, linewidth=0)
         axes.set_xscale("log")
+        axes.set_xticks(_TICKS, [str(tick) for tick in _TICKS], minor=False)
+        axes.set_xticks([], minor=True)
+        axes.set_xlim(0.9 * min(row["evaluations"] for row in rows), 1.1 * max(row["evaluations"] for row in rows))
         axes.set_xlabel("network evaluations per pair")
         axes.set_title(f"{title} ({'more' if metric == 'agreement' else 'less'} is better)")
         axes.grid(alpha=0.3)
-        if metric == "kernel_distance":
+        if metric == "kernel_distance":  # may be negative
             axes.set_yscale("symlog", linthresh=max(real["training"][metric][2], 1e-6))
+        elif metric == "share_distance":
+            axes.set_yscale("log")
     panels[0].legend(fontsize=8)
     figure.savefig(path, dpi=110, format="png", metadata={"Software": None})
 
