@@ -19,6 +19,7 @@ from tqdm import tqdm
 from jdm import __version__
 from jdm.checkpoint import Checkpoint, differences
 from jdm.config import CodecConfig
+from jdm.data.codec import PairCodec
 from jdm.data.pairs import PairDataset
 from jdm.data.raw_dataset import Pair, RawDataset, write_case
 from jdm.errors import ConfigError, DataError
@@ -101,7 +102,7 @@ def export(
             return Exported(folder.target, True, request.count, found["redrawn"], found=True)
         lock = folder.partial / f"shard_{shard[0]}_of_{shard[1]}.lock"
         with held(lock), memory_errors(request.batch_size, flag="--batch-size"):
-            factory = _Factory(checkpoint, dataset, request, device, weaker)
+            factory = PairFactory(checkpoint, dataset, request, device, weaker)
             _make_batches(factory, folder.partial, shard)
         records = folder.records()
     if records is None:
@@ -110,7 +111,7 @@ def export(
     return Exported(folder.target, True, request.count, sum(record["attempt"] for record in records))
 
 
-def _make_batches(factory: _Factory, partial: Path, shard: tuple[int, int]) -> None:
+def _make_batches(factory: PairFactory, partial: Path, shard: tuple[int, int]) -> None:
     """Make what is missing of this shard's batches; the marker of each follows when its files are on disk."""
     batches = batches_of(factory.request)
     done = {number: partial / "batches" / f"{number:06d}.json" for number in range(shard[0], len(batches), shard[1])}
@@ -145,7 +146,7 @@ class _Draw:
     """Draws before this one that were degenerate."""
 
 
-class _Factory:
+class PairFactory:
     """Makes the pairs of one export."""
 
     def __init__(
@@ -218,10 +219,7 @@ class _Factory:
             sample = self.masks.cut(sample, case)
         elif self.config.data.whole:
             sample = self._natural_size(case, sample)
-        image, label = self.pairs.codec.decode(sample)
-        if self.config.codec.zero_border and zero_is_lowest(self.config.codec):
-            image = restore_zero_border(image, sample[: len(image)])
-        return image, label
+        return stored_pair(self.pairs.codec, sample)
 
     def _natural_size(self, case: int, sample: np.ndarray) -> np.ndarray:
         """Cut the padding that training added, by the size of a training image drawn for the case."""
@@ -258,6 +256,14 @@ class _Factory:
         if self.request.classes:
             record["class"] = class_of(self.request, index)
         return Pair(record["case_id"], image, label, spacing), record
+
+
+def stored_pair(codec: PairCodec, sample: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The image and label that an encoded sample (channels, *spatial) is stored as, with the borders of a real one."""
+    image, label = codec.decode(sample)
+    if codec.codec.zero_border and zero_is_lowest(codec.codec):
+        image = restore_zero_border(image, sample[: len(image)])
+    return image, label
 
 
 def case_seed(seed: int, index: int, attempt: int) -> int:

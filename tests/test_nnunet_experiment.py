@@ -12,6 +12,7 @@ from nnunet_blobs import LABELS, write_blobs, write_provenance, write_real_and_s
 os.environ.setdefault("nnUNet_def_n_proc", "1")  # read by nnU-Net on import
 
 from jdm.cli.experiment import main
+from jdm.data.image_io import read_raster
 from jdm.data.raw_dataset import read_image
 from jdm.data.splits import fold_split
 from jdm.errors import ConfigError, DataError, ExistsError
@@ -20,6 +21,7 @@ from nnunet_integration.experiment import run_experiment
 from nnunet_integration.pictures import draw_case, evenly_spaced
 from nnunet_integration.preparation import Experiment, prepare
 from nnunet_integration.report import notes, settings_line
+from nnunet_integration.segmenter import Segmenter, real_arm
 
 OPTIONS = ExperimentOptions(
     real="11", synthetic="511", seeds=(0,), iterations=6, epochs=2, batch_size=4, network_features=(8, 16, 32),
@@ -71,8 +73,26 @@ def test_all_arms_from_planning_to_the_table(datasets, nnunet_folders, monkeypat
     assert all(f"| {arm} |" in table for arm in ARMS) and "pretrain-finetune minus real-long" in table
     assert sorted(f.name for f in (folder / "pictures").iterdir()) == [f"t{i:02d}.png" for i in range(4)]
 
+    check_judge(real, folder)
     with pytest.raises(ExistsError, match="network_features"):
         run_experiment(replace(OPTIONS, network_features=(8, 16, 16), out=folder))
+
+
+def check_judge(real, folder) -> None:
+    """The arm `real` as a judge segments as it did in the experiment, and its features tell images apart."""
+    judge = Segmenter(real_arm(folder, 0), "cpu", folder / "judge.log")
+    features = []
+    for case in real.test_cases:
+        image = read_image(real, case, test=True)[0]
+        label, found = judge(image[:, None], (999.0, 1.0, 1.0))
+        predicted = read_raster(folder / "predictions" / "real" / "seed_0" / f"{case}.png", label=True).array[0]
+        np.testing.assert_array_equal(label[0], predicted)
+        assert found.shape == (8 + 16 + 32,)
+        features.append(found)
+        np.testing.assert_array_equal(judge(image[:, None], (999.0, 1.0, 1.0))[1], found)
+    assert np.std(features, axis=0).max() > 0
+    with pytest.raises(DataError, match="0 networks of arm real, seed 3"):
+        real_arm(folder, 3)
 
 
 def nnunets_own_dice(real, predictions) -> float:

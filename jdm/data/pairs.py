@@ -34,10 +34,14 @@ class PairDataset:
     """
 
     def __init__(
-        self, dataset: RawDataset, case_ids: list[str], config: Config, classes: Mapping[str, str] | None = None
-    ) -> None:
-        """Args: classes: class by case, of plans with classes; one that the plan does not name counts as none."""
-        self.dataset, self.config, self._classes = dataset, config, classes or {}
+        self, dataset: RawDataset, case_ids: list[str], config: Config, classes: Mapping[str, str] | None = None,
+        test: bool = False,
+    ) -> None:  # fmt: skip
+        """Args:
+        classes: class by case, of plans with classes; one that the plan does not name counts as none.
+        test: the cases are those of imagesTs and labelsTs.
+        """
+        self.dataset, self.config, self._classes, self.test = dataset, config, classes or {}, test
         self.codec = PairCodec(config.codec)
         self._cache: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self.items: list[Item] = []
@@ -89,7 +93,7 @@ class PairDataset:
         return (image, label) if item.slice is None else (image[:, item.slice], label[item.slice])
 
     def _read(self, case_id: str) -> tuple[np.ndarray, np.ndarray]:
-        return planned_arrays(read_case(self.dataset, case_id), self.config)
+        return planned_arrays(read_case(self.dataset, case_id, self.test), self.config)
 
 
 class Batches(Dataset):
