@@ -54,16 +54,29 @@ def sample(
 
 def _draw(drawer: Drawer, starts: Sequence[Start], request: SampleRequest) -> list[list[Pair]]:
     """The samples of each start."""
+    drawn = draw_planes(drawer, starts, request)
+    return [[start.finish(planes) for planes in samples] for start, samples in zip(starts, drawn, strict=True)]
+
+
+def draw_planes(
+    drawer: Drawer, starts: Sequence[Start], request: SampleRequest, *, exact: bool = True
+) -> list[list[Planes]]:
+    """The samples of each start by plane, decoded, in the plan's spacing.
+
+    A plane's samples do not depend on which others are drawn, so of a volume some may be left out.
+
+    Args: exact: see `Drawer.conditional`.
+    """
     keys = [(s, k, plane) for s, start in enumerate(starts) for k in range(request.samples) for plane in start.planes]
     # The seed of a sample does not depend on how many there are.
     jobs = [
         Job(plane.canvas.x, plane.where, case_seed(request.seed, s, (k << 32) + plane.number)) for s, k, plane in keys
     ]
-    made = drawer.variations(jobs, request.level) if request.mode == "vary" else drawer.conditional(jobs)
+    made = drawer.variations(jobs, request.level) if request.mode == "vary" else drawer.conditional(jobs, exact)
     planes: dict[tuple[int, int], Planes] = {}
     for (s, k, plane), x in zip(keys, made, strict=True):
         planes.setdefault((s, k), {})[plane.number] = decoded(drawer.config, plane.canvas, x)
-    return [[start.finish(planes[s, k]) for k in range(request.samples)] for s, start in enumerate(starts)]
+    return [[planes[s, k] for k in range(request.samples)] for s in range(len(starts))]
 
 
 def _pairs(folder: Path, dataset: RawDataset, starts: Sequence[Start], drawn: list[list[Pair]]) -> list[Row]:

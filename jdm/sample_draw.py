@@ -55,11 +55,14 @@ class Drawer:
         self.denoise: Denoise = windowed(denoise, patch, request.overlap, request.batch_size)
         self.sigmas = karras_sigmas(request.steps, *level_span(self.denoiser, self.config))
 
-    def conditional(self, jobs: Sequence[Job]) -> list[np.ndarray]:
-        """A sample of each job, (channels, *spatial), with what is known in it as it was."""
+    def conditional(self, jobs: Sequence[Job], exact: bool = True) -> list[np.ndarray]:
+        """A sample of each job, (channels, *spatial), with what is known in it as it was.
+
+        Args: exact: tell the network what is known where that is possible; else replace it at every step.
+        """
 
         def draw(x: Tensor, where: Tensor, fresh: Noise) -> Tensor:
-            levels = 1 if isinstance(self.denoiser, VPDenoiser) else 2
+            levels = 2 if exact and not isinstance(self.denoiser, VPDenoiser) else 1
             known = fitting_known(where, x, self.config.image_channels, fresh, levels=levels)
             return self._known(self._begun(fresh(), known), known, fresh)
 

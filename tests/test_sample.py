@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from small_runs import changed, picture, tiny_run, write_pictures
 
@@ -16,10 +17,10 @@ from jdm.data.image_io import read_raster, write_raster
 from jdm.data.raster import Raster
 from jdm.data.raw_dataset import Pair, read_case, write_case
 from jdm.errors import ConfigError, DataError, ExistsError
-from jdm.sample import majority, sample
+from jdm.sample import draw_planes, majority, sample
 from jdm.sample_canvas import CaseCanvas, around, in_type, seam
 from jdm.sample_conditions import painted
-from jdm.sample_draw import evaluations, planned_seconds
+from jdm.sample_draw import Drawer, evaluations, planned_seconds
 from jdm.sample_output import Row, write_sheet
 from jdm.sample_request import SampleRequest, check_request, known_numbers
 from jdm.sample_starts import _inpainting, prepare
@@ -116,6 +117,37 @@ def test_a_sample_depends_on_its_seed_alone(run, tmp_path):
         np.testing.assert_array_equal(pair.image, again[name].image)
         np.testing.assert_array_equal(pair.image, more[name].image)
         assert not np.array_equal(pair.image, other[name].image)
+
+
+def test_slices_may_be_left_out_without_changing_the_others(volumes):
+    real, checkpoint = volumes
+    request = asked("given-masks", folder=str(real.folder / "labelsTr"), batch_size=1)
+    starts = prepare(checkpoint, real, request)[:2]
+    whole = draw_planes(Drawer(checkpoint, request, "cpu"), starts, request)
+    few = [dataclasses.replace(start, planes=start.planes[2:3]) for start in starts]
+    part = draw_planes(Drawer(checkpoint, request, "cpu"), few, request)
+    for s, k in np.ndindex(2, request.samples):
+        assert list(part[s][k]) == [2] and list(whole[s][k]) == [0, 1, 2, 3]
+        np.testing.assert_array_equal(part[s][k][2][0], whole[s][k][2][0])
+
+
+@pytest.mark.parametrize(("exact", "repetitions"), [(True, 1), (False, 1), (False, 2)])
+def test_a_mask_is_honoured_exactly_or_by_replacement(run, exact, repetitions):
+    real, checkpoint = run
+    request = asked("given-masks", folder=str(real.folder / "labelsTr"), repetitions=repetitions)
+    starts = prepare(checkpoint, real, request)
+    drawer = Drawer(checkpoint, request, "cpu")
+    levels = []
+    drawer.denoiser.register_forward_pre_hook(lambda _, arguments: levels.append(arguments[1].clone()))
+    drawn = draw_planes(drawer, starts, request, exact=exact)
+    told = torch.cat(levels)  # the network's: of the image, of the mask
+    assert (told[:, 0] > 0).all()
+    assert (told[:, 1] == 0).all() if exact else (told[:, 1] == told[:, 0]).all()
+    jumps = 0 if repetitions == 1 else 2  # of one step each, from the two levels that leave room for one
+    assert len(told) == len(starts) * request.samples * (2 * request.steps - 1 + 2 * jumps)
+    for start, samples in zip(starts, drawn, strict=True):
+        for planes in samples:
+            np.testing.assert_array_equal(planes[0][1], start.case.label[0])
 
 
 def test_inpainting_leaves_everything_outside_as_it_was(run, tmp_path):

@@ -1,0 +1,182 @@
+"""results.md of conditionals.py, from its results.json."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from jdm.evaluation.report import Table, table_markdown
+
+Found = Mapping[str, Any]
+
+
+def markdown(content: Found) -> str:
+    """What was found, part by part, with the sheets."""
+    generator, settings = content["generator"], content["settings"]
+    conditions, edited = len(content["conditions"]), len(content["edited"])
+    text = [
+        f"# {generator['dataset']}, fold {generator['fold']}: what conditions do\n",
+        f"Checkpoint {generator['sha256'][:12]}, step {generator['step']}. {settings['sampler']}, {settings['steps']} "
+        f"steps, {settings['samples']} samples of each condition. Conditions are the first {conditions} "
+        f"test cases, {_slices(settings['planes'])} of each; edits start from {edited} training cases "
+        f"(held out of the generator's training: {_held_out(content)}). Distances are root mean square differences of "
+        "images in encoded intensity, whose range is [-1, 1]. Dice is the mean over classes and over cases, of a case "
+        "over its slices together; in brackets 95 % bootstrap intervals over cases.\n",
+    ]
+    for name, section in SECTIONS.items():
+        if name in content["parts"]:
+            text += [*section(content["parts"][name], settings), _origin(content["parts"][name])]
+    return "\n".join(text)
+
+
+def _masks(found: Found, _: Found) -> list[str]:
+    rows = [
+        ("real images (ceiling)", _interval(found["ceiling"])),
+        ("sampled images", _interval(found["samples"])),
+        ("difference", _interval(found["samples_minus_ceiling"], signed=True)),
+    ]
+    return [
+        "## Mask to image\n",
+        _table("Dice of the segmenter's mask against the given one", "images", ["Dice"], rows),
+        f"The segmenter is the experiment's nnU-Net of real cases only. {found['mask_pixels_changed']} pixels of the "
+        "given masks were changed.\n",
+        _picture("masks_to_images.png"),
+    ]
+
+
+def _images(found: Found, settings: Found) -> list[str]:
+    rows = [
+        ("nnU-Net", _interval(found["nnunet"])),
+        (f"jdm, majority of {settings['samples']} samples", _interval(found["jdm"])),
+        ("jdm, single samples", _interval(found["single_sample"])),
+        ("jdm's majority minus nnU-Net", _interval(found["jdm_minus_nnunet"], signed=True)),
+    ]
+    return [
+        "## Image to mask\n",
+        _table("Dice against references, the same slices for all", "masks", ["Dice"], rows),
+        f"Mean entropy of the samples: {found['entropy_where_right']:.3f} of its maximum where the majority is right, "
+        f"{found['entropy_where_wrong']:.3f} where it is wrong.\n",
+        _picture("images_to_masks.png"),
+    ]
+
+
+def _inpaint(found: Found, settings: Found) -> list[str]:
+    names = ("border_step", "foreground_found", "foreground_given", "distance_inside")
+    rows = [
+        (title, *(f"{found[f'{key}_{name}']:.3f}" for name in names))
+        for key, title in (("real", "real"), ("anew", "image and mask anew"), ("removed", "mask emptied"))
+    ]
+    changed = found["pixels_changed_outside"]
+    header = ["step across the border", "foreground found", "foreground in the mask", "distance inside"]
+    return [
+        "## Inpainting\n",
+        f"Pixels changed outside the box, of {found['cases']} cases, {settings['samples']} samples, two ways: "
+        f"{changed['image']} of the image, {changed['label']} of the mask.\n",
+        _table("Inside the box", "", header, rows),
+        "Step: mean absolute difference of neighbours on both sides of the box's border, of the range of intensities. "
+        "Foreground found: share of the box that the segmenter takes for foreground.\n",
+        _picture("inpainting.png"),
+    ]
+
+
+def _vary(found: Found, _: Found) -> list[str]:
+    names = ("distance", "mask_dice_to_original", "segmenter_dice")
+    rows = [(f"{row['level']:g}", *(_interval(row[name]) for name in names)) for row in found["rows"]]
+    header = ["distance to the original", "Dice of the two masks", "Dice of the segmenter's mask and the sample's"]
+    real = _interval(found["segmenter_dice_real"])
+    return [
+        "## Variations\n",
+        _table("By level", "level", header, rows),
+        f"The distance grows with every level in {found['monotone']} of {found['of']} samples, and in the mean: "
+        f"{_said(found['monotone_mean'])}. On the originals the segmenter has {real}.\n",
+        _picture("variations.png"),
+    ]
+
+
+def _interpolate(found: Found, _: Found) -> list[str]:
+    names = {"pairs": "two pairs", "noise": "two noises"}
+    kinds = [(title, found[name]) for name, title in names.items() if name in found]
+    points = len(kinds[0][1]["distance"])
+    rows = [
+        (f"{name}, {some['strips']} strips", *(f"{value:.3f}" for value in some["distance"])) for name, some in kinds
+    ]
+    monotone = "; ".join(
+        f"between {name} in {some['monotone']} of {some['strips']} strips (in the mean: {_said(some['monotone_mean'])})"
+        for name, some in kinds
+    )
+    lines = [
+        "## Interpolation\n",
+        _table("Distance from the first end", "between", [f"{k / (points - 1):.2f}" for k in range(points)], rows),
+        f"It grows at every point {monotone}.",
+    ]
+    if found["back_from_inversion"] is not None:
+        lines[-1] += f" A real slice comes back from its inversion at a distance of {found['back_from_inversion']:.3f}."
+    return [*lines, "", _picture("interpolation.png")]
+
+
+def _compare(found: Found, _: Found) -> list[str]:
+    lines = ["## Exact conditioning, replacement, RePaint\n"]
+    for condition, title in (("given-masks", "mask to image"), ("given-images", "image to mask")):
+        rows = [
+            (
+                row["way"],
+                _interval(row["dice"]),
+                *([_interval(row["single_sample"])] if "single_sample" in row else []),
+                f"{row['evaluations']:.0f}",
+                f"{1000 * row['cpu_seconds']:.0f}",
+            )
+            for row in found["rows"]
+            if row["condition"] == condition
+        ]
+        dice = ["Dice"] if condition == "given-masks" else ["Dice of the majority", "of single samples"]
+        lines.append(_table(title, title, [*dice, "evaluations", "CPU ms"], rows))
+    ceiling = next(row["ceiling"] for row in found["rows"] if "ceiling" in row)
+    lines.append(
+        f"{_slices(found['planes']).capitalize()} of each case. Evaluations of the network and CPU time are those of a "
+        f"slice of a sample. Mask to image: Dice as above, {_interval(ceiling)} on the real images.\n"
+    )
+    return [*lines, _picture("comparison.png")]
+
+
+SECTIONS: dict[str, Callable[[Found, Found], list[str]]] = {
+    "masks": _masks,
+    "images": _images,
+    "inpaint": _inpaint,
+    "vary": _vary,
+    "interpolate": _interpolate,
+    "compare": _compare,
+}
+
+
+def _table(caption: str, first: str, header: Sequence[str], rows: Sequence[tuple[str, ...]]) -> str:
+    return table_markdown(Table(caption, (first, *header), tuple(rows)))
+
+
+def _interval(found: Found, signed: bool = False) -> str:
+    form = "+.3f" if signed else ".3f"
+    return f"{found['mean']:{form}} [{found['low']:{form}}, {found['high']:{form}}]"
+
+
+def _picture(name: str) -> str:
+    return f"![{name.removesuffix('.png').replace('_', ' ')}]({name})\n"
+
+
+def _origin(found: Found) -> str:
+    run = found["run"]
+    return (
+        f"`{run['command']}` at commit {run['commit']}; {run['hardware']}; {found['cpu_minutes']:.1f} minutes of CPU "
+        "time.\n"
+    )
+
+
+def _slices(number: int) -> str:
+    return "all slices" if number == 0 else f"{number} slice{'s' if number > 1 else ''}"
+
+
+def _held_out(content: Found) -> str:
+    held_out = content["generator"]["held_out_ids"]
+    return str(sum(case in held_out for case in content["edited"]))
+
+
+def _said(holds: bool) -> str:
+    return "yes" if holds else "no"
