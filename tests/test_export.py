@@ -173,7 +173,7 @@ def begun(checkpoint, real, request=REQUEST, shards=2) -> Path:
 def failing(checkpoint, real, monkeypatch, request) -> None:
     """An export that dies before its first batch is done."""
     with monkeypatch.context() as patch, pytest.raises(DataError):
-        patch.setattr(jdm.export._Factory, "sample", lambda self, seeds: -np.ones((len(seeds), 2, 16, 24)))
+        patch.setattr(jdm.export.PairFactory, "sample", lambda self, seeds: -np.ones((len(seeds), 2, 16, 24)))
         export(checkpoint, real, request)
 
 
@@ -356,7 +356,7 @@ def test_a_sealer_that_is_killed_is_continued_without_sampling(real, checkpoint,
         else:
             patch.setattr(Path, "rename", dies)
         export(checkpoint, real, REQUEST, shard=(1, 2))
-    monkeypatch.setattr(jdm.export._Factory, "sample", dies)
+    monkeypatch.setattr(jdm.export.PairFactory, "sample", dies)
     assert export(checkpoint, real, REQUEST, shard=(1, 2)).finished
     assert len(open_dataset(521).cases) == 5
     assert not list((open_dataset(521).folder / "imagesTr").glob(".*"))
@@ -386,7 +386,7 @@ def test_a_checkpoint_of_another_dataset_is_refused_with_the_difference(real, ch
 
 
 def test_degenerate_pairs_are_drawn_again_and_counted(real, checkpoint, monkeypatch):
-    sample = jdm.export._Factory.sample
+    sample = jdm.export.PairFactory.sample
     empty = {case_seed(4, 1, 0), case_seed(4, 1, 1), case_seed(4, 3, 0)}
 
     def sometimes_empty(self, seeds):
@@ -396,7 +396,7 @@ def test_degenerate_pairs_are_drawn_again_and_counted(real, checkpoint, monkeypa
                 samples[index, 1] = -0.5
         return samples
 
-    monkeypatch.setattr(jdm.export._Factory, "sample", sometimes_empty)
+    monkeypatch.setattr(jdm.export.PairFactory, "sample", sometimes_empty)
     done = export(checkpoint, real, REQUEST)
     records = [json.loads(line) for line in (done.folder / "manifest.jsonl").read_text().splitlines()]
     assert [record["attempt"] for record in records] == [0, 2, 0, 1, 0]
@@ -409,7 +409,7 @@ def test_a_model_that_makes_only_degenerate_pairs_is_refused(real, checkpoint, m
     def empty(self, seeds):
         return -np.ones((len(seeds), 2, 16, 24))
 
-    monkeypatch.setattr(jdm.export._Factory, "sample", empty)
+    monkeypatch.setattr(jdm.export.PairFactory, "sample", empty)
     with pytest.raises(DataError, match=r"case 0 is degenerate in 20 draws: label 0 fills the sample.*--margin"):
         export(checkpoint, real, REQUEST)
     assert [f.name for f in real.folder.parent.iterdir() if not f.name.startswith(".")] == [real.name]
@@ -473,7 +473,7 @@ def test_a_canvas_larger_than_the_patch_is_filled(real, sampler):
 
 def test_the_masks_last_estimate_leaves_images_alone_and_is_not_for_the_thesis_preset(real, checkpoint):
     factory, plain = (
-        jdm.export._Factory(checkpoint, real, dataclasses.replace(REQUEST, mask_level=level), "cpu")
+        jdm.export.PairFactory(checkpoint, real, dataclasses.replace(REQUEST, mask_level=level), "cpu")
         for level in (2.0, 0.0)
     )
     estimated, sampled = factory.sample([1, 2]), plain.sample([1, 2])
@@ -496,7 +496,7 @@ def test_a_network_of_v_that_ends_in_pure_noise_is_trained_and_exported(real):
     checkpoint = tiny_run(real, preset="thesis", train={"steps": 1}, augment={"probability": 0.0}, diffusion=zero)
     for sampler, calls in (("ancestral", 4), ("unipc", 5)):
         request = dataclasses.replace(REQUEST, count=1, sampler=sampler, steps=4)
-        factory, made = jdm.export._Factory(checkpoint, real, request, "cpu"), []
+        factory, made = jdm.export.PairFactory(checkpoint, real, request, "cpu"), []
         factory.drawer.denoiser.register_forward_hook(lambda *_, made=made: made.append(1))
         factory.drawer.denoiser.network.register_forward_hook(lambda *_, made=made: made.append(0))
         assert np.isfinite(factory.sample([1])).all()
@@ -534,11 +534,11 @@ def test_borders_are_restored_only_where_stored_zero_is_black(low, high, expecte
 
 
 def test_no_border_is_restored_in_images_whose_zero_is_grey(real, checkpoint, monkeypatch):
-    monkeypatch.setattr(jdm.export._Factory, "sample", lambda self, seeds: np.full((len(seeds), 2, 16, 24), -0.99))
+    monkeypatch.setattr(jdm.export.PairFactory, "sample", lambda self, seeds: np.full((len(seeds), 2, 16, 24), -0.99))
     for low, lowest in ((0.0, 0), (-200.0, -199)):
         codec = {"low": [low], "high": [low + 255], "zero_border": True, "image_dtype": "int16"}
         other = dataclasses.replace(checkpoint, config=changed(checkpoint.config, {"codec": codec}))
-        factory = jdm.export._Factory(other, real, REQUEST, "cpu")
+        factory = jdm.export.PairFactory(other, real, REQUEST, "cpu")
         assert np.unique(factory.decoded(0, factory.sample([1])[0])[0]).tolist() == [lowest]
 
 
@@ -556,7 +556,7 @@ def test_no_border_is_restored_in_images_whose_zero_is_grey(real, checkpoint, mo
 def test_the_estimate_counts_the_calls_that_are_made(real, change, windows, evaluations):
     checkpoint = tiny_run(real, train={"steps": 1}, data={"whole": False, "patch_size": [16, 24]})
     request = dataclasses.replace(REQUEST, **change)
-    factory, made = jdm.export._Factory(checkpoint, real, request, "cpu"), []
+    factory, made = jdm.export.PairFactory(checkpoint, real, request, "cpu"), []
     factory.drawer.denoiser.register_forward_hook(lambda *_: made.append(1))
     factory.sample([1, 2])
     assert network_calls(checkpoint.config, request, [range(2)]) == len(made) == windows * evaluations
@@ -588,7 +588,7 @@ def test_a_full_memory_names_the_batch_size_of_the_export(real, checkpoint, monk
     def full(self, seeds):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr(jdm.export._Factory, "sample", full)
+    monkeypatch.setattr(jdm.export.PairFactory, "sample", full)
     with pytest.raises(TrainingError, match=r"out of memory.*run again with --batch-size 1$") as error:
         export(checkpoint, real, REQUEST)
     assert "\n" not in str(error.value)
