@@ -23,9 +23,9 @@ import numpy as np
 from jdm.checkpoint import Checkpoint, differences
 from jdm.data.raw_dataset import RawDataset, dataset_name, nnunet_folder, used_ids, write_dataset_json
 from jdm.errors import DataError, ExistsError
-from jdm.export_locks import locked
 from jdm.export_request import ExportRequest
 from jdm.export_size import batches_of
+from jdm.locks import locked
 
 PARTIAL = ".jdm-partial-"
 

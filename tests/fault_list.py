@@ -120,8 +120,11 @@ FAULTS = [
     ),
     Fault(
         15,
-        "two exports into one folder",
-        ("test_faults_killed.py::test_fault_15_two_processes_race_for_one_export",),
+        "two exports or trainings in one folder",
+        (
+            "test_faults_killed.py::test_fault_15_two_processes_race_for_one_export",
+            "test_faults_killed.py::test_fault_15_two_trainings_in_one_folder",
+        ),
         "one finishes; the other is refused, and told which process is at it",
     ),
     Fault(

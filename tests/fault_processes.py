@@ -40,6 +40,7 @@ def serve() -> None:
     import SimpleITK  # noqa: F401
     import torch._dynamo  # which the first optimiser imports  # noqa: F401
 
+    print(0, flush=True)  # ready: nobody is to time the imports
     for line in sys.stdin:
         order = json.loads(line)
         if order["task"] == "wait":
@@ -135,12 +136,17 @@ class Host:
         )  # fmt: skip
         self.output: dict[int, Path] = {}
         self._count = 0
+        self._answer()
+
+    def _answer(self) -> int:
+        assert self._process.stdout is not None
+        return int(self._process.stdout.readline())
 
     def _ask(self, order: dict) -> int:
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
-        return int(self._process.stdout.readline())
+        return self._answer()
 
     def start(self, task: Callable, *arguments: object) -> int:
         """The id of a new process that does the task; this process's nnU-Net folders are its own."""

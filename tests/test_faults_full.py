@@ -151,6 +151,18 @@ def test_fault_11_out_of_memory(nnunet_folders, host):
     assert status == 0, printed
 
 
+@pytest.mark.parametrize("part", ["sample_grid", "FixedLoss.__call__"])
+def test_fault_11_memory_that_runs_out_beside_the_steps(nnunet_folders, tmp_path, monkeypatch, part):
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(f"jdm.training.{part}", full)
+    dataset = write_pictures(nnunet_folders["nnUNet_raw"])
+    ids = list(dataset.cases[:-1]), list(dataset.cases[-1:])
+    with pytest.raises(TrainingError, match=r"memory ran out at a batch size of 2.*--train\.batch-size 1"):
+        train(tiny_plan(dataset, ids[0]), dataset, 0, ids, tmp_path / "run")
+
+
 def test_fault_11_memory_that_python_refuses_is_one_line(capsys):
     def work() -> None:
         np.empty(2**62, np.uint8)

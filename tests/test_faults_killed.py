@@ -191,3 +191,21 @@ def test_fault_15_two_processes_race_for_one_export(nnunet_folders, host):
         first = first or tree(raw / "Dataset521_Stripes_syn")
         assert tree(raw / "Dataset521_Stripes_syn") == first
         shutil.rmtree(raw / "Dataset521_Stripes_syn")
+
+
+def test_fault_15_two_trainings_in_one_folder(nnunet_folders, host):
+    real = write_pictures(nnunet_folders["nnUNet_raw"])
+    words = ["jdm-train", "21", "0", *NETWORK, "--train.checkpoint-every", "5", "--train.steps", "100000"]
+    folder, pid = run_folder(real.name, 0), host.start(typed, words)
+    waited = time.monotonic() + 100
+    while not (folder / RESUME).exists() and time.monotonic() < waited:
+        time.sleep(0.05)
+    for flag in ("--resume", "--overwrite"):
+        status, printed = host.run(typed, ["jdm-train", "21", "0", flag])
+        (line,) = [line for line in printed.splitlines() if "error" in line]
+        assert status == 2 and f"{folder} is being written by process {pid}; expected no other" in line
+    os.kill(pid, signal.SIGTERM)
+    status, printed = host.wait(pid)
+    assert status == 128 + signal.SIGTERM, printed
+    assert load_resume_state(folder)["reached"]["step"] == len(read_log(folder / "log.csv"))
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name], "the lock is gone"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -57,7 +59,7 @@ def _run() -> None:
 
     dataset = open_dataset(command.dataset)
     ids = training_and_held_out(dataset, command.fold)
-    with processes():
+    with processes(), _alone(command, dataset):
         config, out_dir = _prepared(command, rest, dataset, ids[0])
         if command.dry_run:
             print(dumps(config), end="")
@@ -72,6 +74,22 @@ def _run() -> None:
     _draw_curves(out_dir, checkpoint.metadata["step"])
     print(f"weights of step {checkpoint.metadata['step']} (held-out loss {measured}) are in {out_dir}")
     print(f"next: jdm-export {command.dataset} {command.fold} --ratio 5.0 --id NEW_ID")
+
+
+@contextlib.contextmanager
+def _alone(command: TrainCommand, dataset: RawDataset) -> Iterator[None]:
+    """Keep other commands out of the run's folder. Raises: ExistsError if one is at work in it."""
+    from jdm.checkpoint import run_folder
+    from jdm.locks import held
+    from jdm.processes import rank
+
+    folder = run_folder(dataset.name, command.fold)
+    if command.dry_run or rank() > 0:
+        yield
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with held(folder.with_name(f".{folder.name}.lock"), folder):  # beside it, since --overwrite removes it
+        yield
 
 
 def _prepared(
