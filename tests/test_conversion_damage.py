@@ -1,6 +1,8 @@
 """Damaged archives, tables, outlines and slices: an error of ours or a reading, never a foreign traceback."""
 
+import gzip
 import io
+import tarfile
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from conversion_miniatures_lidc import CT_UID, hounsfield, nodule, ring, write_s
 from fuzzing import TOKENS, Fuzz, bytes_of
 
 from dataset_conversion.dicom import read_ct, read_header
+from dataset_conversion.dsb2018 import decode_runs
 from dataset_conversion.lidc import read_outline
 from dataset_conversion.monuseg import read_outlines
 from dataset_conversion.source import open_source
@@ -46,6 +49,16 @@ def archive() -> bytes:
     return memory.getvalue()
 
 
+def tar() -> bytes:
+    memory = io.BytesIO()
+    with tarfile.open(fileobj=memory, mode="w", format=tarfile.PAX_FORMAT) as file:
+        for name in ("a/images/1.png", "a/" + "long" * 40, "b.txt"):
+            member = tarfile.TarInfo(name)
+            member.size = 240
+            file.addfile(member, io.BytesIO(np.random.default_rng(len(name)).bytes(40) + bytes(200)))
+    return memory.getvalue()
+
+
 def unpack(path: Path) -> None:
     with open_source(path) as source:
         found = [p for p in source.root.rglob("*") if p.is_file()]
@@ -60,6 +73,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_archives(folder: Path, fuzz: Fuzz) -> None:
     fuzz(bytes_of(archive()), quiet(folder / "a.zip", unpack), "a.zip")
+
+
+@pytest.mark.parametrize("ending", [".tar", ".tar.gz"])
+def test_tar_archives(folder: Path, fuzz: Fuzz, ending: str) -> None:
+    data = bytes_of(tar()[:-4096])  # most of the padding at the end would take most of the mutations
+    packed = data.map(lambda content: gzip.compress(content, 1)) if ending.endswith("gz") else data
+    fuzz(packed, quiet(folder / f"a{ending}", unpack), f"a{ending}")
+
+
+def test_runs(folder: Path, fuzz: Fuzz) -> None:
+    def read(path: Path) -> None:
+        assert decode_runs(path.read_text(encoding="latin-1"), (9, 7), path).sum() <= 63
+
+    texts = bytes_of(b"1 3 12 4 60 4", [*TOKENS, b" ", b" 63", b"\xb2", b"-"])
+    fuzz(texts, quiet(folder / "runs.txt", read), "runs.txt")
 
 
 def test_tables(folder: Path, fuzz: Fuzz) -> None:
