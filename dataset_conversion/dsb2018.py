@@ -2,7 +2,8 @@
 experiments: the 2018 Data Science Bowl".
 
 Layout: `stage1_train/<id>/images/<id>.png` and `stage1_train/<id>/masks/*.png`, one mask per nucleus, and
-`stage1_test/<id>/images/<id>.png` without masks; or the folders `images` and `masks` with one mask per image.
+`stage1_test/<id>/images/<id>.png` without masks, and in some copies `stage1_solution.csv` with them, a row per nucleus;
+or the folders `images` and `masks` with one mask per image.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from dataset_conversion.cases import Content, convert
 from dataset_conversion.ledger import Ledger
 from dataset_conversion.masks import yes_or_no
 from dataset_conversion.pictures import Decoded, Picture, folder_pairs, picture_content
-from dataset_conversion.rules import list_pictures, read_source, upright
-from dataset_conversion.source import find_with, missing_layout
+from dataset_conversion.rules import list_pictures, read_source, turn, upright
+from dataset_conversion.source import find_with, missing_layout, visible
 from dataset_conversion.source_options import Dsb2018Options
+from dataset_conversion.tables import read_table
 from dataset_conversion.target import Conversion
 from jdm.data.raster import Raster
 from jdm.errors import DataError
@@ -28,6 +30,10 @@ LABELS = {"background": 0, "nucleus": 1}
 PUBLISHED = {"train": 670}
 PUBLISHED_TEST = {"test": 65}
 TEST_FOLDER = "stage1_test"
+SOLUTION = "stage1_solution.csv"
+SOLUTION_COLUMNS = ("ImageId", "EncodedPixels", "Height", "Width")
+Rows = dict[str, list[tuple[dict[str, str], Path]]]
+"""By image, rows of a table and the table."""
 
 
 def convert_dsb2018(options: Dsb2018Options) -> Conversion:
@@ -45,7 +51,8 @@ def _gather(root: Path, ledger: Ledger) -> Content:
     pictures = [_picture("train", images, masks, ledger) for images, masks in folders]
     without = {images for (images,) in find_with(root, ("images",))} - {images for images, _ in folders}
     test = [images for images in sorted(without) if images.parent.parent.name == TEST_FOLDER]
-    pictures += [_picture("test", images, None, ledger) for images in test]
+    solution = _solution(root, ledger) if test else {}
+    pictures += [_picture("test", images, None, ledger, solution) for images in test]
     published = PUBLISHED | (PUBLISHED_TEST if test else {})
     return picture_content(sorted(pictures, key=lambda p: (p.split, p.stem)), LABELS, published)
 
@@ -55,7 +62,22 @@ def _is_case(images: Path) -> bool:
     return any(path.stem == images.parent.name for path in images.iterdir())
 
 
-def _picture(split: str, images: Path, masks: Path | None, ledger: Ledger) -> Picture:
+def _solution(root: Path, ledger: Ledger) -> Rows:
+    """Rows of the table of test nuclei by image; none without such a table.
+
+    Raises: DataError if it cannot be read or lacks a column.
+    """
+    path = next((p for p in visible(root) if p.name == SOLUTION), None)
+    if path is None:
+        ledger.notes.append(f"no {SOLUTION}: the test images have no masks")
+        return {}
+    found: Rows = {}
+    for row in read_table(path, SOLUTION_COLUMNS)[0]:
+        found.setdefault(row["ImageId"], []).append((row, path))
+    return found
+
+
+def _picture(split: str, images: Path, masks: Path | None, ledger: Ledger, solution: Rows | None = None) -> Picture:
     """The case of one folder. Raises: DataError unless there is one image in it."""
     found, aside = list_pictures(images)
     if len(found) != 1:
@@ -67,7 +89,41 @@ def _picture(split: str, images: Path, masks: Path | None, ledger: Ledger) -> Pi
         files, aside = list(named.values()), aside + more
     for path, reason in aside:
         ledger.add("ignored", split, None, [path], [reason])
+    if solution and stem in solution:
+        return Picture(split, stem, image, partial(_solved, solution[stem]), (solution[stem][0][1],))
     return Picture(split, stem, image, partial(_nuclei, files) if masks is not None else None, tuple(files))
+
+
+def _solved(rows: Sequence[tuple[dict[str, str], Path]], image: Raster, where: Path) -> tuple[np.ndarray, Decoded]:
+    """All nuclei of a test image. Raises: DataError if a row cannot be used; the case is then refused as a whole."""
+    array = turn(image.array, image.orientation)
+    shape = array.shape[1:]
+    nuclei = []
+    for row, path in rows:
+        if (row["Height"], row["Width"]) != tuple(map(str, shape)):
+            raise DataError(
+                f"{path}: {row['ImageId']} has {row['Height']} x {row['Width']} pixels, {where} {shape[0]} x "
+                f"{shape[1]}; expected them equal; get the original table"
+            )
+        nuclei.append(decode_runs(row["EncodedPixels"], (shape[0], shape[1]), path))
+    return array, _joined(nuclei, shape, [])
+
+
+def decode_runs(text: str, shape: tuple[int, int], path: Path) -> np.ndarray:
+    """The mask, bool (y, x), of runs "start length start length ...".
+
+    Pixels are counted from 1, down the first column, then down the next.
+    Raises: DataError, naming `path`, for anything but pairs of numbers, and for runs that leave the image.
+    """
+    words = text.split()
+    mask = np.zeros(shape[0] * shape[1], bool)
+    if len(words) % 2 or not all(word.isascii() and word.isdecimal() and len(word) < 10 for word in words):
+        raise DataError(f"{path}: EncodedPixels is {text[:60]!a}; expected pairs of start and length; get it anew")
+    for start, length in zip(map(int, words[::2]), map(int, words[1::2]), strict=True):
+        if start < 1 or start - 1 + length > mask.size:
+            raise DataError(f"{path}: the run {start} {length} leaves the image of {shape}; get the original table")
+        mask[start - 1 : start - 1 + length] = True
+    return mask.reshape(shape, order="F")
 
 
 def _nuclei(files: Sequence[Path], image: Raster, where: Path) -> tuple[np.ndarray, Decoded]:
@@ -87,11 +143,15 @@ def _nuclei(files: Sequence[Path], image: Raster, where: Path) -> tuple[np.ndarr
             continue
         nuclei.append(decoded.label.astype(bool))
         notes += [note for note in (*repairs, *turned, *decoded.notes) if note not in notes]
-    instances = np.zeros(array.shape[1:], np.uint16)
-    claims = np.zeros(array.shape[1:], np.uint16)
+    return array, _joined(nuclei, array.shape[1:], notes)
+
+
+def _joined(nuclei: Sequence[np.ndarray], shape: tuple[int, ...], notes: list[str]) -> Decoded:
+    """One mask of many; a pixel that several claim belongs to the smallest."""
+    instances, claims = np.zeros(shape, np.uint16), np.zeros(shape, np.uint16)
     for number in sorted(range(len(nuclei)), key=lambda n: -int(nuclei[n].sum())):
         instances[nuclei[number]] = number + 1
         claims += nuclei[number]
     twice = int((claims > 1).sum())
     notes += [f"{twice} pixels lie in several nuclei"] if twice else []
-    return array, Decoded((instances > 0).astype(np.uint8), notes, instances)
+    return Decoded((instances > 0).astype(np.uint8), notes, instances)

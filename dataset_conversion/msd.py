@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from dataset_conversion.archives import bare_name
 from dataset_conversion.cases import Content, convert
 from dataset_conversion.ledger import Ledger
 from dataset_conversion.options import MsdOptions
@@ -60,8 +61,7 @@ def convert_msd(options: MsdOptions) -> Conversion:
 
 def default_name(source: Path) -> str:
     """Name of a task's dataset: that of its folder or archive, without TaskNN_."""
-    resolved = source.resolve()
-    return plain_name(re.sub(r"^Task\d+_", "", resolved.name if resolved.is_dir() else resolved.stem))
+    return plain_name(re.sub(r"^Task\d+_", "", bare_name(source.resolve())))
 
 
 def task_folder(root: Path) -> Path:

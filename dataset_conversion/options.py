@@ -22,9 +22,9 @@ class PairsOptions:
     """
 
     images: Path
-    """Folder (or zip file) of training images."""
+    """Folder (or zip or tar file) of training images; an archive may hold the folders images and masks."""
     masks: Path
-    """Folder (or zip file) of their masks: one grey value (or palette index) per class."""
+    """Folder (or archive, which may be the same) of their masks: one grey value (or palette index) per class."""
     id: int
     """nnU-Net dataset id for the new dataset, 1 to 999, not yet in use."""
     name: str
@@ -52,11 +52,11 @@ class MsdOptions:
     dataset.json (where there). Volumes of several channels become one file per channel.
 
     For example:
-      jdm-convert msd Task04_Hippocampus --id 4
+      jdm-convert msd Task04_Hippocampus.tar --id 4
     """
 
     source: Positional[Path]
-    """The task folder, such as Task04_Hippocampus, or a zip file of it."""
+    """The task folder, such as Task04_Hippocampus, or the tar or zip file of it."""
     id: int
     """nnU-Net dataset id for the new dataset, 1 to 999, not yet in use."""
     name: str | None = None

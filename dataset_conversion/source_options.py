@@ -14,7 +14,7 @@ class SourceOptions:
     """What every published dataset needs."""
 
     source: Positional[Path]
-    """Its folder, or the zip file as it was downloaded."""
+    """Its folder, or the zip or tar file as it was downloaded."""
     id: int
     """nnU-Net dataset id for the new dataset, 1 to 999, not yet in use."""
     name: str | None = None
@@ -98,7 +98,7 @@ class GlasOptions(SourceOptions):
 @dataclass(frozen=True)
 class Dsb2018Options(SourceOptions):
     """Convert the nuclei of the 2018 Data Science Bowl: stage1_train (a folder per image, a mask per nucleus) and
-    stage1_test (no masks).
+    stage1_test (with masks where stage1_solution.csv is beside it).
 
     Nuclei become one class; their numbers are kept in instancesTr. Folders images and masks with one mask per image
     are read too.

@@ -27,10 +27,10 @@ from jdm.evaluation.plausible import ForegroundRange, foreground_shares, real_fo
 from jdm.export_draw import PairDrawer
 from jdm.export_folder import ExportFolder, sync, write_text
 from jdm.export_guidance import check_guidance
-from jdm.export_locks import held
 from jdm.export_masks import GivenMasks, identified
 from jdm.export_request import ExportRequest, check_request, class_of
 from jdm.export_size import batches_of, duration, export_seconds
+from jdm.locks import held
 from jdm.objective import memory_errors
 from jdm.parallel import on_all_cores
 
@@ -101,7 +101,7 @@ def export(
             found = json.loads((folder.target / "provenance.json").read_text(encoding="utf-8"))
             return Exported(folder.target, True, request.count, found["redrawn"], found=True)
         lock = folder.partial / f"shard_{shard[0]}_of_{shard[1]}.lock"
-        with held(lock), memory_errors(request.batch_size, flag="--batch-size"):
+        with held(lock, folder.partial), memory_errors(request.batch_size, flag="--batch-size"):
             factory = PairFactory(checkpoint, dataset, request, device, weaker)
             _make_batches(factory, folder.partial, shard)
         records = folder.records()

@@ -24,9 +24,9 @@ from jdm.checkpoint import Checkpoint, differences
 from jdm.data.classes import FILE_NAME, classes_csv
 from jdm.data.raw_dataset import RawDataset, dataset_name, nnunet_folder, used_ids, write_dataset_json
 from jdm.errors import DataError, ExistsError
-from jdm.export_locks import locked
 from jdm.export_request import ExportRequest
 from jdm.export_size import batches_of
+from jdm.locks import locked
 
 PARTIAL = ".jdm-partial-"
 _DEFAULTS = json.loads(json.dumps({f.name: f.default for f in fields(ExportRequest) if f.default is not MISSING}))

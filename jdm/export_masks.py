@@ -18,7 +18,7 @@ from jdm.data.raw_dataset import Pair, RawDataset, read_case
 from jdm.errors import DataError
 from jdm.evaluation.plausible import ForegroundRange
 from jdm.export_request import ExportRequest
-from jdm.sample_conditions import given_masks
+from jdm.sample_conditions import given_masks, read_label
 
 _ATTEMPTS = 20
 _KEPT, _ADDED = 0.75, 0.5  # chance of a component to stay, and of one of another mask to be added
@@ -119,17 +119,36 @@ def identified(request: ExportRequest, dataset: RawDataset, training_ids: list[s
     if request.given_masks in ("", "real", "deformed"):
         return request
     folder, digest = Path(request.given_masks), hashlib.sha256()
-    mask_ids = [pair.case_id for pair in given_masks(dataset, folder, "uint8")]
-    kept_back = {*dataset.cases, *dataset.test_cases} - {*training_ids}
-    if leaking := sorted({*mask_ids} & kept_back):
-        raise DataError(
-            f"masks {', '.join(leaking[:5])} are named as cases of {dataset.name} that the model never saw; expected "
-            "masks of its training cases or of none, so that no evaluation is seen in training; leave them out"
-        )
-    for mask_id in mask_ids:
+    masks = given_masks(dataset, folder, "uint8")
+    _refuse_kept_back(masks, dataset, training_ids)
+    for mask_id in (pair.case_id for pair in masks):
         content = (folder / (mask_id + dataset.file_ending)).read_bytes()
         digest.update(f"{mask_id}\n{len(content)}\n".encode() + content)
     return dataclasses.replace(request, given_masks_sha256=digest.hexdigest())
+
+
+def _refuse_kept_back(masks: Sequence[Pair], dataset: RawDataset, training_ids: Sequence[str]) -> None:
+    """Raises: DataError if a mask has the name of a case that the model never saw, or is its label."""
+    advice = (
+        "expected masks of its training cases or of none, so that no evaluation is seen in training; leave them out"
+    )
+    kept_back = {*dataset.cases, *dataset.test_cases} - {*training_ids}
+    if leaking := sorted({pair.case_id for pair in masks} & kept_back):
+        raise DataError(
+            f"masks {', '.join(leaking[:5])} are named as cases of {dataset.name} that the model never saw; {advice}"
+        )
+    labels = {_content(pair.label): pair.case_id for pair in masks if pair.label.any()}  # empty ones tell nothing
+    for case in sorted(kept_back):
+        path = (dataset.training_files | dataset.test_files)[case].label
+        if path is not None and (mask_id := labels.get(_content(read_label(path).array[0]))):
+            raise DataError(
+                f"mask {mask_id} is the label of {case} of {dataset.name}, a case that the model never saw; {advice}"
+            )
+
+
+def _content(label: np.ndarray) -> bytes:
+    """Of equal labels equal, whatever their pixels' type."""
+    return hashlib.sha256(f"{label.shape}".encode() + label.astype(np.uint16).tobytes()).digest()
 
 
 def deformed(planes: np.ndarray, other: np.ndarray, config: Config, rng: np.random.Generator) -> np.ndarray:

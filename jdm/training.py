@@ -149,11 +149,11 @@ def _loop(
         signalled = int(agreed(stop[0] if stop else 0, progress.step))
         if ended or progress.step % settings.validate_every == 0:  # not at a signal: resuming must not show
             log.check()  # stops here if a loss was not finite, before anything of it is saved
-            with progress.timed("measure"):
+            with progress.timed("measure"), memory_errors(settings.batch_size):
                 progress.measure(ema, measures, log)
             bar.set_postfix(log.shown())
         if first and (ended or progress.step % settings.sample_every == 0):  # before the state that tells it is done
-            with progress.timed("grid"):
+            with progress.timed("grid"), memory_errors(settings.batch_size):
                 log.grid(progress.step, sample_grid(ema.denoiser, config), pairs)
         saving = ended or bool(signalled) or progress.step % settings.checkpoint_every == 0
         if saving or progress.step % _FLUSH_EVERY == 0:

@@ -1,6 +1,7 @@
 """Fixtures shared by the tests."""
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,50 @@ import pytest
 # Two busy cores spin against each other in OpenMP's default wait policy; must be set before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+COUNTS = {"examples": (200, 10_000), "kills": (5, 50)}
+"""What a test that takes such a fixture does in the default run and in the slow run."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--examples", type=int, help="mutated files for each fuzz target, instead of 200 or 10,000")
+    parser.addoption("--kills", type=int, help="processes to kill for each such fault, instead of 5 or 50")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    for name, (few, many) in COUNTS.items():
+        if name not in metafunc.fixturenames:
+            continue
+        asked = metafunc.config.getoption(f"--{name}")
+
+        def times(count: int, seconds: int, *marks: pytest.MarkDecorator) -> object:
+            limit = pytest.mark.timeout(seconds, method="thread")  # a library that hangs sees no signal
+            return pytest.param(count, marks=[limit, *marks], id=str(count))
+
+        slow = times(many, 7200, pytest.mark.slow)
+        metafunc.parametrize(name, [times(asked, 7200)] if asked else [times(few, 900), slow])
+
+
+@pytest.fixture
+def fuzz(examples: int, record_property: Callable[[str, object], None]) -> Iterator[object]:
+    """Tries mutated files; see `fuzzing.Fuzz`. Its counts go to the JUnit report."""
+    from fuzzing import Fuzz
+
+    trial = Fuzz(examples)
+    yield trial
+    for name, value in trial.counts().items():
+        record_property(name, value)
+
+
+@pytest.fixture(scope="session")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
+    """Forks processes to kill; see `fault_processes.Host`."""
+    from fault_processes import Host
+
+    started = Host(tmp_path_factory.mktemp("host"))
+    yield started
+    started.close()
 
 
 @pytest.fixture(scope="session")

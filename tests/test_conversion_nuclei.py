@@ -9,7 +9,7 @@ import pytest
 from conversion_miniatures import mask, notes, picture, record, save, zipped
 from PIL import Image
 
-from dataset_conversion.dsb2018 import convert_dsb2018
+from dataset_conversion.dsb2018 import convert_dsb2018, decode_runs
 from dataset_conversion.glas import convert_glas
 from dataset_conversion.source_options import Dsb2018Options, GlasOptions
 from jdm.data.classes import read_classes
@@ -116,6 +116,51 @@ def test_dsb2018(tmp_path: Path) -> None:
     assert record(made.folder)["published"] == {
         "train": {"found": 3, "published": 670}, "test": {"found": 1, "published": 65},
     }  # fmt: skip
+
+
+def runs(mask: np.ndarray) -> str:
+    """Pixels counted from 1 down the columns, each a run of its own."""
+    pixels = [1 + x * mask.shape[0] + y for x in range(mask.shape[1]) for y in range(mask.shape[0]) if mask[y, x]]
+    return " ".join(f"{pixel} 1" for pixel in pixels)
+
+
+def write_solution(path: Path, rows: list[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("ImageId,EncodedPixels,Height,Width,Usage\n" + "\n".join(rows) + "\n")
+
+
+def test_dsb2018_test_images_have_the_masks_of_the_solution(tmp_path: Path) -> None:
+    root = make_stage1(tmp_path / "dsb")
+    save(root / "stage1_test" / "unsolved" / "images" / "unsolved.png", picture(11))
+    case = "0f1f896d"
+    encoded = [f"{case},{runs(glands() == number)},6,8,Private" for number in (1, 2)]
+    write_solution(root / "stage1_solution.csv" / "stage1_solution.csv", encoded)  # as its zip file unpacks
+    made = convert_dsb2018(Dsb2018Options(root, 28))
+    dataset = open_dataset("DSB2018")
+    np.testing.assert_array_equal(read_case(dataset, case, test=True).label, glands() > 0)
+    with Image.open(made.folder / "instancesTs" / f"{case}.png") as numbers:
+        np.testing.assert_array_equal(np.asarray(numbers), glands())
+    assert dataset.test_files["unsolved"].label is None and made.test == 2
+    assert any("unsolved" in finding for finding in check_dataset(dataset))
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("1 2 3,6,8", "expected pairs"), ("1 x,6,8", "expected pairs"), ("-1 2,6,8", "expected pairs"),
+        ("0 1,6,8", "leaves the image"), ("48 2,6,8", "leaves the image"), ("1 2,8,6", "8 x 6 pixels"),
+    ],
+)  # fmt: skip
+def test_dsb2018_unusable_solutions_refuse_their_case(tmp_path: Path, row: str, reason: str) -> None:
+    root = make_stage1(tmp_path / "dsb")
+    write_solution(root / "stage1_solution.csv", [f"0f1f896d,{row},Private"])
+    made = convert_dsb2018(Dsb2018Options(root, 28))
+    assert reason in notes(made.folder, "refused")["0f1f896d"] and made.test == 0
+
+
+def test_runs_go_down_the_columns_from_one() -> None:
+    mask = decode_runs("1 2 5 1", (3, 2), Path("table.csv"))
+    np.testing.assert_array_equal(mask, [[1, 0], [1, 1], [0, 0]])
 
 
 def test_dsb2018_as_downloaded_a_zip_of_zips(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-import dataset_conversion.source as source_module
+import dataset_conversion.archives as archives
 from dataset_conversion.groups import group_folds
 from dataset_conversion.kvasir_seg import convert_kvasir_seg
 from dataset_conversion.ledger import Ledger
@@ -116,12 +116,12 @@ def test_bombs_are_refused_by_the_sizes_they_announce(tmp_path: Path, monkeypatc
     path = tmp_path / "bomb.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("zeros", bytes(3 * 2**20))
-    monkeypatch.setattr(source_module, "SMALL", 2**20)
-    monkeypatch.setattr(source_module, "_extract", lambda *_: pytest.fail("was unpacked"))
+    monkeypatch.setattr(archives, "SMALL", 2**20)
+    monkeypatch.setattr(archives, "_extract", lambda *_: pytest.fail("was unpacked"))
     with pytest.raises(DataError, match="decompression bomb"), open_source(path):
         pytest.fail("was opened")
-    monkeypatch.setattr(source_module, "SMALL", 2**40)
-    monkeypatch.setattr(source_module.shutil, "disk_usage", lambda _: Free)
+    monkeypatch.setattr(archives, "SMALL", 2**40)
+    monkeypatch.setattr(archives.shutil, "disk_usage", lambda _: Free)
     with pytest.raises(DataError, match="3145728 bytes unpacked, 1000 are free"), open_source(path):
         pytest.fail("was opened")
 
@@ -139,7 +139,7 @@ def test_damaged_and_foreign_archives_are_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
         assert name in str(caught.value)
     save(tmp_path / "a.png", picture())
-    with pytest.raises(DataError, match="is of kind png; expected a folder or a zip"), open_source(tmp_path / "a.png"):
+    with pytest.raises(DataError, match="is of kind png; expected a folder, or a zip"), open_source(tmp_path / "a.png"):
         pytest.fail("was opened")
 
 

@@ -25,9 +25,9 @@ from jdm.errors import ConfigError, DataError, ExistsError, TrainingError
 from jdm.evaluation.plausible import ForegroundRange, foreground_shares, real_foreground
 from jdm.export import case_seed, check_origin, export, restore_zero_border, zero_is_lowest
 from jdm.export_folder import ExportFolder
-from jdm.export_locks import held, locked
 from jdm.export_request import ExportRequest, check_request, default_sampler
 from jdm.export_size import batches_of, duration, export_seconds, network_calls, slices_of, synthetic_count
+from jdm.locks import held, locked
 
 REQUEST = ExportRequest(
     id=521, name="Stripes_syn", count=5, canvas_size=(16, 24), steps=3, batch_size=2, margin=100.0, seed=4
@@ -182,7 +182,7 @@ def test_a_second_writer_is_refused_and_the_holder_named(real, checkpoint):
     gate = partial.with_name(partial.name + ".lock")
     with (
         locked(gate, fcntl.LOCK_SH),
-        held(partial / "shard_1_of_2.lock"),
+        held(partial / "shard_1_of_2.lock", partial),
         pytest.raises(ExistsError, match=rf"being written by process {os.getpid()}"),
     ):
         export(checkpoint, real, REQUEST, shard=(1, 2))

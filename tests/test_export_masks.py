@@ -15,7 +15,7 @@ import jdm.cli.export
 from jdm.config import Config
 from jdm.data.image_io import read_raster, write_raster
 from jdm.data.raster import Raster
-from jdm.data.raw_dataset import open_dataset, read_case
+from jdm.data.raw_dataset import open_dataset, read_case, read_dataset
 from jdm.errors import ConfigError, DataError, ExistsError
 from jdm.evaluation.plausible import ForegroundRange
 from jdm.export import export
@@ -98,6 +98,26 @@ def test_masks_of_held_out_cases_are_refused(real, checkpoint, tmp_path):
     assert sorted(f.name for f in real.folder.parent.iterdir()) == before
     (tmp_path / f"{held_out}.png").unlink()
     assert exported(checkpoint, real, request)[2]
+
+
+@pytest.mark.parametrize("split", ["held out", "test"])
+def test_labels_of_cases_kept_back_are_refused_under_any_name(real, checkpoint, tmp_path, split):
+    (case,) = checkpoint.metadata["held_out_ids"]
+    if split == "test":
+        for kind, name in (("images", "t_0000.png"), ("labels", "t.png")):
+            (real.folder / f"{kind}Ts").mkdir()
+            source = real.folder / f"{kind}Tr" / (f"{case}_0000.png" if kind == "images" else f"{case}.png")
+            shutil.copy(source, real.folder / f"{kind}Ts" / name)
+        label = read_raster(real.folder / "labelsTs" / "t.png", label=True).array
+        label[0, 0] = 1 - label[0, 0].clip(0, 1)  # another one than the held-out case's
+        write_raster(real.folder / "labelsTs" / "t.png", Raster(label, (1.0, 1.0)))
+        real, case = read_dataset(real.folder), "t"
+    folder = "labelsTs" if split == "test" else "labelsTr"
+    shutil.copy(real.folder / folder / f"{case}.png", tmp_path / "innocent.png")
+    write_raster(tmp_path / "empty.png", Raster(np.zeros((1, 16, 24), np.uint8), (1.0, 1.0)))
+    request = dataclasses.replace(REQUEST, given_masks=str(tmp_path))
+    with pytest.raises(DataError, match=rf"mask innocent is the label of {case} of .*never saw.*leave them out"):
+        export(checkpoint, real, request)
 
 
 def test_two_sets_of_masks_are_not_mixed_and_bad_ones_cost_no_finished_work(real, checkpoint, tmp_path):

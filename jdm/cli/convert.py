@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Bring annotated images into nnU-Net's raw format, in the folder $nnUNet_raw.
 
-Choose what you have; a source is a folder, or the zip file as it was downloaded. "jdm-convert pairs --help" shows the
-options of one kind and an example, --check reports without writing anything."""
+Choose what you have; a source is a folder, or the zip or tar file as it was downloaded. "jdm-convert pairs --help"
+shows the options of one kind and an example, --check reports without writing anything."""
 KINDS: dict[str, tuple[type, str]] = {
     "pairs": (kinds.PairsOptions, "a folder of images and a folder of masks (PNG, JPEG, BMP or TIFF)"),
     "msd": (kinds.MsdOptions, "a task of the Medical Segmentation Decathlon (NIfTI)"),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -62,7 +63,7 @@ def _run() -> None:
 
     dataset = open_dataset(command.dataset)
     ids = training_and_held_out(dataset, command.fold)
-    with processes():
+    with processes(), _alone(command, dataset):
         config, out_dir, classes = _prepared(command, rest, dataset, ids[0])
         if command.dry_run:
             print(dumps(config), end="")
@@ -77,6 +78,22 @@ def _run() -> None:
     _draw_curves(out_dir, checkpoint.metadata["step"])
     print(f"weights of step {checkpoint.metadata['step']} (held-out loss {measured}) are in {out_dir}")
     print(f"next: jdm-export {command.dataset} {command.fold} --ratio 5.0 --id NEW_ID")
+
+
+@contextlib.contextmanager
+def _alone(command: TrainCommand, dataset: RawDataset) -> Iterator[None]:
+    """Keep other commands out of the run's folder. Raises: ExistsError if one is at work in it."""
+    from jdm.checkpoint import run_folder
+    from jdm.locks import held
+    from jdm.processes import rank
+
+    folder = run_folder(dataset.name, command.fold)
+    if command.dry_run or rank() > 0:
+        yield
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with held(folder.with_name(f".{folder.name}.lock"), folder):  # beside it, since --overwrite removes it
+        yield
 
 
 def _prepared(

@@ -76,6 +76,8 @@ def sniff(path: Path) -> str:
     for magic, kind in _MAGIC:
         if start.startswith(magic):
             return kind
+    if start[257:262] == b"ustar":
+        return "tar"
     # NIfTI-1 has its magic at the end of its header, NIfTI-2 behind the length of its own
     nifti = start[344:348] in (b"n+1\0", b"ni1\0") or start[4:8] in (b"n+2\0", b"ni2\0")
     return "nifti" if nifti else "unknown"

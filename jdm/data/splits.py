@@ -8,8 +8,6 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-
 from jdm.data.raw_dataset import RawDataset
 from jdm.data.raw_layout import environment_folder
 from jdm.errors import ConfigError, DataError
@@ -22,8 +20,9 @@ def fold_split(dataset: RawDataset, fold: int | str) -> tuple[list[str], list[st
     """Training and validation ids of `fold`, as nnU-Net would use them.
 
     A `splits_final.json` in the preprocessed folder decides, else the one of the raw folder (nnU-Net copies
-    it), else nnU-Net's own seeded five-fold split over all sorted case ids. A fold beyond the file gives
-    nnU-Net's seeded random 80:20 split. "all" gives every case and no validation case.
+    it), else nnU-Net's own seeded five-fold split over all sorted case ids. "all" gives every case and no
+    validation case. A fold beyond the file is refused: nnU-Net draws a random 80:20 split for it, and a typing error
+    would train on cases that other folds validate on.
 
     Raises: ConfigError for another fold; DataError if a split file is unreadable, names unknown cases, or
         puts a case on both sides, or if there are too few cases.
@@ -40,7 +39,8 @@ def fold_split(dataset: RawDataset, fold: int | str) -> tuple[list[str], list[st
         return _seeded(dataset, ids, number)
     splits = _read_splits(path)
     if number >= len(splits):
-        return _random_80_20(ids, number)
+        folds = f"folds 0 to {len(splits) - 1} and 'all'" if splits else "'all' only"
+        raise ConfigError(f"fold {fold}: expected one of those in {path}, {folds}; choose one, or add it to the file")
     training, validation = splits[number]
     _check_split(path, number, training, validation, set(ids))
     return training, validation
@@ -128,9 +128,3 @@ def _seeded(dataset: RawDataset, ids: list[str], fold: int) -> tuple[list[str], 
     folds = KFold(n_splits=FOLDS, shuffle=True, random_state=SPLIT_SEED).split(ids)
     training, validation = list(folds)[fold]
     return [ids[i] for i in training], [ids[i] for i in validation]
-
-
-def _random_80_20(ids: list[str], fold: int) -> tuple[list[str], list[str]]:
-    chosen = np.random.RandomState(seed=SPLIT_SEED + fold).choice(len(ids), int(len(ids) * 0.8), replace=False)
-    kept = set(chosen.tolist())
-    return [ids[i] for i in chosen], [case for i, case in enumerate(ids) if i not in kept]

@@ -1,4 +1,4 @@
-"""Lock files of an export; a lock goes with its process, however it ends."""
+"""Lock files of exports and of training runs; a lock goes with its process, however it ends."""
 
 from __future__ import annotations
 
@@ -50,20 +50,22 @@ def _is_file_at(path: Path, file: TextIO) -> bool:
 
 
 @contextlib.contextmanager
-def held(path: Path) -> Iterator[None]:
-    """Hold a shard's lock file.
+def held(path: Path, folder: Path) -> Iterator[None]:
+    """Hold a lock file for what is written in `folder`, and remove it at the end.
 
     Raises: ExistsError naming the process that holds it.
     """
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise ExistsError(
-                f"{path.parent} is being written by process {file.read().strip()}; expected no other; wait for it"
-            ) from None
+    file = _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    if file is None:
+        holder = path.read_text(encoding="utf-8") if path.exists() else ""
+        raise ExistsError(
+            f"{folder} is being written by process {holder or 'unknown'}; expected no other; wait for it, or end it"
+        )
+    with file:
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,173 @@
+"""Faults of full disks, full memories, and numbers that are none."""
+
+import re
+import resource
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fault_processes import NETWORK, REQUEST, export_words, tree, typed
+from raw_miniatures import make_pair
+from small_runs import changed, tiny_plan, tiny_run, write_pictures
+
+from jdm.checkpoint import WEIGHTS, load_checkpoint, load_resume_state, run_folder, save_checkpoint, save_resume_state
+from jdm.cli import run_command
+from jdm.config import Config
+from jdm.data.raw_dataset import FILE_ENDINGS, NATURAL_ENDINGS, check_dataset, open_dataset
+from jdm.data.raw_dataset import write_case as write_raw_case
+from jdm.errors import CheckpointError, DataError, ExistsError, TrainingError
+from jdm.export_folder import ExportFolder
+from jdm.training import train
+
+
+@contextmanager
+def files_end_at(size: int) -> Iterator[None]:
+    """Every write beyond this byte of a file fails, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_fault_04_disk_full_at_a_checkpoint(tmp_path):
+    save_checkpoint(tmp_path, {"a": torch.ones(10)}, Config(), {"step": 1})
+    save_resume_state(tmp_path, {"step": 1})
+    before, big = tree(tmp_path), {"a": torch.zeros(2_000_000)}
+    for size in (0, 1, 4096, 1_000_000, 7_999_999):
+        for save in (
+            lambda: save_checkpoint(tmp_path, big, Config(), {"step": 2}),
+            lambda: save_resume_state(tmp_path, {"step": 2, "nested": [big]}),
+        ):
+            with (
+                files_end_at(size),
+                pytest.raises(CheckpointError, match=r"cannot write .*; \d+ MiB are free; expected about 8 MiB"),
+            ):
+                save()
+            assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("ending", FILE_ENDINGS)
+def test_fault_05_a_write_that_fails_at_any_byte_is_noticed(tmp_path, ending):
+    shape = (30, 40) if ending in NATURAL_ENDINGS else (3, 30, 40)
+    old, new = (make_pair("a", ending, 1, "uint8", seed, shape) for seed in (0, 1))
+    write_raw_case(tmp_path / "whole", new, ending)
+    whole = tree(tmp_path / "whole")
+    write_raw_case(tmp_path / "case", old, ending)
+    sizes = [len(content) for content in whole.values()]
+    for size in sorted({0, 1, 100, 352, *range(500, max(sizes), max(sizes) // 15), *(s - 1 for s in sizes), *sizes}):
+        with files_end_at(size):
+            try:
+                write_raw_case(tmp_path / "case", new, ending)
+            except (OSError, DataError):
+                assert size < max(sizes), "a file that fits was refused"
+            else:
+                assert size >= max(sizes), f"a file cut at byte {size} passed for whole"
+        for name, content in tree(tmp_path / "case").items():
+            assert content in (whole[name], tree_of_old(tmp_path, old, ending)[name]), (name, size)
+    assert tree(tmp_path / "case") == whole
+
+
+def tree_of_old(folder: Path, pair, ending: str) -> dict[str, bytes]:
+    if not (folder / "old").exists():
+        write_raw_case(folder / "old", pair, ending)
+    return tree(folder / "old")
+
+
+def test_fault_05_disk_full_in_an_export(nnunet_folders, host):
+    real = write_pictures(nnunet_folders["nnUNet_raw"], shape=(64, 96))
+    tiny_run(real, train={"steps": 1})
+    raw = real.folder.parent
+    before = tree(raw)
+    status, printed = host.run(typed, export_words(), 1000)
+    assert status == 2, printed
+    (line,) = [line for line in printed.splitlines() if "error" in line]
+    assert re.search(r"jdm-export: error: cannot use .*File too large.*free space.*same command again", line)
+    assert [f.name for f in raw.iterdir() if not f.name.startswith(".")] == [real.name]
+    assert {name: content for name, content in tree(raw).items() if not name.startswith(".")} == before
+    assert not [f for f in raw.rglob("*.tmp")] and not [f for f in raw.rglob("*partial-[0-9]*")]
+    status, printed = host.run(typed, export_words())
+    assert status == 0, printed
+    assert check_dataset(open_dataset(521)) == []
+
+
+@pytest.mark.parametrize(("slices", "dtype", "channels"), [(1, "uint8", 1), (40, "uint8", 1), (1, "float32", 3)])
+def test_fault_05_the_room_for_an_export_is_estimated_first(
+    nnunet_folders, tmp_path, monkeypatch, slices, dtype, channels
+):
+    real = write_pictures(nnunet_folders["nnUNet_raw"])
+    checkpoint = tiny_run(real, train={"steps": 1})
+    codec = {"image_dtype": dtype, "low": [0.0] * channels, "high": [255.0] * channels}
+    checkpoint = replace(checkpoint, config=changed(checkpoint.config, {"codec": codec}))
+    folder = ExportFolder(replace(REQUEST, count=50_000, slices=slices), checkpoint, 1, False)
+    need = 50_000 * 16 * 24 * slices * (np.dtype(dtype).itemsize * channels + 1)
+    usage = shutil.disk_usage(tmp_path)
+    for free in (need, need - 1):
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: usage._replace(free=free))
+        if free >= need:
+            folder._check_disk()
+            continue
+        with (
+            pytest.raises(ExistsError, match=rf"has {free // 2**20} MiB free; expected about {need // 2**20}"),
+            folder.shared(),
+        ):
+            pass
+    assert [f.name for f in real.folder.parent.iterdir() if f.is_dir()] == [real.name]
+
+
+def test_fault_10_loss_that_is_not_finite(nnunet_folders, tmp_path):
+    """A learning rate that drives the weights out of the number range; nothing is simulated."""
+    dataset = write_pictures(nnunet_folders["nnUNet_raw"])
+    ids = list(dataset.cases[:-1]), list(dataset.cases[-1:])
+    wild = tiny_plan(dataset, ids[0], train={"steps": 30, "learning_rate": 1e30, "checkpoint_every": 1})
+    with pytest.raises(TrainingError, match=r"has the loss .*expected finite.*fp32.*learning-rate") as error:
+        train(wild, dataset, 0, ids, tmp_path / "run")
+    assert "\n" not in str(error.value)
+    state = load_resume_state(tmp_path / "run")
+    if state is not None:
+        for part in ("network", "ema"):
+            assert all(value.isfinite().all() for value in state[part].values())
+    if (tmp_path / "run" / WEIGHTS).exists():
+        assert all(value.isfinite().all() for value in load_checkpoint(tmp_path / "run").weights.values())
+
+
+def test_fault_11_out_of_memory(nnunet_folders, host):
+    """The machine refuses memory beyond a limit; the batch is too large for it."""
+    real = write_pictures(nnunet_folders["nnUNet_raw"])
+    words = ["jdm-train", "21", "all", *NETWORK, "--train.steps", "2", "--train.batch-size"]
+    status, printed = host.run(typed, [*words, "4096"], None, 2**28)
+    assert status == 2, printed[-3000:]
+    errors = [line for line in printed.splitlines() if "error:" in line]
+    assert len(errors) == 1 and "memory" in errors[0], printed
+    folder = run_folder(real.name, "all")
+    assert not [f for f in folder.glob("*") if f.name.startswith(("checkpoint", "resume", "."))]
+    status, printed = host.run(typed, [*words, "2", "--overwrite"])
+    assert status == 0, printed
+
+
+@pytest.mark.parametrize("part", ["sample_grid", "FixedLoss.__call__"])
+def test_fault_11_memory_that_runs_out_beside_the_steps(nnunet_folders, tmp_path, monkeypatch, part):
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(f"jdm.training.{part}", full)
+    dataset = write_pictures(nnunet_folders["nnUNet_raw"])
+    ids = list(dataset.cases[:-1]), list(dataset.cases[-1:])
+    with pytest.raises(TrainingError, match=r"memory ran out at a batch size of 2.*--train\.batch-size 1"):
+        train(tiny_plan(dataset, ids[0]), dataset, 0, ids, tmp_path / "run")
+
+
+def test_fault_11_memory_that_python_refuses_is_one_line(capsys):
+    def work() -> None:
+        np.empty(2**62, np.uint8)
+
+    with pytest.raises(SystemExit) as stopped:
+        run_command(work)
+    told = capsys.readouterr().err
+    assert stopped.value.code == 2 and told.count("\n") == 1 and "memory ran out" in told
