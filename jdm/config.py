@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from jdm.config_bounds import check_bounds
+from jdm.config_checks import check_bounds, check_fit
 from jdm.errors import ConfigError
 
 Preset = Literal["default", "thesis"]
@@ -311,57 +311,5 @@ def validate(config: Config) -> Config:
     Raises: ConfigError naming the setting, the value and what it must be.
     """
     check_bounds(to_dict(config))
-    network_multiple = 2 ** (len(config.network.channel_multipliers) - 1)
-    data, noise, names = config.data, config.noise, config.network.class_names
-    checks = [
-        (data.dims in (2, 3), "data.dims", data.dims, "2 or 3"),
-        (len(data.patch_size) == data.dims, "data.patch_size", data.patch_size, f"{data.dims} sides"),
-        (
-            all(side % network_multiple == 0 and side > 0 for side in data.patch_size),
-            "data.patch_size", data.patch_size, f"multiples of {network_multiple} (network.channel_multipliers)",
-        ),
-        (
-            len(data.canvas_size) == data.dims
-            and all(c >= p for c, p in zip(data.canvas_size, data.patch_size, strict=False)),
-            "data.canvas_size", data.canvas_size, f"at least data.patch_size {data.patch_size}",
-        ),
-        (
-            abs(noise.equal + noise.independent + noise.known_mask + noise.known_image - 1) < 1e-6,
-            "noise.equal + independent + known_mask + known_image",
-            noise.equal + noise.independent + noise.known_mask + noise.known_image, "a sum of 1",
-        ),
-        (0 < noise.sigma_min < noise.sigma_max, "noise.sigma_min", noise.sigma_min, "between 0 and noise.sigma_max"),
-        (
-            len(names) != 1 and len({*names}) == len(names) and "" not in names,
-            "network.class_names", names, "at least two different names, or none",
-        ),
-        (len(config.codec.low) == len(config.codec.high), "codec.low", config.codec.low, "as many as codec.high"),
-        (
-            not config.augment.quarter_turns or len({*data.patch_size[-2:]}) == 1,
-            "augment.quarter_turns", True, f"false where data.patch_size {data.patch_size} is not square",
-        ),
-        (
-            config.codec.mask_code != "binary" or config.codec.classes == 2,
-            "codec.mask_code", config.codec.mask_code, f"one-hot or bits for {config.codec.classes} classes",
-        ),
-        (
-            config.preset == "default" or config.augment.probability == 0,
-            "augment.probability", config.augment.probability, "0 with preset thesis, whose network is not told of it",
-        ),
-        (
-            len(noise.data_mean) in (0, config.image_channels + config.mask_channels),
-            "noise.data_mean", noise.data_mean,
-            f"empty, or a value for each of {config.image_channels} image and {config.mask_channels} mask channels",
-        ),
-        (
-            not config.diffusion.zero_terminal_snr or config.diffusion.prediction == "v",
-            "diffusion.prediction", config.diffusion.prediction,
-            "v with diffusion.zero_terminal_snr: where there is no signal the noise says nothing of the image",
-        ),
-    ]  # fmt: skip
-    for holds, name, found, expected in checks:
-        if not holds:
-            raise ConfigError(
-                f"setting {name} is {found}; expected {expected}; correct it in the plan or on the command line"
-            )
+    check_fit(config)
     return config

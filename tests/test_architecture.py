@@ -24,7 +24,7 @@ def floor(module: str) -> int:
         ("jdm.run_log", 5), ("jdm.evaluation", 4), ("jdm.checkpoint", 3), ("jdm.import_weights", 2), ("jdm.data", 2),
         ("jdm.objective", 3), ("jdm.processes", 1), ("jdm.diffusion", 2), ("jdm.config", 1), ("jdm.errors", 0),
         ("jdm.locks", 1),
-        ("jdm.demo", 5), ("jdm.sample", 5), ("jdm.doctor", 6), ("jdm.config_bounds", 1), ("jdm.parallel", 2),
+        ("jdm.demo", 5), ("jdm.sample", 5), ("jdm.doctor", 6), ("jdm.config_checks", 1), ("jdm.parallel", 2),
         ("jdm.samplers", 1),
     ):  # fmt: skip
         if module == prefix or module.startswith(prefix + ("_" if prefix in ("jdm.export", "jdm.sample") else ".")):
