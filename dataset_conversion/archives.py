@@ -106,7 +106,7 @@ def _unpack_tar(path: Path, target: Path, compressed: bool) -> None:
         found: list[tuple[tarfile.TarInfo, _Member]] = []
         size = behind = 0
         while (info := archive.next()) is not None:
-            archive.members = []  # which tarfile keeps for itself
+            archive.members = []  # which tarfile keeps for itself  # pyright: ignore[reportAttributeAccessIssue]
             if info.size < 0 or info.offset < behind:
                 raise tarfile.ReadError("a header points back")
             behind = info.offset_data

@@ -139,7 +139,7 @@ def _refuse_kept_back(masks: Sequence[Pair], dataset: RawDataset, training_ids: 
         )
     labels = {_content(pair.label): pair.case_id for pair in masks if pair.label.any()}  # empty ones tell nothing
     for case in sorted(kept_back):
-        path = (dataset.training_files | dataset.test_files)[case].label
+        path = {**dataset.training_files, **dataset.test_files}[case].label
         if path is not None and (mask_id := labels.get(_content(read_label(path).array[0]))):
             raise DataError(
                 f"mask {mask_id} is the label of {case} of {dataset.name}, a case that the model never saw; {advice}"

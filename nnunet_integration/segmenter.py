@@ -87,7 +87,7 @@ class Segmenter:
         """
         self._seen.clear()
         with chatter_to(self.log):
-            label = self.predictor.predict_single_npy_array(image, {"spacing": list(spacing)}, None, None, False)
+            label = self.predictor.predict_single_npy_array(image, {"spacing": list(spacing)})
         return np.asarray(label), np.mean(self._seen, axis=0)
 
     def _keep(self, _: torch.nn.Module, __: Any, stages: list[torch.Tensor]) -> None:
