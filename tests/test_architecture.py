@@ -129,10 +129,10 @@ def unsafe(tree: ast.AST) -> list[str]:
 
 @pytest.mark.parametrize("path", [*FILES, *sorted((ROOT / "scripts").glob("*.py"))], ids=lambda path: path.stem)
 def test_what_is_never_written(path):
-    found = unsafe(ast.parse(path.read_text(encoding="utf-8")))
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = unsafe(tree)
     if path == ROOT / "jdm" / "cli" / "__init__.py":  # a command may start itself again, with its own arguments
-        assert [name.partition(": ")[2] for name in found] == ["os.execve"]
-        return
+        assert [found.pop().partition(": ")[2]] == ["os.execve"]
     assert found == [], path
     assert not [n.lineno for n in ast.walk(tree) if isinstance(n, ast.Name) and n.id == "NotImplementedError"], path
 

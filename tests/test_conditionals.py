@@ -33,7 +33,7 @@ def ball(case_id: str, seed: int) -> Pair:
     rng = np.random.default_rng(seed)
     z, y, x = np.indices((4, 16, 16)) - np.array([1.5, *rng.uniform(6, 9, 2)]).reshape(3, 1, 1, 1)
     label = (z**2 + y**2 + x**2 < rng.uniform(9, 16)).astype(np.uint8)
-    image = 300 * label + rng.normal(500, 60, label.shape)
+    image = 300.0 * label + rng.normal(500, 60, label.shape)
     geometry = Geometry((0.0,) * 3, tuple(np.eye(3).ravel().tolist()))
     return Pair(case_id, image.astype(np.int16)[None], label, (1.0,) * 3, geometry)
 
