@@ -84,7 +84,9 @@ def _losses(
     error = denoising_loss(
         lambda x, s: denoiser(x, s, condition), x0, levels, noise, config.image_channels, config.noise.sigma_data
     )
-    return error.flatten(1).mean(1)
+    sides = error[:, : config.image_channels], error[:, config.image_channels :]
+    # Image and mask weigh the same: a mask of many one-hot channels would leave the image a small share of the loss.
+    return torch.stack([side.flatten(1).mean(1) for side in sides]).mean(0)
 
 
 class FixedLoss:
