@@ -50,11 +50,13 @@ def _with_tuned_memory() -> None:
     Other C libraries do not know the variable. Commands that are called inside another program are left alone.
     """
     found = os.environ.get("GLIBC_TUNABLES", "")
-    itself = sys.orig_argv[-len(sys.argv) :] == sys.argv
-    if sys.platform != "linux" or not itself or "glibc.malloc." in found:
+    if sys.platform != "linux" or sys.orig_argv[-len(sys.argv) :] != sys.argv:
         return
-    environment = {**os.environ, "GLIBC_TUNABLES": ":".join(filter(None, (found, *_TUNABLES)))}
-    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+    if found.startswith(_TUNABLES[0]):  # started again already
+        os.environ["GLIBC_TUNABLES"] = ":".join(_TUNABLES)  # for children: glibc 2.36 cuts what it read at the colon
+    elif "glibc.malloc." not in found:
+        environment = {**os.environ, "GLIBC_TUNABLES": ":".join(filter(None, (*_TUNABLES, found)))}
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
 def _refuse(reason: object) -> NoReturn:

@@ -84,7 +84,7 @@ def main() -> None:
 
 
 def _run() -> None:
-    command = tyro.cli(ExportCommand)
+    command = tyro.cli(ExportCommand, prog="jdm-export")
     import torch
 
     from jdm.checkpoint import load_checkpoint, run_folder

@@ -98,7 +98,7 @@ def main() -> None:
 
 
 def _run() -> None:
-    command = tyro.cli(SampleCommand)
+    command = tyro.cli(SampleCommand, prog="jdm-sample")
     request = _request(command)
     import torch
 

@@ -56,7 +56,7 @@ def main() -> None:
 
 def _run() -> None:
     started = time.monotonic()
-    command, rest = tyro.cli(TrainCommand, return_unknown_args=True)
+    command, rest = tyro.cli(TrainCommand, prog="jdm-train", return_unknown_args=True)
     from jdm.data.raw_dataset import open_dataset
     from jdm.processes import processes, rank
     from jdm.training import train
