@@ -26,7 +26,7 @@ from jdm.data.raw_dataset import (
     used_ids,
 )
 from jdm.data.raw_layout import VARIABLES, environment_folder, few
-from jdm.data.splits import FOLDS, fold_split, splits_file
+from jdm.data.splits import FOLDS, fold_count, fold_split, splits_file
 from jdm.errors import ConfigError, DataError, JdmError
 from nnunet_integration.provenance import read_generator
 from nnunet_integration.settings import ext_folder
@@ -265,7 +265,12 @@ def _folds(report: Report, dataset: RawDataset) -> None:
         report.facts[-1] = ("folds", f"'all' only, of {len(dataset.cases)} cases")
         return
     problems = []
-    for fold in range(FOLDS):
+    try:
+        count = fold_count(dataset)
+    except DataError as error:
+        report.findings.append(str(error))
+        return
+    for fold in range(count):
         try:
             fold_split(dataset, fold)
         except DataError as error:

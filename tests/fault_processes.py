@@ -21,6 +21,7 @@ from jdm.data.raw_dataset import open_dataset
 from jdm.errors import DataError
 from jdm.export import export
 from jdm.export_request import ExportRequest
+from jdm.samplers import SamplerSettings
 from jdm.training import train
 
 HERE = Path(__file__).resolve().parent
@@ -87,7 +88,8 @@ def endless_checkpoints(folder: str) -> None:
 
 
 def make_export(request: dict, shards: int = 1) -> None:
-    request = ExportRequest(**{**request, "canvas_size": tuple(request["canvas_size"])})
+    rebuilt = {"canvas_size": tuple(request["canvas_size"]), "sampling": SamplerSettings(**request["sampling"])}
+    request = ExportRequest(**{**request, **rebuilt, "classes": tuple(map(tuple, request["classes"]))})
     real = open_dataset(21)
     checkpoint = load_checkpoint(run_folder(real.name, "all"))
     for shard in range(shards):
@@ -152,6 +154,7 @@ class Host:
         """The id of a new process that does the task; this process's nnU-Net folders are its own."""
         self._count += 1
         output = self._folder / f"output_{self._count}"
+        output.touch()  # a child may be killed before it opens it
         names = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "jdm_results")
         environment = {name: os.environ[name] for name in names if name in os.environ}
         order = {"task": task.__name__, "arguments": arguments, "environment": environment, "output": str(output)}

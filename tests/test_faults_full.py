@@ -104,7 +104,7 @@ def test_fault_05_the_room_for_an_export_is_estimated_first(
     real = write_pictures(nnunet_folders["nnUNet_raw"])
     checkpoint = tiny_run(real, train={"steps": 1})
     codec = {"image_dtype": dtype, "low": [0.0] * channels, "high": [255.0] * channels}
-    checkpoint = replace(checkpoint, config=changed(checkpoint.config, {"codec": codec}))
+    checkpoint = replace(checkpoint, config=changed(checkpoint.config, {"codec": codec, "noise": {"data_mean": []}}))
     folder = ExportFolder(replace(REQUEST, count=50_000, slices=slices), checkpoint, 1, False)
     need = 50_000 * 16 * 24 * slices * (np.dtype(dtype).itemsize * channels + 1)
     usage = shutil.disk_usage(tmp_path)

@@ -132,9 +132,9 @@ def test_cases_beyond_the_cache_are_read_again_and_give_the_same(nnunet_folders,
     dataset = write_pictures(nnunet_folders["nnUNet_raw"], cases=3)
     reads = []
 
-    def counting(dataset, case_id):
+    def counting(dataset, case_id, test=False):
         reads.append(case_id)
-        return jdm.data.raw_dataset.read_case(dataset, case_id)
+        return jdm.data.raw_dataset.read_case(dataset, case_id, test)
 
     monkeypatch.setattr(jdm.data.pairs, "read_case", counting)
     ids = list(dataset.cases)
@@ -193,8 +193,8 @@ def test_constant_slices_are_left_out_and_nothing_else(nnunet_folders):
     config = tiny_plan(dataset, list(dataset.cases))
     assert len(PairDataset(dataset, list(dataset.cases), config)) == 2 * 6
 
-    def blank(dataset, case_id):
-        pair = jdm.data.raw_dataset.read_case(dataset, case_id)
+    def blank(dataset, case_id, test=False):
+        pair = jdm.data.raw_dataset.read_case(dataset, case_id, test)
         pair.image[:, :4] = 0
         return pair
 

@@ -101,6 +101,12 @@ def _read_splits(path: Path) -> list[tuple[list[str], list[str]]]:
         ) from None
 
 
+def fold_count(dataset: RawDataset) -> int:
+    """How many folds there are: those of the split file, or nnU-Net's own. Raises: DataError as `fold_split`."""
+    path = splits_file(dataset)
+    return FOLDS if path is None else len(_read_splits(path))
+
+
 def _check_split(path: Path, fold: int, training: list[str], validation: list[str], known: set[str]) -> None:
     unknown = sorted((set(training) | set(validation)) - known)
     if unknown:
