@@ -160,7 +160,7 @@ def real_images(
     ):
         file = work / f"{name}.npz"
         if not file.is_file():
-            pairs = PairDataset(dataset, ids, checkpoint.config, of_test)
+            pairs = PairDataset(dataset, ids, checkpoint.config, test=of_test)
             judge(stored(pairs, options.real_images, name)).save(file)
         found.append(Judged.load(file))
     return found[0], found[1]
