@@ -68,10 +68,10 @@ def train(
     training_ids, held_out_ids = (list(group) for group in ids)
     with processes() as device:
         torch.manual_seed(config.train.seed)
-        pairs = PairDataset(dataset, training_ids, config, classes)
+        pairs = PairDataset(dataset, training_ids, config, classes=classes)
         measures = [FixedLoss(pairs, config, device)]
         if held_out_ids:
-            measures.append(FixedLoss(PairDataset(dataset, held_out_ids, config, classes), config, device))
+            measures.append(FixedLoss(PairDataset(dataset, held_out_ids, config, classes=classes), config, device))
         denoiser = build_denoiser(config, condition_features(config.data.dims)).to(device)
         ema = Ema(denoiser, config.train.ema_decay)
         optimizer = torch.optim.AdamW(denoiser.parameters(), config.train.learning_rate, weight_decay=0.0, fused=True)

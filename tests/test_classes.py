@@ -140,7 +140,7 @@ def test_a_class_reaches_the_network_and_none_is_the_default(toy, preset):
 def test_batches_tell_classes_and_leave_some_out(toy):
     real, classes = toy
     config = tiny_plan(real, list(real.cases), **TOLD, train={"class_dropout": 0.25})
-    pairs = PairDataset(real, list(real.cases), config, {**classes, "case_0": "", "case_1": "of another fold"})
+    pairs = PairDataset(real, list(real.cases), config, classes={**classes, "case_0": "", "case_1": "of another fold"})
     x0, condition = Batches(pairs, 4000, seed=0)[0]
     number = condition[:, -1]
     plain = dataclasses.replace(config, network=dataclasses.replace(config.network, class_names=()))

@@ -34,8 +34,8 @@ class PairDataset:
     """
 
     def __init__(
-        self, dataset: RawDataset, case_ids: list[str], config: Config, classes: Mapping[str, str] | None = None,
-        test: bool = False,
+        self, dataset: RawDataset, case_ids: list[str], config: Config, *,
+        classes: Mapping[str, str] | None = None, test: bool = False,
     ) -> None:  # fmt: skip
         """Args:
         classes: class by case, of plans with classes; one that the plan does not name counts as none.
