@@ -52,7 +52,12 @@ def _gather(root: Path, ledger: Ledger) -> Content:
     without = {images for (images,) in find_with(root, ("images",))} - {images for images, _ in folders}
     test = [images for images in sorted(without) if images.parent.parent.name == TEST_FOLDER]
     solution = _solution(root, ledger) if test else {}
-    pictures += [_picture("test", images, None, ledger, solution) for images in test]
+    tests = [_picture("test", images, None, ledger, solution) for images in test]
+    unsolved = [picture.stem for picture in tests if picture.annotate is None]
+    if solution and unsolved:
+        some = ", ".join(unsolved[:5])
+        ledger.notes.append(f"{SOLUTION} has no rows for {len(unsolved)} test images, which have no masks: {some}")
+    pictures += tests
     published = PUBLISHED | (PUBLISHED_TEST if test else {})
     return picture_content(sorted(pictures, key=lambda p: (p.split, p.stem)), LABELS, published)
 

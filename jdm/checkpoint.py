@@ -40,7 +40,7 @@ class Checkpoint:
     config: Config
     weights: Mapping[str, Tensor]
     metadata: Mapping[str, Any]
-    """dataset, fold, training_ids, held_out_ids, step, sha256, jdm_version, ..."""
+    """dataset, fold, training_ids, held_out_ids, step, sha256, jdm_version, commit, hardware, ..."""
 
     @property
     def sha256(self) -> str:

@@ -248,7 +248,7 @@ class PairFactory:
             "checkpoint_sha256": self.sha256,
             "sampler": self.request.sampler,
             "steps": self.request.steps,
-            "mask_level": self.request.mask_level,
+            "masks": self.request.masks,
             "foreground_share": {names[v]: round(float(s), 6) for v, s in enumerate(shares) if v > 0},
         }
         if self.masks is not None:

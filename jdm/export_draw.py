@@ -57,8 +57,8 @@ class PairDrawer:
         if isinstance(denoiser, VPDenoiser):
             noise = denoiser.process.begun(denoise, noise, sigmas[0].item(), known)
         x = sample(denoise, noise, sigmas, known)
-        if request.mask_level > 0:
-            x = estimated_mask(denoise, x, config.image_channels, request.mask_level, draw())
+        if request.masks == "estimated":
+            x = estimated_mask(denoise, x, config.image_channels, config.noise.sigma_max, draw())
         return x.cpu().numpy()
 
     def _known(self, noise: Tensor, given: np.ndarray, fresh: Callable[[], Tensor]) -> Known:

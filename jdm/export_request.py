@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import Literal, get_args
 
 from jdm.config import Config
 from jdm.errors import ConfigError
 from jdm.samplers import SAMPLERS, ExportSampler, SamplerSettings, check_sampler, check_wholly_known
+
+Masks = Literal["estimated", "sampled"]
 
 
 @dataclass(frozen=True)
@@ -24,11 +26,8 @@ class ExportRequest:
     sampler: ExportSampler = "heun"
     sampling: SamplerSettings = field(default_factory=SamplerSettings)
     steps: int = 18
-    mask_level: float = 0.0
-    """Noise level of the mask's last estimate (`jdm.diffusion.mask_estimate`); 0 keeps the mask as sampled.
-
-    Level 2 removes specks and some small parts; nnU-Net trained on such pairs was no better (results/hippocampus).
-    """
+    masks: Masks = "sampled"
+    """As sampled with the images, or the most probable ones of the finished images (`jdm.diffusion.mask_estimate`)."""
     given_masks: str = ""
     """Masks to sample images for: "real" (of the training cases), "deformed" (new ones from those), or a folder's path;
     empty: masks are sampled with the images."""
@@ -62,6 +61,11 @@ def default_sampler(config: Config, canvas_size: tuple[int, ...]) -> ExportSampl
     return "ancestral" if config.preset == "thesis" and canvas_size == config.data.patch_size else "heun"
 
 
+def default_masks(config: Config, given_masks: str) -> Masks:
+    """estimated wherever masks are sampled by a network that can be told the image."""
+    return "estimated" if config.preset == "default" and not given_masks else "sampled"
+
+
 def check_request(config: Config, request: ExportRequest) -> None:
     """Refuse, before anything is written, what would fail while sampling.
 
@@ -83,15 +87,15 @@ def check_request(config: Config, request: ExportRequest) -> None:
             f"--sampler is 'ancestral' for preset {config.preset!r} at {canvas}; it serves the thesis preset at the "
             f"training size {patch} only; choose one of {', '.join(SAMPLERS)}"
         )
-    if request.mask_level > 0 and config.preset != "default":
+    if request.masks == "estimated" and config.preset != "default":
         raise ConfigError(
-            f"--mask-level is {request.mask_level} for preset {config.preset!r}, whose network has one noise level for "
-            "image and mask; expected 0; leave --mask-level out"
+            f"--masks is 'estimated' for preset {config.preset!r}, whose network has one noise level for image and "
+            "mask; expected 'sampled'; leave --masks out"
         )
-    if request.mask_level > 0 and request.given_masks:
+    if request.masks == "estimated" and request.given_masks:
         raise ConfigError(
-            f"--mask-level is {request.mask_level} with --given-masks, which are kept as they are; expected 0; leave "
-            "--mask-level out"
+            "--masks is 'estimated' with --given-masks, which are kept as they are; expected one of the two; leave "
+            "--masks out"
         )
     if request.guidance != 1 and ancestral:
         raise ConfigError(
@@ -110,7 +114,6 @@ def check_request(config: Config, request: ExportRequest) -> None:
         (request.batch_size >= 1, "batch-size", request.batch_size, "at least 1"),
         (0 <= request.overlap < 1, "overlap", request.overlap, "at least 0 and less than 1"),
         (request.margin >= 0, "margin", request.margin, "at least 0"),
-        (request.mask_level >= 0, "mask-level", request.mask_level, "at least 0"),
         (request.seed >= 0, "seed", request.seed, "at least 0"),
         (0 < request.guidance <= 10, "guidance", request.guidance, "more than 0 and at most 10"),
     )  # fmt: skip

@@ -38,6 +38,7 @@ from jdm.diffusion.noise import Denoiser
 from jdm.diffusion.sampling import karras_sigmas, sample_heun
 from jdm.diffusion.vp import VPDenoiser
 from jdm.errors import CheckpointError
+from jdm.evaluation.report import describe_run
 from jdm.objective import FixedLoss, loss_and_gradients, memory_errors, step_generator, step_seed
 from jdm.parallel import on_all_cores
 from jdm.processes import agreed, processes, rank, stop_signals
@@ -197,6 +198,8 @@ class _Progress:
         self._end: dict[str, float] = {}
         self.smoothed, self.best = math.nan, math.inf
         self.saved = False
+        about = describe_run()
+        self._made_with = {"commit": about.commit, "hardware": about.hardware}  # not what a resumed run is held to
 
     @property
     def seconds(self) -> float:
@@ -233,7 +236,8 @@ class _Progress:
 
     def save_weights(self, ema: Ema, measured: bool) -> None:
         chosen = {"step": self.step, "held_out_loss": self.smoothed if measured else None}
-        save_checkpoint(self.out_dir, ema.denoiser.state_dict(), self.config, {**self.origin, **chosen})
+        metadata = {**self.origin, **self._made_with, **chosen}
+        save_checkpoint(self.out_dir, ema.denoiser.state_dict(), self.config, metadata)
 
     def save_state(self, denoiser: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer) -> None:
         state = {

@@ -17,7 +17,6 @@ from jdm.checkpoint import load_checkpoint, run_folder
 from jdm.cli import run_command
 from jdm.data.raw_dataset import open_dataset
 from jdm.errors import DataError
-from jdm.evaluation.report import describe_run
 
 
 @dataclass(frozen=True)
@@ -52,10 +51,9 @@ def main(options: Options) -> None:
         shutil.copyfile(picture, options.out / f"test_{picture.name}")
     origin = json.loads((synthetic.folder / "provenance.json").read_text(encoding="utf-8"))
     metadata = load_checkpoint(run).metadata
-    about = describe_run()
     summary = {
-        "commit": about.commit,
-        "hardware": about.hardware,
+        "commit": metadata.get("commit", ""),  # an older jdm did not note it
+        "hardware": metadata.get("hardware", ""),
         "training_cases": len(metadata["training_ids"]),
         "held_out_cases": len(metadata["held_out_ids"]),
         "exported_step": metadata["step"],

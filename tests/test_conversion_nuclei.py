@@ -142,6 +142,7 @@ def test_dsb2018_test_images_have_the_masks_of_the_solution(tmp_path: Path) -> N
         np.testing.assert_array_equal(np.asarray(numbers), glands())
     assert dataset.test_files["unsolved"].label is None and made.test == 2
     assert any("unsolved" in finding for finding in check_dataset(dataset))
+    assert "no rows for 1 test images, which have no masks: unsolved" in " ".join(record(made.folder)["notes"])
 
 
 @pytest.mark.parametrize(

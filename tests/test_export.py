@@ -25,7 +25,7 @@ from jdm.errors import ConfigError, DataError, ExistsError, TrainingError
 from jdm.evaluation.plausible import ForegroundRange, foreground_shares, real_foreground
 from jdm.export import case_seed, check_origin, export, restore_zero_border, zero_is_lowest
 from jdm.export_folder import ExportFolder
-from jdm.export_request import ExportRequest, check_request, default_sampler
+from jdm.export_request import ExportRequest, check_request, default_masks, default_sampler
 from jdm.export_size import batches_of, duration, export_seconds, network_calls, slices_of, synthetic_count
 from jdm.locks import held, locked
 
@@ -228,7 +228,6 @@ def test_an_export_that_failed_before_its_first_batch_does_not_block_the_next(re
         ({"overlap": 1.0}, "--overlap"),
         ({"margin": -1.0}, "--margin"),
         ({"seed": -1}, "--seed"),
-        ({"mask_level": -1.0}, "--mask-level"),
     ],
 )
 def test_what_cannot_be_sampled_is_refused_before_anything_is_written(real, checkpoint, change, flag):
@@ -471,17 +470,18 @@ def test_a_canvas_larger_than_the_patch_is_filled(real, sampler):
     assert exported(checkpoint, real, request) == first
 
 
-def test_the_masks_last_estimate_leaves_images_alone_and_is_not_for_the_thesis_preset(real, checkpoint):
+def test_estimated_masks_leave_images_alone_and_are_not_for_the_thesis_preset(real, checkpoint):
     factory, plain = (
-        jdm.export.PairFactory(checkpoint, real, dataclasses.replace(REQUEST, mask_level=level), "cpu")
-        for level in (2.0, 0.0)
+        jdm.export.PairFactory(checkpoint, real, dataclasses.replace(REQUEST, masks=masks), "cpu")
+        for masks in ("estimated", "sampled")
     )
     estimated, sampled = factory.sample([1, 2]), plain.sample([1, 2])
     assert np.array_equal(estimated[:, 0], sampled[:, 0]) and not np.array_equal(estimated[:, 1], sampled[:, 1])
     assert np.array_equal(estimated, factory.sample([1, 2]))
     thesis = changed(checkpoint.config, {"preset": "thesis", "augment": {"probability": 0.0}})
-    with pytest.raises(ConfigError, match=r"--mask-level is 2\.0 for preset 'thesis'"):
-        check_request(thesis, dataclasses.replace(REQUEST, mask_level=2.0))
+    with pytest.raises(ConfigError, match="--masks is 'estimated' for preset 'thesis'"):
+        check_request(thesis, dataclasses.replace(REQUEST, masks="estimated"))
+    assert (default_masks(thesis, ""), default_masks(checkpoint.config, "")) == ("sampled", "estimated")
 
 
 def test_the_thesis_preset_is_exported_by_its_own_sampler_and_others(real):
@@ -546,7 +546,7 @@ def test_no_border_is_restored_in_images_whose_zero_is_grey(real, checkpoint, mo
     ("change", "windows", "evaluations"),
     [
         ({}, 1, 5),
-        ({"mask_level": 2.0}, 1, 6),
+        ({"masks": "estimated"}, 1, 6),
         ({"sampler": "ddim"}, 1, 3),
         ({"sampler": "unipc"}, 1, 3),
         ({"canvas_size": (16, 48)}, 3, 5),

@@ -247,13 +247,13 @@ def test_masks_are_flipped_only_where_the_plan_allows():
 
 
 def test_the_command_and_settings_that_do_not_fit(real, checkpoint, monkeypatch, capsys, tmp_path):
-    with pytest.raises(ConfigError, match=r"--mask-level is 2\.0 with --given-masks"):
-        check_request(checkpoint.config, dataclasses.replace(REQUEST, mask_level=2.0))
+    with pytest.raises(ConfigError, match="--masks is 'estimated' with --given-masks"):
+        check_request(checkpoint.config, dataclasses.replace(REQUEST, masks="estimated"))
     words = ["jdm-export", "21", "all", "--id", "522", "--count", "2", "--steps", "3"]
     monkeypatch.setattr(sys, "argv", [*words, "--given-masks", "deformed"])
     jdm.cli.export.main()
     assert "2 pairs in" in capsys.readouterr().out
-    assert json.loads((open_dataset(522).folder / "provenance.json").read_text())["mask_level"] == 0
+    assert json.loads((open_dataset(522).folder / "provenance.json").read_text())["masks"] == "sampled"
     monkeypatch.setattr(sys, "argv", [*words, "--overwrite", "--given-masks", str(tmp_path / "nothing")])
     with pytest.raises(SystemExit) as stopped:
         jdm.cli.export.main()

@@ -11,6 +11,7 @@ import tyro
 
 from jdm.cli import run_command
 from jdm.errors import ConfigError
+from jdm.export_request import ExportRequest, Masks, check_request, default_masks, default_sampler
 from jdm.samplers import ExportSampler, SamplerSettings, default_steps
 
 if TYPE_CHECKING:
@@ -48,9 +49,9 @@ class ExportCommand:
     steps: int | None = None
     """Sampling steps: 18 by default (35 network evaluations with heun), 40 for heun-stochastic, 250 for
     euler-maruyama, predictor-corrector and ancestral; ode finds its own."""
-    mask_level: float = 0.0
-    """Above 0, the mask is estimated once more from the finished image, with the sampled mask seen through noise of
-    this level: 2 removes specks, and some small parts. Not for the thesis preset."""
+    masks: Masks | None = None
+    """estimated by default: of each pixel the most probable class, given the finished image; without specks. sampled:
+    the mask that came with the image; the default of the thesis preset, whose network cannot be told an image."""
     given_masks: str | None = None
     """Sample images for given masks instead of both: "real" for those of the training cases, "deformed" for new ones
     made from them (components recombined, flipped where the plan allows, zoomed, turned, bent), or a folder of label
@@ -136,7 +137,6 @@ def _estimate(checkpoint: Checkpoint, request: ExportRequest, shard: tuple[int, 
 
 def _request(command: ExportCommand, checkpoint: Checkpoint, dataset: RawDataset) -> ExportRequest:
     from jdm.data.pairs import PairDataset
-    from jdm.export_request import ExportRequest, check_request, default_sampler
     from jdm.export_size import slices_of, synthetic_count
 
     config = checkpoint.config
@@ -144,6 +144,7 @@ def _request(command: ExportCommand, checkpoint: Checkpoint, dataset: RawDataset
         raise ConfigError("found both or neither of --ratio and --count; expected one of them; try --ratio 5.0")
     canvas = tuple(command.canvas_size or config.data.canvas_size)
     sampler = command.sampler or default_sampler(config, canvas)
+    given = _masks(command.given_masks)
     request = ExportRequest(
         id=command.id,
         name=command.name or dataset.name.split("_", 1)[1] + "_syn",
@@ -152,8 +153,8 @@ def _request(command: ExportCommand, checkpoint: Checkpoint, dataset: RawDataset
         sampler=sampler,
         sampling=command.sampling,
         steps=default_steps(sampler) if command.steps is None else command.steps,
-        mask_level=command.mask_level,
-        given_masks=_masks(command.given_masks),
+        masks=command.masks or default_masks(config, given),
+        given_masks=given,
         guidance=command.guidance,
         seed=command.seed,
         batch_size=command.batch_size,
