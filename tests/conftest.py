@@ -73,3 +73,19 @@ def nnunet_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str,
         folders[variable].mkdir()
         monkeypatch.setenv(variable, str(folders[variable]))
     return folders
+
+
+@pytest.fixture
+def real(nnunet_folders: dict[str, Path]) -> object:
+    """A small dataset of pictures."""
+    from small_runs import write_pictures
+
+    return write_pictures(nnunet_folders["nnUNet_raw"])
+
+
+@pytest.fixture
+def checkpoint(real: object) -> object:
+    """Of two steps on `real`."""
+    from small_runs import tiny_run
+
+    return tiny_run(real, train={"steps": 2})

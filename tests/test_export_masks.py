@@ -33,11 +33,6 @@ def real(nnunet_folders):
     return write_pictures(nnunet_folders["nnUNet_raw"], classes=3)
 
 
-@pytest.fixture
-def checkpoint(real):
-    return tiny_run(real, train={"steps": 2})
-
-
 def exported(checkpoint, real, request=REQUEST, **options):
     done = export(checkpoint, real, request, overwrite=True, **options)
     files = {str(f.relative_to(done.folder)): f.read_bytes() for f in done.folder.rglob("*") if f.is_file()}
