@@ -15,7 +15,7 @@ from jdm.data.pairs import class_condition
 from jdm.diffusion.conditioning import Known, known_channels
 from jdm.diffusion.mask_estimate import estimated_mask
 from jdm.diffusion.named import named_sampler
-from jdm.diffusion.noise import Denoiser
+from jdm.diffusion.noise import Denoise, Denoiser
 from jdm.diffusion.sampling import CaseNoise, karras_sigmas, sample_ancestral
 from jdm.diffusion.sde import SDE
 from jdm.diffusion.vp import VPDenoiser
@@ -50,16 +50,21 @@ class PairDrawer:
             told = class_condition(config, class_name).to(self.device).expand(len(noise), -1) if class_name else None
             predict = functools.partial(respaced.predict, condition=told)
             return sample_ancestral(predict, respaced.process, noise, draw, known, clip=1.0).cpu().numpy()
-        pushed = directed(denoiser, config, class_name, request.guidance, self.weaker)
-        denoise = windowed(pushed, config.data.patch_size, request.overlap, request.batch_size)
+        denoise = self._denoise(class_name, request.guidance)
         sample = named_sampler(request.sampler, request.sampling, draw, sde_of(denoiser))
         sigmas = karras_sigmas(request.steps, *level_span(denoiser, config))
         if isinstance(denoiser, VPDenoiser):
             noise = denoiser.process.begun(denoise, noise, sigmas[0].item(), known)
         x = sample(denoise, noise, sigmas, known)
         if request.masks == "estimated":
-            x = estimated_mask(denoise, x, config.image_channels, config.noise.sigma_max, draw())
+            # Guided, the estimate would leave the mean: not the most probable class any more.
+            x = estimated_mask(self._denoise(class_name), x, config.image_channels, config.noise.sigma_max, draw())
         return x.cpu().numpy()
+
+    def _denoise(self, class_name: str, guidance: float = 1.0) -> Denoise:
+        """The denoiser of a canvas, told a class and guided."""
+        one = directed(self.denoiser, self.config, class_name, guidance, self.weaker)
+        return windowed(one, self.config.data.patch_size, self.request.overlap, self.request.batch_size)
 
     def _known(self, noise: Tensor, given: np.ndarray, fresh: Callable[[], Tensor]) -> Known:
         values = torch.zeros_like(noise)

@@ -14,7 +14,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,6 @@ from jdm.export_size import batches_of
 from jdm.locks import locked
 
 PARTIAL = ".jdm-partial-"
-_DEFAULTS = json.loads(json.dumps({f.name: f.default for f in fields(ExportRequest) if f.default is not MISSING}))
-"""What an export of an older jdm, which did not know a setting yet, was asked for."""
 
 
 @dataclass(frozen=True)
@@ -187,12 +185,11 @@ class ExportFolder:
         return json.loads(json.dumps(content))
 
     def _found(self) -> dict[str, Any] | None:
-        found = _read(self.partial / "request.json")
-        return None if found is None else {**_DEFAULTS, **found}
+        return _read(self.partial / "request.json")
 
     def _is_whole(self, folder: Path) -> bool:
         """Whether a folder's provenance, written last, is of this request and checkpoint."""
-        found = {**_DEFAULTS, **(_read(folder / "provenance.json") or {})}
+        found = _read(folder / "provenance.json") or {}
         generator = found.get("generator")
         sha256 = generator.get("checkpoint_sha256") if isinstance(generator, dict) else None
         wanted = _without_shards(self._wanted())

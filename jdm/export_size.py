@@ -96,10 +96,11 @@ def batches_of(request: ExportRequest) -> list[range]:
 
 def network_calls(config: Config, request: ExportRequest, batches: Iterable[range]) -> int:
     """Calls of the network, each on up to `batch_size` windows, that sampling these batches takes without redraws."""
-    calls = evaluations(request.sampler, request.steps) + (request.masks == "estimated")
+    calls = evaluations(request.sampler, request.steps)
     # One more leads away from noise without signal (`VPProcess.begun`).
     calls += config.preset == "thesis" and config.diffusion.zero_terminal_snr and request.sampler != "ancestral"
     calls *= 1 if request.guidance == 1 else 2
+    calls += request.masks == "estimated"
     windows = _windows(config, request)
     return calls * sum(math.ceil(len(batch) * request.slices * windows / request.batch_size) for batch in batches)
 

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from export_runs import contents, exported
+from export_runs import exported
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_runs import changed, tiny_plan, tiny_run
@@ -21,9 +21,12 @@ from jdm.config import Config, from_dict, load
 from jdm.data.classes import classes_csv, read_classes
 from jdm.data.pairs import Batches, PairDataset, class_condition, condition_features
 from jdm.data.raw_dataset import Pair, open_dataset, read_case, read_dataset, write_case, write_dataset_json
+from jdm.diffusion.mask_estimate import estimated_mask
 from jdm.diffusion.model import build_denoiser
+from jdm.diffusion.sampling import CaseNoise
 from jdm.errors import CheckpointError, ConfigError, DataError
 from jdm.export import export
+from jdm.export_draw import PairDrawer
 from jdm.export_guidance import check_guidance, directed
 from jdm.export_request import ExportRequest, check_request, class_of
 from jdm.export_size import balanced, batches_of, network_calls, real_amounts
@@ -298,18 +301,22 @@ def test_an_earlier_checkpoint_guides_an_export(toy, checkpoint):
     assert network_calls(checkpoint.config, request, [range(2)]) == 2 * 5
 
 
-def test_an_unfinished_export_of_an_earlier_jdm_is_finished(toy, checkpoint):
-    real, _ = toy
-    first = exported(checkpoint, real, REQUEST)
-    shutil.rmtree(real.folder.parent / "Dataset531_Toy_syn")
-    done = export(checkpoint, real, REQUEST, shard=(0, 2), overwrite=True)
-    path = done.folder / "request.json"
-    content = json.loads(path.read_text())
-    path.write_text(json.dumps({k: v for k, v in content.items() if k not in ("classes", "guidance", "guide_sha256")}))
-    before = {name for name in contents(done.folder) if name.startswith("batches")}
-    assert len(before) == 2
-    export(checkpoint, real, REQUEST, shard=(1, 2), overwrite=True)
-    assert contents(done.folder.parent / "Dataset531_Toy_syn") == first
+def test_masks_are_estimated_without_guidance(checkpoint):
+    """Pushed along the difference of two means, an estimate is none: the push may turn a sure class into another."""
+    config, seeds = checkpoint.config, [1, 2]
+    sampled, estimated = (
+        PairDrawer(checkpoint, dataclasses.replace(REQUEST, masks=masks, guidance=3.0), "cpu").samples(
+            seeds, class_name="dark"
+        )
+        for masks in ("sampled", "estimated")
+    )
+    draw = CaseNoise(seeds, sampled.shape[1:], "cpu")
+    draw()  # what the sampler started from
+    denoise = directed(checkpoint.denoiser("cpu"), config, "dark")
+    mean = estimated_mask(denoise, torch.from_numpy(sampled), 1, config.noise.sigma_max, draw())
+    torch.testing.assert_close(torch.from_numpy(estimated), mean)
+    request = dataclasses.replace(REQUEST, masks="estimated", guidance=3.0)
+    assert network_calls(config, request, [range(2)]) == 2 * 5 + 1
 
 
 # Commands.
