@@ -132,7 +132,7 @@ def _resumed(command: TrainCommand, rest: list[str], config: Config) -> Config:
         )
     if command.budget_minutes is not None:
         rest = [*rest, "--train.budget-minutes", str(command.budget_minutes)]
-    return overridden(config, rest)
+    return validate(_overridden(config, rest))
 
 
 def training_and_held_out(dataset: RawDataset, fold: str) -> tuple[list[str], list[str]]:
@@ -162,7 +162,7 @@ def planned(
     import torch
 
     from jdm.data.classes import class_names
-    from jdm.data.fingerprint import fingerprint
+    from jdm.data.fingerprint import WIDEST_SPACING, fingerprint
     from jdm.data.plan import plan, planned_patch
     from jdm.data.raw_dataset import check_dataset
     from jdm.objective import measure_step_seconds
@@ -176,7 +176,7 @@ def planned(
         print("jdm-train: measuring the time of training steps on this machine", file=sys.stderr, flush=True)
 
     def adjust(config: Config) -> Config:
-        config = overridden(load(command.plan, config) if command.plan else config, rest)
+        config = validate(_with_settings(command, rest, config))
         if config.network.class_names not in ((), names):
             raise ConfigError(
                 f"setting network.class_names is {config.network.class_names}, but the training cases have "
@@ -184,14 +184,17 @@ def planned(
             )
         return replace(config, network=replace(config.network, class_names=names))
 
+    # Patch and spacings follow from the slice axis, so it has to be known before the rest of the plan.
+    unplanned = Config(data=replace(Config().data, slice_axis=WIDEST_SPACING))
+    found = fingerprint(dataset, training_ids, _with_settings(command, rest, unplanned).data.slice_axis)
     return plan(
-        fingerprint(dataset, training_ids),
+        found,
         preset=command.preset,
         budget_minutes=command.budget_minutes,
         device="cuda" if device.type == "cuda" else "cpu",
         precision="bf16" if supports_bf16(device) else "fp32",
         step_seconds=lambda config: measure_step_seconds(config, device),
-        canvas_limit=planned_patch(dataset),
+        canvas_limit=planned_patch(dataset, found.slice_axis),
         adjust=adjust,
     )
 
@@ -206,8 +209,13 @@ def supports_bf16(device) -> bool:
     return cpuinfo.is_file() and "avx512_bf16" in cpuinfo.read_text()
 
 
-def overridden(config: Config, arguments: list[str]) -> Config:
-    """The plan with command-line values in it."""
+def _with_settings(command: TrainCommand, rest: list[str], config: Config) -> Config:
+    """The plan with the user's file and command-line values over it, not validated."""
+    return _overridden(load(command.plan, config) if command.plan else config, rest)
+
+
+def _overridden(config: Config, arguments: list[str]) -> Config:
+    """The plan with command-line values in it, not validated."""
     if not arguments:
         return config
     known = {a.split("=")[0].split(".")[0].lstrip("-") for a in arguments if a.startswith("--")}
@@ -217,7 +225,7 @@ def overridden(config: Config, arguments: list[str]) -> Config:
             f"unknown argument {arguments[0]!r}; expected a flag of jdm-train --help or of its plan "
             f"(--{', --'.join(sorted(parts))} followed by .NAME); see jdm-train DATASET FOLD --dry-run"
         )
-    return validate(tyro.cli(Config, default=config, args=arguments))
+    return tyro.cli(Config, default=config, args=arguments)
 
 
 def summary(

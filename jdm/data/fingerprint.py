@@ -10,7 +10,10 @@ from jdm.config import CodecConfig, Config
 from jdm.data.codec import PairCodec
 from jdm.data.pairs import case_percentiles, rescaled
 from jdm.data.raw_dataset import Pair, RawDataset, read_case
+from jdm.errors import ConfigError
 
+WIDEST_SPACING = -1
+"""In place of a slice axis: of volumes the one with the widest spacing, as nnU-Net's 2d configuration has it."""
 _PIXELS_PER_CASE = 20_000
 
 
@@ -69,8 +72,12 @@ class _Survey:
         self.class_shares.append(np.bincount(pair.label.ravel(), minlength=classes)[:classes] / pair.label.size)
 
 
-def fingerprint(dataset: RawDataset, case_ids: list[str]) -> Fingerprint:
-    """Measure the cases, one in memory at a time."""
+def fingerprint(dataset: RawDataset, case_ids: list[str], slice_axis: int | None = WIDEST_SPACING) -> Fingerprint:
+    """Measure the cases, one in memory at a time.
+
+    Args: slice_axis: array axis along which volumes are cut; None for pictures.
+    Raises: ConfigError if the cases have no such axis; DataError as `read_case`.
+    """
     rng = np.random.default_rng(0)
     survey = _Survey()
     for case_id in case_ids:
@@ -81,7 +88,7 @@ def fingerprint(dataset: RawDataset, case_ids: list[str]) -> Fingerprint:
     codec = PairCodec(CodecConfig(image_dtype=str(dtype), low=low, high=high))
     encoded = codec.encode(values[:, :, None], np.zeros((*values.shape[1:], 1), np.uint8))[: len(values)]
     spacing = np.median(np.array(survey.spacings), axis=0)
-    slice_axis = int(np.argmax(spacing)) if len(spacing) == 3 else None
+    slice_axis = _slice_axis(dataset, spacing, slice_axis)
     order = [axis for axis in range(len(spacing)) if axis != slice_axis]
     # In planned spacing, which is what is trained on and exported.
     sizes = np.array(survey.shapes)[:, order] * np.array(survey.spacings)[:, order] / spacing[order]
@@ -91,7 +98,7 @@ def fingerprint(dataset: RawDataset, case_ids: list[str]) -> Fingerprint:
         channels=len(values),
         classes=dataset.classes,
         dtype=str(dtype),
-        median_shape=tuple(int(side) for side in np.median(sizes, axis=0)),
+        median_shape=tuple(round(side) for side in np.median(sizes, axis=0).tolist()),
         spacing=tuple(float(s) for s in spacing[order]),
         slice_spacing=1.0 if slice_axis is None else float(spacing[slice_axis]),
         slice_axis=slice_axis,
@@ -103,6 +110,19 @@ def fingerprint(dataset: RawDataset, case_ids: list[str]) -> Fingerprint:
         class_shares=tuple(np.mean(survey.class_shares, axis=0).tolist()),
         zero_border=float(np.mean(survey.zero_faces)) >= 0.2 and all(bound == 0 for bound in low),
         sided_labels=any(word in name.lower() for name in dataset.labels for word in ("left", "right")),
+    )
+
+
+def _slice_axis(dataset: RawDataset, spacing: np.ndarray, wanted: int | None) -> int | None:
+    """The array axis along which cases of such a spacing are cut; None for pictures."""
+    if len(spacing) == 2 and wanted in (None, WIDEST_SPACING):
+        return None
+    if len(spacing) == 3 and wanted is not None:
+        return int(np.argmax(spacing)) if wanted == WIDEST_SPACING else wanted
+    kind, expected = ("pictures", "none") if len(spacing) == 2 else ("volumes", "0, 1 or 2")
+    raise ConfigError(
+        f"setting data.slice_axis is {'none' if wanted is None else wanted}, but the cases of {dataset.name} are "
+        f"{kind}; expected {expected}; correct it, or leave it out"
     )
 
 

@@ -203,10 +203,15 @@ def _round_up(side: int, multiple: int) -> int:
     return -(-side // multiple) * multiple
 
 
-def planned_patch(dataset: RawDataset) -> tuple[int, ...] | None:
-    """nnU-Net's 2d patch for the dataset, if it has been planned under nnUNet_preprocessed."""
+def planned_patch(dataset: RawDataset, slice_axis: int | None) -> tuple[int, ...] | None:
+    """nnU-Net's 2d patch for the dataset, if it has been planned under nnUNet_preprocessed for slices along that axis.
+
+    Args: slice_axis: None for pictures.
+    """
     try:
         path = nnunet_folder("nnUNet_preprocessed") / dataset.name / "nnUNetPlans.json"
-        return tuple(json.loads(path.read_text())["configurations"]["2d"]["patch_size"])
+        plans = json.loads(path.read_text())
+        same = slice_axis is None or plans["transpose_forward"][0] == slice_axis
+        return tuple(plans["configurations"]["2d"]["patch_size"]) if same else None
     except (ConfigError, OSError, KeyError, ValueError):
         return None
