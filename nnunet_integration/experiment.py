@@ -119,6 +119,7 @@ def _host_run(experiment: Experiment, training: Training, seed: int) -> host.Hos
         configuration=experiment.configuration,
         dataset_json=json.loads((dataset.folder / "dataset.json").read_text(encoding="utf-8")),
         results=experiment.folder / "runs" / training.name / f"seed_{seed}",
+        training_ids=None if training.synthetic_set else experiment.training_ids,
     )
 
 

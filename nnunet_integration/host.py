@@ -16,6 +16,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
+from jdm.errors import DataError
 from nnunet_integration import trainers
 from nnunet_integration.checkpoints import load_body
 from nnunet_integration.register import chatter_to
@@ -36,6 +37,8 @@ class HostRun:
     dataset_json: dict[str, Any]
     results: Path
     """Folder that stands for nnUNet_results in this training only, so that seeds and arms do not meet."""
+    training_ids: tuple[str, ...] | None = None
+    """Cases that nnU-Net's split must train on; None: not compared."""
 
     @property
     def model_folder(self) -> Path:
@@ -53,7 +56,8 @@ def train(run: HostRun, device: torch.device, workers: int, on_epoch: Callable[[
     Args:
         workers: augmentation processes; 0: none.
         on_epoch: called for every epoch done, also for those done before.
-    Raises: DataError if the generator of synthetic cases has seen a case the run evaluates.
+    Raises: DataError if the generator of synthetic cases has seen a case the run evaluates, or if nnU-Net would
+        train on other cases than the run's.
     """
     variables: dict[str, str | None] = {**dict.fromkeys(VARIABLES.values()), **run.settings.environment()}
     variables |= {"nnUNet_results": str(run.results), "nnUNet_n_proc_DA": str(workers)}
@@ -66,6 +70,8 @@ def train(run: HostRun, device: torch.device, workers: int, on_epoch: Callable[[
             plans, run.configuration, run.fold, copy.deepcopy(run.dataset_json), device
         )
         trainer.after_epoch = on_epoch
+        if run.training_ids is not None:
+            _check_split(run, run.training_ids, trainer.do_split()[0])
         if latest.is_file():
             trainer.load_checkpoint(str(latest))
             for _ in range(trainer.current_epoch):
@@ -76,6 +82,15 @@ def train(run: HostRun, device: torch.device, workers: int, on_epoch: Callable[[
         torch.backends.cudnn.benchmark = device.type == "cuda"
         trainer.run_training()
         run.checkpoint.with_name("checkpoint_best.pth").unlink(missing_ok=True)
+
+
+def _check_split(run: HostRun, expected: Sequence[str], found: Sequence[str]) -> None:
+    if other := sorted(set(found) ^ set(expected)):
+        raise DataError(
+            f"nnU-Net's fold {run.fold} of {run.plans['dataset_name']} trains on {len(found)} cases, not on the "
+            f"experiment's {len(expected)}: {len(other)} differ ({', '.join(other[:3])}); expected the same; correct "
+            "splits_final.json in the dataset's folder under nnUNet_preprocessed, or remove it"
+        )
 
 
 def predict(

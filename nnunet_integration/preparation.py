@@ -83,7 +83,7 @@ def prepare(options: ExperimentOptions) -> Experiment:
             "score; choose --fold 0 to 4"
         )
     folder = options.out or run_folder(real.name, fold).with_name(f"experiment_fold_{fold}")
-    check_generator(read_generator(synthetic), real, validation_ids, f"fold {fold} of {real.name}")
+    check_generator(read_generator(synthetic), real.name, validation_ids, f"fold {fold} of {real.name}")
     known = _known(options, real, synthetic, fold)
     check_folder(folder, known, options.overwrite)
     registered = register(synthetic, real, options.configuration, options.plans)

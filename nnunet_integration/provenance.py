@@ -112,17 +112,23 @@ def _same_images(dataset: RawDataset, case_id: str) -> bool:
     return all(filecmp.cmp(training, test, shallow=False) for training, test in pairs)
 
 
-def check_generator(
-    generator: dict[str, Any], dataset: RawDataset | None, validation_ids: Sequence[str], what: str
-) -> None:
+def check_generator(generator: dict[str, Any], real: str, validation_ids: Sequence[str], what: str) -> None:
     """Refuse a run that evaluates cases its generator was trained on.
 
     Args:
-        dataset: the raw dataset whose test set (imagesTs) evaluates the run; None if it is not here.
+        real: full name of the dataset whose test set (imagesTs), where it is here, and validation cases evaluate the
+            run. A generator of another dataset is refused: that its cases have other ids says nothing, since they
+            may themselves be copies of these (synthetic cases of a synthetic set).
         validation_ids: the fold's validation cases.
         what: the run, for the message.
-    Raises: DataError naming the cases.
+    Raises: DataError naming the cases, or the other dataset.
     """
+    if (source := generator.get("dataset")) != real:
+        raise DataError(
+            f"{what}: the generator was trained on {source or 'an unknown dataset'}; expected {real}, so that its "
+            "cases can be told from those to be evaluated; export from a generator of that dataset"
+        )
+    dataset = find_dataset(real)
     evaluated = [*validation_ids, *(test_ids(dataset) if dataset else [])]
     check_fold_safety(generator["training_ids"], evaluated, what)
 

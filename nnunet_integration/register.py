@@ -120,6 +120,7 @@ def plan_dataset(dataset: RawDataset, plans_name: str = STOCK_PLANS) -> Path:
     Raises: ConfigError if plans of another planner are asked for and are not there.
     """
     folder = nnunet_folder("nnUNet_preprocessed") / dataset.name
+    _copy_splits(dataset, folder)
     file = folder / f"{plans_name}.json"
     if file.is_file():
         return file
@@ -134,6 +135,16 @@ def plan_dataset(dataset: RawDataset, plans_name: str = STOCK_PLANS) -> Path:
         ExperimentPlanner(dataset.name).plan_experiment()
     torch.set_num_threads(threads)
     return file
+
+
+def _copy_splits(dataset: RawDataset, folder: Path) -> None:
+    """Give nnU-Net the folds of the raw dataset, as its planner does, also where its plans are there already."""
+    source, target = dataset.folder / "splits_final.json", folder / "splits_final.json"
+    if source.is_file() and not target.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
+        shutil.copyfile(source, partial)
+        partial.replace(target)
 
 
 def move_plans(real: RawDataset, synthetic: RawDataset, plans_name: str = STOCK_PLANS) -> str:

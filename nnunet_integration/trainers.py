@@ -97,12 +97,7 @@ class nnUNetTrainerJDM(nnUNetTrainer):  # noqa: N801
         # fold "all" has no validation cases of its own: only the test set is evaluated
         validation = [] if self.fold == "all" else self.do_split()[1]
         name = self.plans_manager.dataset_name
-        provenance.check_generator(
-            generator,
-            provenance.find_dataset(name),
-            validation,
-            f"{type(self).__name__} on {name}, fold {self.fold}",
-        )
+        provenance.check_generator(generator, name, validation, f"{type(self).__name__} on {name}, fold {self.fold}")
 
     def _seed(self, stream: int) -> None:
         # three seeds: NumPy and torch run the same generator, and one seed would give both the same stream
@@ -133,11 +128,11 @@ class nnUNetTrainerJDMPretrain(nnUNetTrainerJDM):  # noqa: N801
     """Trains on a synthetic set (`nnUNetv2_train SYN 2d all`) and predicts none of its cases afterwards."""
 
     def find_generator(self) -> dict[str, Any]:
-        dataset = open_dataset(self.settings.synthetic or self.plans_manager.dataset_name)
+        # whatever JDM_SYNTHETIC says: these are the cases that are trained on
+        dataset = open_dataset(self.plans_manager.dataset_name)
         self.settings = replace(self.settings, synthetic=dataset.name)
         generator = provenance.read_generator(dataset)
-        self.check_generator(generator)
-        real = provenance.find_dataset(str(generator.get("dataset", "")))
+        real = str(generator.get("dataset", ""))
         provenance.check_generator(generator, real, [], f"{type(self).__name__} on {dataset.name}")
         return generator
 

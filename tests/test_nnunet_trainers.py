@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +20,14 @@ os.environ.setdefault("nnUNet_def_n_proc", "1")  # read by nnU-Net on import
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
+import jdm.cli.train
 from jdm.data.splits import fold_split
 from jdm.errors import CheckpointError, ConfigError, DataError
 from nnunet_integration import provenance, trainers
 from nnunet_integration.checkpoints import load_body, load_head, read_checkpoint
 from nnunet_integration.host import HostRun, read_plans, train
 from nnunet_integration.plans import with_experiment_configuration
-from nnunet_integration.register import register
+from nnunet_integration.register import plan_dataset, register
 from nnunet_integration.settings import TrainerSettings, ext_folder
 from nnunet_integration.trainers import MixedDataset, repetitions
 
@@ -114,14 +116,44 @@ def test_a_test_case_under_a_training_id_is_a_leak_only_if_it_is_the_same_image(
     raw = nnunet_folders["nnUNet_raw"]
     dataset = write_blobs(raw / "Dataset011_A", ["a", "b"], ["b", "c"])
     assert provenance.test_ids(dataset) == ["c"]
-    generator = {"training_ids": ["a", "b"]}
-    provenance.check_generator(generator, dataset, [], "run")
+    generator = {"dataset": dataset.name, "training_ids": ["a", "b"]}
+    provenance.check_generator(generator, dataset.name, [], "run")
     image = dataset.folder / "imagesTs" / "b_0000.png"
     image.write_bytes((dataset.folder / "imagesTr" / "b_0000.png").read_bytes())
-    with pytest.raises(DataError, match="b"):
-        provenance.check_generator(generator, dataset, [], "run")
-    with pytest.raises(DataError, match="a"):
-        provenance.check_generator(generator, None, ["a"], "run")
+    with pytest.raises(DataError, match=r"\(b\)"):
+        provenance.check_generator(generator, dataset.name, [], "run")
+    gone = {"dataset": "Dataset012_Gone", "training_ids": ["a", "b"]}
+    with pytest.raises(DataError, match=r"\(a\)"):
+        provenance.check_generator(gone, "Dataset012_Gone", ["a"], "run")
+
+
+def test_a_generator_of_generated_cases_hides_no_leak(nnunet_folders, monkeypatch):
+    real, synthetic = write_real_and_synthetic(nnunet_folders["nnUNet_raw"])
+    write_provenance(synthetic, real, list(real.cases))
+    offspring = write_blobs(nnunet_folders["nnUNet_raw"] / "Dataset611_Blobs_syn_syn", ["syn_0"])
+    write_provenance(offspring, synthetic, list(synthetic.cases))
+    with pytest.raises(DataError, match=f"was trained on {synthetic.name}; expected {real.name}"):
+        provenance.check_generator(provenance.read_generator(offspring), real.name, fold_split(real, 0)[1], "run")
+    monkeypatch.setattr(sys, "argv", ["jdm-train", "511", "0", "--dry-run"])
+    with pytest.raises(DataError, match=f"{synthetic.name} is a synthetic dataset"):
+        jdm.cli.train._run()
+
+
+def test_folds_of_the_raw_dataset_reach_nnunet_though_its_plans_are_there(nnunet_folders):
+    real, _ = write_real_and_synthetic(nnunet_folders["nnUNet_raw"])
+    folder = nnunet_folders["nnUNet_preprocessed"] / real.name
+    folder.mkdir()
+    (folder / "nnUNetPlans.json").write_text("{}", encoding="utf-8")
+    splits = [{"train": list(real.cases[:6]), "val": list(real.cases[6:])}]
+    (real.folder / "splits_final.json").write_text(json.dumps(splits), encoding="utf-8")
+    before = fold_split(real, 0)
+    plan_dataset(real)
+    assert json.loads((folder / "splits_final.json").read_text(encoding="utf-8")) == splits
+    (real.folder / "splits_final.json").unlink()
+    assert fold_split(real, 0) == before == (splits[0]["train"], splits[0]["val"])
+    (real.folder / "splits_final.json").write_text("[]", encoding="utf-8")
+    plan_dataset(real)
+    assert fold_split(real, 0) == before  # what nnU-Net has is kept
 
 
 @pytest.fixture(scope="module")
@@ -248,6 +280,16 @@ def test_runs_stop_where_the_generator_has_seen_what_they_evaluate(blobs, tmp_pa
                 run(host_run(blobs, tmp_path / trainer, trainer, fold, synthetic="511"))
     finally:
         file.write_text(before, encoding="utf-8")
+
+
+def test_a_training_stops_where_nnunet_splits_otherwise(blobs, tmp_path):
+    real = blobs[0]
+    expected = fold_split(real, 0)[0]
+    other = replace(host_run(blobs, tmp_path, "nnUNetTrainerJDM"), training_ids=(*expected[1:], "r99"))
+    with pytest.raises(DataError, match=f"2 differ \\({expected[0]}, r99\\)") as error:
+        run(other)
+    assert "\n" not in str(error.value) and not other.checkpoint.exists()
+    run(replace(host_run(blobs, tmp_path, "nnUNetTrainerJDM", epochs=1), training_ids=tuple(expected)))
 
 
 def test_weights_that_do_not_fit_or_hold_code_are_refused(blobs, tmp_path, monkeypatch):

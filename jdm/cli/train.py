@@ -62,6 +62,7 @@ def _run() -> None:
     from jdm.training import train
 
     dataset = open_dataset(command.dataset)
+    _refuse_synthetic(dataset)
     ids = training_and_held_out(dataset, command.fold)
     with processes(), _alone(command, dataset):
         config, out_dir, classes = _prepared(command, rest, dataset, ids[0])
@@ -78,6 +79,15 @@ def _run() -> None:
     _draw_curves(out_dir, checkpoint.metadata["step"])
     print(f"weights of step {checkpoint.metadata['step']} (held-out loss {measured}) are in {out_dir}")
     print(f"next: jdm-export {command.dataset} {command.fold} --ratio 5.0 --id NEW_ID")
+
+
+def _refuse_synthetic(dataset: RawDataset) -> None:
+    """What is generated from generated cases names none of the real ones behind them, so no leak could be seen."""
+    if (dataset.folder / "provenance.json").is_file():
+        raise DataError(
+            f"{dataset.name} is a synthetic dataset (it has a provenance.json); expected a real one; train on the "
+            "dataset that it was generated from"
+        )
 
 
 @contextlib.contextmanager
