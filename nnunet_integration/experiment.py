@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from jdm.evaluation.metrics import evaluate_folders
+from jdm.locks import held
 from nnunet_integration import host, report
 from nnunet_integration.arms import (
     ARMS,
@@ -27,7 +28,14 @@ from nnunet_integration.arms import (
 )
 from nnunet_integration.pictures import draw_case, evenly_spaced
 from nnunet_integration.plans import padding_share
-from nnunet_integration.preparation import SETTINGS_FILE, Experiment, check_folder, earlier_settings, prepare
+from nnunet_integration.preparation import (
+    SETTINGS_FILE,
+    Experiment,
+    check_folder,
+    earlier_settings,
+    output_folder,
+    prepare,
+)
 from nnunet_integration.settings import TrainerSettings
 
 PICTURES = 6
@@ -39,8 +47,15 @@ def run_experiment(options: ExperimentOptions) -> tuple[Path, dict[str, Any]]:
     Returns: the folder, and the content of its results.json.
 
     Raises: JdmError for unusable options, datasets that do not fit, or a generator that has seen test cases;
-        ExistsError if the output folder holds something else.
+        ExistsError if the output folder holds something else, or another process runs an experiment in it.
     """
+    folder = output_folder(options).resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with held(folder.parent / f".{folder.name}.lock", folder):  # beside it, since --overwrite removes it
+        return _run(options)
+
+
+def _run(options: ExperimentOptions) -> tuple[Path, dict[str, Any]]:
     experiment = prepare(options)
     _claim(experiment, options.overwrite)
     settings_line = report.settings_line(experiment.settings.to_dict(), experiment.stock, experiment.patch_note)

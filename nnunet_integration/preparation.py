@@ -73,7 +73,7 @@ class Experiment:
 def prepare(options: ExperimentOptions) -> Experiment:
     """Open, check, plan and preprocess both datasets, and settle every open setting."""
     real, synthetic = open_dataset(options.real), open_dataset(options.synthetic)
-    fold: int | str = options.fold if options.fold == "all" else _fold(options.fold)
+    fold = _fold(options.fold)
     training_ids, validation_ids = fold_split(real, fold)
     labelled_ids = sorted(case for case, files in real.test_files.items() if files.label is not None)
     evaluated = labelled_ids or validation_ids
@@ -82,7 +82,7 @@ def prepare(options: ExperimentOptions) -> Experiment:
             f"{real.name} has no labelled test set (labelsTs) and fold all holds no cases back; expected cases to "
             "score; choose --fold 0 to 4"
         )
-    folder = options.out or run_folder(real.name, fold).with_name(f"experiment_fold_{fold}")
+    folder = output_folder(options)
     check_generator(read_generator(synthetic), real.name, validation_ids, f"fold {fold} of {real.name}")
     known = _known(options, real, synthetic, fold)
     check_folder(folder, known, options.overwrite)
@@ -99,7 +99,17 @@ def prepare(options: ExperimentOptions) -> Experiment:
     )  # fmt: skip
 
 
-def _fold(text: str) -> int:
+def output_folder(options: ExperimentOptions) -> Path:
+    """Where the experiment's results go. Raises: ConfigError or DataError for an unusable dataset or fold."""
+    if options.out is not None:
+        return options.out
+    fold = _fold(options.fold)
+    return run_folder(open_dataset(options.real).name, fold).with_name(f"experiment_fold_{fold}")
+
+
+def _fold(text: str) -> int | str:
+    if text == "all":
+        return text
     if not (text.isascii() and text.isdigit()):
         raise ConfigError(f"--fold is {text!r}; expected 0 to 4 or all; choose one of these")
     return int(text)

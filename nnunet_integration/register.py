@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import filecmp
 import json
 import os
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ from tqdm import tqdm
 
 from jdm.data.raw_dataset import RawDataset, nnunet_folder
 from jdm.errors import ConfigError, DataError
+from jdm.locks import locked
 from nnunet_integration.plans import moved_plans
+from nnunet_integration.records import Records, export_digest, stamps
 from nnunet_integration.settings import environment
 
 STOCK_PLANS = "nnUNetPlans"
@@ -69,7 +72,7 @@ class FastFingerprintExtractor(DatasetFingerprintExtractor):
             },
             "median_relative_size_after_cropping": np.median(relative_sizes),
         }
-        partial = file.with_suffix(".partial")
+        partial = file.with_suffix(f".partial-{os.getpid()}")
         save_json(fingerprint, str(partial))
         partial.replace(file)
         return json.loads(file.read_text(encoding="utf-8"))
@@ -162,7 +165,7 @@ def move_plans(real: RawDataset, synthetic: RawDataset, plans_name: str = STOCK_
 
 
 def preprocess(dataset: RawDataset, plans_name: str, configuration: str, owned: bool) -> Path:
-    """Preprocess the cases that are missing or older than their images, labels or plans.
+    """Preprocess the cases that are missing or made from other images, labels or plans; see `Records`.
 
     Args:
         owned: the folder belongs to jdm, so that leftovers of an earlier export are removed from it.
@@ -178,15 +181,19 @@ def preprocess(dataset: RawDataset, plans_name: str, configuration: str, owned: 
     folder = base / settings.data_identifier
     folder.mkdir(parents=True, exist_ok=True)
     _refuse_or_remove_leftovers(folder, set(files), owned)
+    records, export = Records(folder), export_digest(dataset.folder) if owned else None
     preprocessor = settings.preprocessor_class(verbose=False)
     for case_id, case in progress(files.items(), f"preprocess {dataset.name}"):
-        sources = [Path(file) for file in (*case["images"], case["label"])]
-        if not _is_current(folder, case_id, [*sources, plans_file]):
+        sources = [*map(Path, case["images"]), Path(case["label"]), plans_file]
+        results = _case_files(folder, case_id)
+        if not records.is_current(case_id, results, sources, export):
             _remove_case(folder, case_id)
+            before = stamps(sources)
             preprocessor.run_case_save(
                 str(folder / case_id), case["images"], case["label"], plans, settings, dataset_json
             )
-        _copy_reference(sources[-1], base / "gt_segmentations" / f"{case_id}{dataset.file_ending}")
+            records.add(case_id, results, before, export)
+        _copy_reference(Path(case["label"]), base / "gt_segmentations" / f"{case_id}{dataset.file_ending}")
     return folder
 
 
@@ -204,13 +211,6 @@ def _refuse_or_remove_leftovers(folder: Path, expected: set[str], owned: bool) -
 def _case_files(folder: Path, case_id: str) -> list[Path]:
     # nnU-Net writes the properties last: they seal the case
     return [folder / f"{case_id}.pkl", folder / f"{case_id}.b2nd", folder / f"{case_id}_seg.b2nd"]
-
-
-def _is_current(folder: Path, case_id: str, sources: list[Path]) -> bool:
-    results = _case_files(folder, case_id)
-    return all(file.is_file() for file in results) and results[0].stat().st_mtime_ns >= max(
-        source.stat().st_mtime_ns for source in sources
-    )
 
 
 def _remove_case(folder: Path, case_id: str) -> None:
@@ -238,20 +238,33 @@ def check_same_kind(real: RawDataset, synthetic: RawDataset) -> None:
             )
 
 
+@contextmanager
+def _alone(dataset: RawDataset) -> Iterator[None]:
+    """Keep other processes of jdm out of a dataset's preprocessed folder, after waiting for the one that is there."""
+    lock = nnunet_folder("nnUNet_preprocessed") / f".{dataset.name}.jdm.lock"
+    with ExitStack() as stack:
+        if not stack.enter_context(locked(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)):
+            print(f"waiting for another process that plans or preprocesses {dataset.name}", flush=True)
+            stack.enter_context(locked(lock, fcntl.LOCK_EX))
+        yield
+
+
 def register(
     synthetic: RawDataset, real: RawDataset, configuration: str = "2d", plans_name: str = STOCK_PLANS
 ) -> Registered:
     """Plan the real set where needed, move its plans to the synthetic set, preprocess both.
 
-    What exists and is current is kept, so that a second call is quick and a killed one continues.
+    What exists and is current is kept, so that a second call is quick and a killed one continues. Waits for another
+    process that does the same to one of the datasets.
     Raises: DataError if the two sets are not of a kind; ConfigError for unknown plans.
     """
     check_same_kind(real, synthetic)
     log = nnunet_folder("nnUNet_preprocessed") / synthetic.name / "jdm_register.log"
-    with chatter_to(log):
+    with _alone(real), chatter_to(log):
         plan_dataset(real, plans_name)
-        target = move_plans(real, synthetic, plans_name)
         preprocess(real, plans_name, configuration, owned=False)
+    with _alone(synthetic), chatter_to(log):
+        target = move_plans(real, synthetic, plans_name)
         folder = preprocess(synthetic, target, configuration, owned=True)
     return Registered(target, configuration, folder, len(synthetic.cases))
 

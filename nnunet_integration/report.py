@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -31,7 +32,7 @@ NOT_LEARNED = 0.05
 def write_json(file: Path, content: Any) -> None:
     """Write strict JSON, whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f"{file.name}.partial")
+    partial = file.with_name(f"{file.name}.partial-{os.getpid()}")
     partial.write_text(json.dumps(strict(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
     partial.replace(file)
 

@@ -16,6 +16,7 @@ from jdm.data.image_io import read_raster
 from jdm.data.raw_dataset import read_image
 from jdm.data.splits import fold_split
 from jdm.errors import ConfigError, DataError, ExistsError
+from jdm.locks import held
 from nnunet_integration.arms import ARMS, ExperimentOptions, Resolved
 from nnunet_integration.experiment import run_experiment
 from nnunet_integration.pictures import draw_case, evenly_spaced
@@ -143,6 +144,22 @@ def test_an_output_folder_is_refused_before_anything_is_planned(datasets, nnunet
         with pytest.raises(ExistsError, match=error or "choose another --out, or --overwrite"):
             run_experiment(replace(OPTIONS, out=folder))
         assert [f.name for f in folder.iterdir()] == [name]
+    assert list(nnunet_folders["nnUNet_preprocessed"].iterdir()) == []
+
+
+def test_an_experiment_that_another_process_runs_is_refused(datasets, nnunet_folders, tmp_path):
+    real, _ = datasets
+    for options, folder in (
+        (OPTIONS, nnunet_folders["jdm_results"] / real.name / "experiment_fold_0"),
+        (replace(OPTIONS, out=tmp_path / "x" / ".." / "mine"), tmp_path / "mine"),
+    ):
+        folder.parent.mkdir(exist_ok=True)
+        lock = folder.with_name(f".{folder.name}.lock")
+        with (
+            held(lock, folder),
+            pytest.raises(ExistsError, match=f"{folder} is being written by process {os.getpid()}"),
+        ):
+            run_experiment(options)
     assert list(nnunet_folders["nnUNet_preprocessed"].iterdir()) == []
 
 

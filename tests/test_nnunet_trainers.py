@@ -1,9 +1,11 @@
 """The trainers' contract with nnU-Net, the guard against leakage, and runs that repeat and continue exactly."""
 
+import fcntl
 import inspect
 import json
 import os
 import pickle
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +25,7 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 import jdm.cli.train
 from jdm.data.splits import fold_split
 from jdm.errors import CheckpointError, ConfigError, DataError
+from jdm.locks import locked
 from nnunet_integration import provenance, trainers
 from nnunet_integration.checkpoints import load_body, load_head, read_checkpoint
 from nnunet_integration.host import HostRun, read_plans, train
@@ -206,6 +209,56 @@ def test_registering_again_keeps_what_is_current_and_renews_what_is_not(blobs):
     assert not (registered.preprocessed / "syn_old.b2nd").exists()
     renewed = {file for file in files if file.stat().st_mtime_ns != before[file]}
     assert renewed == {changed}
+
+
+def test_what_was_replaced_is_preprocessed_again_however_old_it_is(blobs):
+    real, synthetic, registered = blobs
+    folders = (registered.preprocessed.parents[1] / real.name / "nnUNetPlans_2d", registered.preprocessed)
+
+    def renewed() -> list[str]:
+        files = [file for folder in folders for file in sorted(folder.glob("*.pkl"))]
+        before = [file.stat().st_mtime_ns for file in files]
+        register(synthetic, real)
+        return [file.stem for file, time in zip(files, before, strict=True) if file.stat().st_mtime_ns != time]
+
+    def age(file: Path) -> None:
+        os.utime(file, ns=(10**18, 10**18))
+
+    assert renewed() == []
+    age(real.label_file("r03"))
+    age(synthetic.image_files("syn_005")[0])  # what an export puts in place later was written earlier
+    assert renewed() == ["r03", "syn_005"]
+    provenance_file = synthetic.folder / "provenance.json"
+    provenance_file.write_text(provenance_file.read_text(encoding="utf-8") + " ", encoding="utf-8")
+    age(provenance_file)
+    assert renewed() == list(synthetic.cases)  # of another export, all of it
+    for folder in folders:
+        folder.with_name(f"{folder.name}.jdm.jsonl").unlink()
+    age(real.label_file("r04"))
+    assert renewed() == list(synthetic.cases)  # real cases of stock nnU-Net are kept unless they are older
+    records = folders[1].with_name(f"{folders[1].name}.jdm.jsonl")
+    records.write_bytes(records.read_bytes()[:-20])  # a kill has torn the last line
+    assert renewed() == ["syn_015"]
+    assert renewed() == []
+
+
+def test_a_dataset_is_registered_by_one_process_at_a_time(blobs):
+    _, synthetic, registered = blobs
+    lock = registered.preprocessed.parents[1] / f".{synthetic.name}.jdm.lock"
+    code = (
+        "from jdm.data.raw_dataset import open_dataset\n"
+        "from nnunet_integration.register import register\n"
+        "register(open_dataset(511), open_dataset(11))\n"
+        "print('done')\n"
+    )
+    with locked(lock, fcntl.LOCK_EX):
+        other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        assert other.stdout is not None
+        assert other.stdout.readline() == f"waiting for another process that plans or preprocesses {synthetic.name}\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            other.wait(0.5)
+    assert other.communicate(timeout=60)[0] == "done\n" and other.returncode == 0
+    assert list(lock.parent.glob(".*")) == []
 
 
 def test_a_continued_run_equals_an_uninterrupted_one(blobs, tmp_path):
