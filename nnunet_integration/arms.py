@@ -26,7 +26,8 @@ DESCRIPTIONS = {
 class ExperimentOptions:
     """Measure whether synthetic pairs help: train nnU-Net with and without them, score all on the same test set.
 
-    Every arm has the same plans, the same initial network per seed and the same number of updates on real cases.
+    Every arm has the same plans and the same initial network per seed. The arms real, pretrain-finetune and mix have
+    equally many updates on real cases, synthetic has none, and real-long as many as pretrain-finetune in total.
     Writes results.json, results.md and pictures; a killed run continues where it stopped.
     """
 
@@ -40,7 +41,7 @@ class ExperimentOptions:
     """What to compare; real-long spends the pretraining's updates on real cases."""
     seeds: tuple[int, ...] = (0, 1, 2)
     iterations: int | None = None
-    """Updates on real cases, in every arm that has any. Default: 5000 on a GPU, 2000 on a CPU."""
+    """Updates on real cases in the arms real, pretrain-finetune and mix. Default: 5000 on a GPU, 2000 on a CPU."""
     pretrain_iterations: int | None = None
     """Updates on synthetic cases before finetuning. Default: as many as --iterations."""
     epochs: int = 20
@@ -98,6 +99,8 @@ class Resolved:
     device: str
     threads: int
     workers: int
+    split_sha256: str
+    """Of the ids that are trained on and scored: another split or test set is another experiment."""
 
     def to_dict(self) -> dict[str, Any]:
         values = dataclasses.asdict(self)
@@ -116,7 +119,7 @@ class Schedule:
 
 
 def schedule(iterations: int, pretrain_iterations: int, epochs: int, share: float | None) -> Schedule:
-    """Divide updates into epochs so that every arm sees the same number of updates on real cases.
+    """Divide updates into epochs so that real, pretrain-finetune and mix have as many on real cases, to whole epochs.
 
     Args:
         iterations, pretrain_iterations: wanted updates on real and on synthetic cases.

@@ -32,6 +32,7 @@ from nnunet_integration.preparation import (
     SETTINGS_FILE,
     Experiment,
     check_folder,
+    differing,
     earlier_settings,
     output_folder,
     prepare,
@@ -85,7 +86,8 @@ def _claim(experiment: Experiment, overwrite: bool) -> None:
     """
     folder, settings = experiment.folder, experiment.settings.to_dict()
     check_folder(folder, settings, overwrite)
-    if overwrite and earlier_settings(folder) not in ({}, settings):
+    before = earlier_settings(folder)
+    if overwrite and before and differing(before, settings):
         shutil.rmtree(folder)
     report.write_json(folder / SETTINGS_FILE, settings)
 
@@ -180,7 +182,7 @@ def _write_results(experiment: Experiment, options: ExperimentOptions) -> dict[s
         "trainings": _minutes(experiment),
         "stock": experiment.stock,
         "patch_note": experiment.patch_note,
-        **report.summarise(experiment.settings, _arm_facts(experiment, tuple(scores)), scores),
+        **report.summarise(experiment.settings, _arm_facts(experiment, tuple(scores)), scores, experiment.group_of),
     }
     results["notes"] = report.notes(results)
     report.write_json(experiment.folder / "results.json", results)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,15 @@ from jdm.data.splits import fold_split
 from jdm.errors import ConfigError, DataError, ExistsError
 from nnunet_integration import host
 from nnunet_integration.arms import ExperimentOptions, Resolved, schedule
+from nnunet_integration.groups import read_groups
 from nnunet_integration.plans import fitting_patch, resolve, stage_strides, with_experiment_configuration
 from nnunet_integration.provenance import check_generator, read_generator, test_ids
 from nnunet_integration.register import register
 
 CPU_PATCH, CPU_BATCH, CPU_FEATURES = 128, 8, (16, 32, 64, 128)
 SETTINGS_FILE = "experiment.json"
+NOTED_LATER = ("split_sha256",)
+"""Settings that experiments of an earlier jdm did not note; where all else is equal they are continued."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ class Experiment:
     folder: Path
     patch_note: str
     """Why the patch is not the plans', where nobody asked for that; else empty."""
+    group_of: Mapping[str, str]
+    """Patient, sequence or the like of each scored case."""
 
     @property
     def device(self) -> torch.device:
@@ -84,7 +90,9 @@ def prepare(options: ExperimentOptions) -> Experiment:
         )
     folder = output_folder(options)
     check_generator(read_generator(synthetic), real.name, validation_ids, f"fold {fold} of {real.name}")
+    group_of = read_groups(real, evaluated, bool(labelled_ids))
     known = _known(options, real, synthetic, fold)
+    known["split_sha256"] = _split_digest(training_ids, evaluated, bool(labelled_ids))
     check_folder(folder, known, options.overwrite)
     registered = register(synthetic, real, options.configuration, options.plans)
     median = _median_shape(registered.preprocessed, synthetic)
@@ -95,7 +103,7 @@ def prepare(options: ExperimentOptions) -> Experiment:
         moved["configurations"][configuration] = plans["configurations"][configuration]
     return Experiment(
         real, synthetic, settings, tuple(training_ids), tuple(evaluated), bool(labelled_ids),
-        {real.name: plans, synthetic.name: moved}, configuration, folder, note,
+        {real.name: plans, synthetic.name: moved}, configuration, folder, note, group_of,
     )  # fmt: skip
 
 
@@ -153,13 +161,25 @@ def check_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> Non
         raise ExistsError(f"{folder} exists and is no experiment's folder; expected none; choose another --out")
     if not before or overwrite:
         return
-    for name, value in settings.items():
-        found, wanted = before.get(name), list(value) if isinstance(value, tuple) else value
-        if found != wanted:
-            raise ExistsError(
-                f"{folder} holds an experiment with {name} = {found}, now it is {wanted}; expected equal settings to "
-                "continue; choose another --out, or --overwrite"
-            )
+    for name in differing(before, settings):
+        raise ExistsError(
+            f"{folder} holds an experiment with {name} = {before.get(name)}, now it is {_plain(settings[name])}; "
+            "expected equal settings to continue; choose another --out, or --overwrite"
+        )
+
+
+def differing(before: dict[str, Any], settings: dict[str, Any]) -> list[str]:
+    """Names of the settings that differ from an earlier experiment's, as far as it noted them."""
+    return [
+        name
+        for name, value in settings.items()
+        if before.get(name) != _plain(value) and not (name in NOTED_LATER and name not in before)
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _settle(
@@ -233,6 +253,11 @@ def _fingerprint(real: RawDataset, synthetic: RawDataset) -> str:
     for cases in (synthetic.cases, real.cases, real.test_cases):
         digest.update("\n".join([*cases, ""]).encode())
     return digest.hexdigest()
+
+
+def _split_digest(training_ids: Sequence[str], evaluated_ids: Sequence[str], on_test_set: bool) -> str:
+    content = json.dumps([sorted(training_ids), sorted(evaluated_ids), on_test_set])
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def earlier_settings(folder: Path) -> dict[str, Any]:

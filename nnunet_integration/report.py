@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -69,29 +70,36 @@ def score_table(scores: dict[int, dict[str, Any]], metric: str, label: str | Non
 
 
 def summarise(
-    settings: Resolved, arms: dict[ArmName, dict[str, Any]], scores: dict[ArmName, dict[int, dict[str, Any]]]
+    settings: Resolved,
+    arms: dict[ArmName, dict[str, Any]],
+    scores: dict[ArmName, dict[int, dict[str, Any]]],
+    group_of: Mapping[str, str],
 ) -> dict[str, Any]:
     """The numbers of results.json.
 
     Args:
         arms: updates, padding and minutes of each arm.
         scores: `Evaluation.to_dict()` by arm and seed.
+        group_of: patient or the like of each case. Groups are resampled whole; if all cases are of one, cases are.
     """
     tables: dict[ArmName, dict[str, np.ndarray]] = {
         arm: {metric: score_table(scores[arm], metric) for metric in METRICS} for arm in scores
     }
-    labels = [entry["label"] for entry in next(iter(next(iter(scores.values())).values()))["classes"]]
+    first = next(iter(next(iter(scores.values())).values()))
+    labels = [entry["label"] for entry in first["classes"]]
+    groups = [group_of[case_id] for case_id in sorted({case["case_id"] for case in first["cases"]})]
+    units = groups if len(set(groups)) > 1 else None
     summary: dict[str, Any] = {"settings": settings.to_dict(), "arms": {}}
     for arm, facts in arms.items():
         per_seed = {
             seed: {name: evaluation[name] for name in ("mean_dice", "mean_iou", "micro_dice", "micro_iou")}
             for seed, evaluation in scores[arm].items()
         }
-        classes = {label: _mean(score_table(scores[arm], "dice", label)) for label in labels}
-        means = {metric: _mean(tables[arm][metric]) for metric in METRICS}
+        classes = {label: _mean(score_table(scores[arm], "dice", label), units) for label in labels}
+        means = {metric: _mean(tables[arm][metric], units) for metric in METRICS}
         summary["arms"][arm] = {**facts, **means, "dice_per_class": classes, "per_seed": per_seed}
-    summary["images"] = int(next(iter(tables.values()))["dice"].shape[1])
-    summary["differences"] = _differences(tables)
+    summary["images"], summary["groups"] = len(groups), len(set(groups))
+    summary["differences"] = _differences(tables, units)
     summary["not_learned"] = _not_learned(summary["arms"])
     return summary
 
@@ -127,15 +135,15 @@ def notes(results: dict[str, Any]) -> list[str]:
     ]
 
 
-def _mean(table: np.ndarray) -> dict[str, Any] | None:
-    return asdict(mean_interval(table)) if np.isfinite(table).any() else None
+def _mean(table: np.ndarray, units: Sequence[str] | None) -> dict[str, Any] | None:
+    return asdict(mean_interval(table, groups=units)) if np.isfinite(table).any() else None
 
 
-def _differences(tables: dict[ArmName, dict[str, np.ndarray]]) -> list[dict[str, Any]]:
+def _differences(tables: dict[ArmName, dict[str, np.ndarray]], units: Sequence[str] | None) -> list[dict[str, Any]]:
     found = []
     for arm, other in COMPARISONS:
         if arm in tables and other in tables:
-            intervals = {m: paired_difference(tables[arm][m], tables[other][m]) for m in METRICS}
+            intervals = {m: paired_difference(tables[arm][m], tables[other][m], groups=units) for m in METRICS}
             found.append({"arm": arm, "minus": other, **{m: asdict(i) for m, i in intervals.items()}})
     adjusted = holm([entry["dice"]["p_wilcoxon"] for entry in found])
     for entry, p in zip(found, adjusted, strict=True):
@@ -164,7 +172,7 @@ def markdown(results: dict[str, Any]) -> str:
             f"| {arm} | {DESCRIPTIONS[arm]} | {facts['updates_real']:.0f} | {facts['updates_synthetic']:.0f} | "
             f"{100 * facts['padding_share']:.0f} % | {_cell(dice)} | {_cell(iou)} |"
         )
-    lines += ["", "Means over images of the mean over seeds, with 95 % bootstrap intervals over images.", ""]
+    lines += ["", f"Means over images of the mean over seeds, with 95 % bootstrap intervals {unit(results)}.", ""]
     lines += [line for warning in warning_lines(results) for line in (f"**{warning}**", "")]
     if results["differences"]:
         lines += ["| difference in Dice | mean [95 % interval] | p (Wilcoxon) | p (Holm) |", "|---|---:|---:|---:|"]
@@ -174,8 +182,19 @@ def markdown(results: dict[str, Any]) -> str:
                 f"| {entry['arm']} minus {entry['minus']} | {dice['mean']:+.4f} [{dice['low']:+.4f}, "
                 f"{dice['high']:+.4f}] | {dice['p_wilcoxon']:.3g} | {dice['p_holm']:.3g} |"
             )
-        lines += ["", "Paired over images, seeds averaged within an image first.", ""]
+        lines += ["", f"Paired, seeds averaged within an image first; intervals and p are {unit(results)}.", ""]
     return "\n".join([*lines, *_class_table(results), *_footer(results)]) + "\n"
+
+
+def unit(results: dict[str, Any]) -> str:
+    """What intervals and p-values are over."""
+    images, groups = results["images"], results["groups"]
+    if groups == images:
+        return f"over {images} images"
+    kind = "patient, sequence or the like, by conversion.json"
+    if groups == 1:
+        return f"over {images} images, all of one group ({kind}): they say nothing about another one"
+    return f"over {groups} groups of images, resampled whole ({kind})"
 
 
 def settings_line(settings: dict[str, Any], stock: dict[str, Any], patch_note: str) -> str:

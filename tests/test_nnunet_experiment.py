@@ -18,7 +18,7 @@ from jdm.data.splits import fold_split
 from jdm.errors import ConfigError, DataError, ExistsError
 from jdm.locks import held
 from nnunet_integration.arms import ARMS, ExperimentOptions, Resolved
-from nnunet_integration.experiment import run_experiment
+from nnunet_integration.experiment import _claim, run_experiment
 from nnunet_integration.pictures import draw_case, evenly_spaced
 from nnunet_integration.preparation import Experiment, prepare
 from nnunet_integration.report import notes, settings_line
@@ -49,6 +49,9 @@ def test_all_arms_from_planning_to_the_table(datasets, nnunet_folders, monkeypat
         "jdm-experiment 11 --synthetic 511 --seeds 0 --iterations 6 --epochs 2 --batch-size 4 "
         "--network-features 8 16 32 --threads 1 --device cpu"
     )
+    record = [{"split": "test", "case": f"t{i:02d}", "group": f"patient {i // 2}"} for i in range(4)]
+    record += [{"split": "train", "case": "t00", "group": "of another case"}]
+    (real.folder / "conversion.json").write_text(json.dumps({"entries": record}), encoding="utf-8")
     monkeypatch.setattr(sys, "argv", [*arguments.split(), "--arms", "real"])
     main()
     first = (folder / "scores" / "real_seed_0.json").stat().st_mtime_ns
@@ -60,7 +63,7 @@ def test_all_arms_from_planning_to_the_table(datasets, nnunet_folders, monkeypat
     assert (folder / "scores" / "real_seed_0.json").stat().st_mtime_ns == first  # kept, not run again
 
     results = strict_load((folder / "results.json").read_text(encoding="utf-8"))
-    assert list(results["arms"]) == list(ARMS) and results["images"] == 4
+    assert list(results["arms"]) == list(ARMS) and (results["images"], results["groups"]) == (4, 2)
     assert results["command"] == arguments and results["versions"]["nnunetv2"].startswith("2.8")
     for arm in ARMS:
         facts = results["arms"][arm]
@@ -72,6 +75,7 @@ def test_all_arms_from_planning_to_the_table(datasets, nnunet_folders, monkeypat
     }  # fmt: skip
     table = (folder / "results.md").read_text(encoding="utf-8")
     assert all(f"| {arm} |" in table for arm in ARMS) and "pretrain-finetune minus real-long" in table
+    assert table.count("over 2 groups of images, resampled whole") == 2
     assert sorted(f.name for f in (folder / "pictures").iterdir()) == [f"t{i:02d}.png" for i in range(4)]
 
     check_judge(real, folder)
@@ -147,6 +151,51 @@ def test_an_output_folder_is_refused_before_anything_is_planned(datasets, nnunet
     assert list(nnunet_folders["nnUNet_preprocessed"].iterdir()) == []
 
 
+def test_a_changed_split_or_test_set_is_another_experiment(datasets, nnunet_folders, tmp_path):
+    real, _ = datasets
+    options = replace(OPTIONS, out=tmp_path / "out", patch_size=(32, 32), overwrite=False)
+
+    def start() -> dict:
+        experiment = prepare(options)
+        _claim(experiment, options.overwrite)
+        return experiment.settings.to_dict()
+
+    settings = start()
+    kept = options.out / "scores.txt"
+    kept.write_text("of this experiment", encoding="utf-8")
+    assert start() == settings
+    training_ids, validation_ids = fold_split(real, 0)
+    splits = nnunet_folders["nnUNet_preprocessed"] / real.name / "splits_final.json"
+    splits.write_text(json.dumps([{"train": training_ids[1:], "val": validation_ids}]), encoding="utf-8")
+    with pytest.raises(ExistsError, match="an experiment with split_sha256"):
+        start()
+    splits.unlink()
+    label = real.label_file("t00", test=True)
+    content = label.read_bytes()
+    label.unlink()  # t00 is a test image still, but no longer scored
+    with pytest.raises(ExistsError, match="an experiment with split_sha256"):
+        start()
+    label.write_bytes(content)
+    # of an earlier jdm, which did not note it: continued, also with --overwrite, if all else is equal
+    file = options.out / "experiment.json"
+    file.write_text(json.dumps({k: v for k, v in settings.items() if k != "split_sha256"}), encoding="utf-8")
+    options = replace(options, overwrite=True)
+    assert start() == settings == json.loads(file.read_text(encoding="utf-8"))
+    assert kept.read_text(encoding="utf-8") == "of this experiment"
+    options = replace(options, learning_rate=0.1)
+    start()
+    assert not kept.exists()
+
+
+def test_a_damaged_record_of_groups_is_refused_before_anything_is_planned(datasets, nnunet_folders):
+    real, _ = datasets
+    for text in ("{", "[]", '{"entries": [{"case": "t00"}]}', '{"entries": ["t00"]}', '{"entries": 3}'):
+        (real.folder / "conversion.json").write_text(text, encoding="utf-8")
+        with pytest.raises(DataError, match=r"conversion\.json: cannot be used"):
+            prepare(OPTIONS)
+    assert list(nnunet_folders["nnUNet_preprocessed"].iterdir()) == []
+
+
 def test_an_experiment_that_another_process_runs_is_refused(datasets, nnunet_folders, tmp_path):
     real, _ = datasets
     for options, folder in (
@@ -185,7 +234,7 @@ def test_cases_that_chose_the_generators_weights_are_counted(datasets, tmp_path)
     settings = Resolved.__new__(Resolved)
 
     def scored(evaluated_ids, on_test_set):
-        places = ({}, "2d", tmp_path, "")
+        places = ({}, "2d", tmp_path, "", {})
         return Experiment(real, synthetic, settings, tuple(training_ids), tuple(evaluated_ids), on_test_set, *places)
 
     chosen = scored(validation_ids, False).chose_generator
