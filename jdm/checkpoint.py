@@ -58,6 +58,11 @@ def run_folder(dataset_name: str, fold: int | str) -> Path:
     return Path(os.environ.get("jdm_results", "jdm_results")) / dataset_name / f"fold_{fold}"  # noqa: SIM112
 
 
+def set_aside(folder: Path) -> Path:
+    """Where the earlier run of a folder is while `jdm.replaced_run` puts another into its place."""
+    return folder.with_name(f".{folder.name}.replaced")
+
+
 def write_atomically(
     path: Path, write: Callable[[Path], object], keep: Path | None = None, size: int | None = None
 ) -> None:
@@ -117,10 +122,11 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
     Raises: CheckpointError if it is missing, truncated, not of jdm, or differs from its checksum.
     """
-    path = folder / WEIGHTS
+    path, aside = folder / WEIGHTS, set_aside(folder)
     if not path.is_file():
         raise CheckpointError(
             f"no checkpoint {path}; expected one written by jdm-train; train first, or name its folder"
+            + (f"; the earlier run is in {aside}, jdm-train --resume puts it back" if aside.exists() else "")
         )
     try:
         with safe_open(str(path), framework="pt") as file:
@@ -168,8 +174,7 @@ def weights_sha256(weights: Mapping[str, Tensor]) -> str:
 
 def save_resume_state(folder: Path, state: Mapping[str, Any]) -> None:
     """Write resume.pt, keeping the one before it."""
-    path = folder / RESUME
-    keep = path.with_name(RESUME + _PREVIOUS)
+    path, keep = resume_paths(folder)
     write_atomically(path, lambda temporary: torch.save(dict(state), temporary), keep, _stored_bytes(state))
 
 
@@ -181,12 +186,17 @@ def _stored_bytes(state: Any) -> int:
     return sum(map(_stored_bytes, parts))
 
 
+def resume_paths(folder: Path) -> tuple[Path, Path]:
+    """Where a run's last resume state is, and the one before it."""
+    return folder / RESUME, folder / (RESUME + _PREVIOUS)
+
+
 def load_resume_state(folder: Path) -> dict[str, Any] | None:
     """The newest readable resume state, or None where there is none; says so if it is not the last one.
 
     Raises: CheckpointError if there are only damaged ones.
     """
-    paths = [folder / RESUME, folder / (RESUME + _PREVIOUS)]
+    paths = resume_paths(folder)
     if not any(path.is_file() for path in paths):
         return None
     problem = ""

@@ -52,6 +52,19 @@ _BOUNDS: dict[str, tuple[float, float]] = {  # of the numbers in lists one by on
     "train.cache_bytes": (0, _ANY),
     "train.seed": (0, 2**63 - 1),
 }
+_NUMBER_TYPES = (
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "float16",
+    "float32",
+    "float64",
+)
 _FILLED = ("codec.low", "data.patch_size", "network.channel_multipliers")
 
 
@@ -79,11 +92,25 @@ def check_fit(config: Config) -> None:
 
     Raises: ConfigError naming the setting, the value and what it must be.
     """
+    for holds, name, found, expected in (*_data_checks(config), *_model_checks(config)):
+        if not holds:
+            raise ConfigError(
+                f"setting {name} is {found}; expected {expected}; correct it in the plan or on the command line"
+            )
+
+
+_Checks = list[tuple[bool, str, Any, str]]
+"""What must hold, the setting, its value, and what is expected of it."""
+
+
+def _data_checks(config: Config) -> _Checks:
+    """Of settings that say what a training sample is."""
     network_multiple = 2 ** (len(config.network.channel_multipliers) - 1)
-    data, noise, names = config.data, config.noise, config.network.class_names
-    checks = [
+    data, codec, augment = config.data, config.codec, config.augment
+    return [
         (data.dims in (2, 3), "data.dims", data.dims, "2 or 3"),
         (len(data.patch_size) == data.dims, "data.patch_size", data.patch_size, f"{data.dims} sides"),
+        (len(data.spacing) == data.dims, "data.spacing", data.spacing, f"{data.dims} numbers"),
         (
             all(side % network_multiple == 0 and side > 0 for side in data.patch_size),
             "data.patch_size", data.patch_size, f"multiples of {network_multiple} (network.channel_multipliers)",
@@ -93,33 +120,46 @@ def check_fit(config: Config) -> None:
             and all(c >= p for c, p in zip(data.canvas_size, data.patch_size, strict=False)),
             "data.canvas_size", data.canvas_size, f"at least data.patch_size {data.patch_size}",
         ),
+        (len(codec.low) == len(codec.high), "codec.low", codec.low, "as many as codec.high"),
         (
-            abs(noise.equal + noise.independent + noise.known_mask + noise.known_image - 1) < 1e-6,
-            "noise.equal + independent + known_mask + known_image",
-            noise.equal + noise.independent + noise.known_mask + noise.known_image, "a sum of 1",
+            all(low < high for low, high in zip(codec.low, codec.high, strict=False)),
+            "codec.low", codec.low, f"less than codec.high {codec.high}",
         ),
-        (0 < noise.sigma_min < noise.sigma_max, "noise.sigma_min", noise.sigma_min, "between 0 and noise.sigma_max"),
+        (codec.image_dtype in _NUMBER_TYPES, "codec.image_dtype", codec.image_dtype, ", ".join(_NUMBER_TYPES)),
         (
-            len(names) != 1 and len({*names}) == len(names) and "" not in names,
-            "network.class_names", names, "at least two different names, or none",
+            codec.mask_code != "binary" or codec.classes == 2,
+            "codec.mask_code", codec.mask_code, f"one-hot or bits for {codec.classes} classes",
         ),
-        (len(config.codec.low) == len(config.codec.high), "codec.low", config.codec.low, "as many as codec.high"),
         (
-            not config.augment.quarter_turns or len({*data.patch_size[-2:]}) == 1,
+            max(augment.mirror_axes, default=0) < data.dims,
+            "augment.mirror_axes", augment.mirror_axes, f"axes of 0 to {data.dims - 1}",
+        ),
+        (
+            not augment.quarter_turns or len({*data.patch_size[-2:]}) == 1,
             "augment.quarter_turns", True, f"false where data.patch_size {data.patch_size} is not square",
         ),
-        (
-            config.codec.mask_code != "binary" or config.codec.classes == 2,
-            "codec.mask_code", config.codec.mask_code, f"one-hot or bits for {config.codec.classes} classes",
-        ),
-        (
-            config.preset == "default" or config.augment.probability == 0,
-            "augment.probability", config.augment.probability, "0 with preset thesis, whose network is not told of it",
-        ),
+    ]  # fmt: skip
+
+
+def _model_checks(config: Config) -> _Checks:
+    """Of settings that say what is learnt of samples."""
+    noise, names = config.noise, config.network.class_names
+    shares = noise.equal + noise.independent + noise.known_mask + noise.known_image
+    return [
+        (abs(shares - 1) < 1e-6, "noise.equal + independent + known_mask + known_image", shares, "a sum of 1"),
+        (0 < noise.sigma_min < noise.sigma_max, "noise.sigma_min", noise.sigma_min, "between 0 and noise.sigma_max"),
         (
             len(noise.data_mean) in (0, config.image_channels + config.mask_channels),
             "noise.data_mean", noise.data_mean,
             f"empty, or a value for each of {config.image_channels} image and {config.mask_channels} mask channels",
+        ),
+        (
+            len(names) != 1 and len({*names}) == len(names) and "" not in names,
+            "network.class_names", names, "at least two different names, or none",
+        ),
+        (
+            config.preset == "default" or config.augment.probability == 0,
+            "augment.probability", config.augment.probability, "0 with preset thesis, whose network is not told of it",
         ),
         (
             not config.diffusion.zero_terminal_snr or config.diffusion.prediction == "v",
@@ -127,11 +167,6 @@ def check_fit(config: Config) -> None:
             "v with diffusion.zero_terminal_snr: where there is no signal the noise says nothing of the image",
         ),
     ]  # fmt: skip
-    for holds, name, found, expected in checks:
-        if not holds:
-            raise ConfigError(
-                f"setting {name} is {found}; expected {expected}; correct it in the plan or on the command line"
-            )
 
 
 def _found(values: dict[str, Any], name: str) -> Any:

@@ -22,7 +22,7 @@ def floor(module: str) -> int:
         ("jdm.objective", 3), ("jdm.processes", 1), ("jdm.diffusion", 2), ("jdm.config", 1), ("jdm.errors", 0),
         ("jdm.locks", 1),
         ("jdm.demo", 5), ("jdm.sample", 5), ("jdm.doctor", 6), ("jdm.config_checks", 1), ("jdm.parallel", 2),
-        ("jdm.samplers", 1),
+        ("jdm.samplers", 1), ("jdm.replaced_run", 4),
     ):  # fmt: skip
         if module == prefix or module.startswith(prefix + ("_" if prefix in ("jdm.export", "jdm.sample") else ".")):
             return height

@@ -45,7 +45,7 @@ class TrainCommand:
     resume: bool = False
     """Go on where a killed run of this fold stopped."""
     overwrite: bool = False
-    """Discard an existing run of this fold."""
+    """Replace an existing run of this fold, which is kept until the new one has passed its first checkpoint."""
     dry_run: bool = False
     """Print the plan and stop."""
 
@@ -59,8 +59,11 @@ def _run() -> None:
     command, rest = tyro.cli(TrainCommand, prog="jdm-train", return_unknown_args=True)
     from jdm.data.raw_dataset import open_dataset
     from jdm.processes import processes, rank
+    from jdm.replaced_run import replacing
     from jdm.training import train
 
+    if command.resume and command.overwrite:
+        raise ConfigError("--resume and --overwrite are both given; expected one of them: go on, or start anew")
     dataset = open_dataset(command.dataset)
     _refuse_synthetic(dataset)
     ids = training_and_held_out(dataset, command.fold)
@@ -71,7 +74,8 @@ def _run() -> None:
             return
         if rank() == 0:
             print(summary(config, dataset, ids, classes), file=sys.stderr)
-        checkpoint = train(config, dataset, command.fold, ids, out_dir, command.resume, started, classes)
+        with replacing(out_dir) if command.overwrite and rank() == 0 else contextlib.nullcontext():
+            checkpoint = train(config, dataset, command.fold, ids, out_dir, command.resume, started, classes)
         if rank() > 0:
             return
     held_out = checkpoint.metadata["held_out_loss"]
@@ -92,27 +96,34 @@ def _refuse_synthetic(dataset: RawDataset) -> None:
 
 @contextlib.contextmanager
 def _alone(command: TrainCommand, dataset: RawDataset) -> Iterator[None]:
-    """Keep other commands out of the run's folder. Raises: ExistsError if one is at work in it."""
+    """Keep other commands out of the run's folder, after settling what a killed one left there.
+
+    Raises: ExistsError if one is at work in it.
+    """
     from jdm.checkpoint import run_folder
     from jdm.locks import held
-    from jdm.processes import rank
+    from jdm.processes import decided_by_first, rank
+    from jdm.replaced_run import settle
 
     folder = run_folder(dataset.name, command.fold)
-    if command.dry_run or rank() > 0:
+    if command.dry_run:
         yield
         return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with held(folder.with_name(f".{folder.name}.lock"), folder):  # beside it, since --overwrite removes it
+    if rank() == 0:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    # The lock is beside the folder, which --overwrite moves away.
+    with held(folder.with_name(f".{folder.name}.lock"), folder) if rank() == 0 else contextlib.nullcontext():
+        decided_by_first(lambda: settle(folder))
         yield
 
 
 def _prepared(
     command: TrainCommand, rest: list[str], dataset: RawDataset, training_ids: list[str]
 ) -> tuple[Config, Path, dict[str, str] | None]:
-    """The plan to train by, the folder to train in, which is cleared where the user asked for it, and the classes."""
+    """The plan to train by, the folder to train in, and the classes."""
     from jdm.checkpoint import run_folder
     from jdm.data.classes import FILE_NAME, read_classes
-    from jdm.processes import decided_by_first, rank
+    from jdm.processes import decided_by_first
 
     out_dir = run_folder(dataset.name, command.fold)
     saved = out_dir / "plan.toml"
@@ -123,8 +134,6 @@ def _prepared(
         raise ExistsError(f"{out_dir} holds a run already; expected none; add --resume or --overwrite")
     classes = None if command.classes is None else read_classes(_classes_file(command.classes, dataset), dataset)
     config = decided_by_first(lambda: planned(command, rest, dataset, training_ids, classes))
-    if command.overwrite and not command.dry_run and rank() == 0:
-        _discard(out_dir)
     return config, out_dir, classes
 
 
@@ -142,7 +151,7 @@ def _resumed(command: TrainCommand, rest: list[str], config: Config) -> Config:
         )
     if command.budget_minutes is not None:
         rest = [*rest, "--train.budget-minutes", str(command.budget_minutes)]
-    return validate(_overridden(config, rest))
+    return _trainable(_overridden(config, rest))
 
 
 def training_and_held_out(dataset: RawDataset, fold: str) -> tuple[list[str], list[str]]:
@@ -186,7 +195,7 @@ def planned(
         print("jdm-train: measuring the time of training steps on this machine", file=sys.stderr, flush=True)
 
     def adjust(config: Config) -> Config:
-        config = validate(_with_settings(command, rest, config))
+        config = _trainable(_with_settings(command, rest, config))
         if config.network.class_names not in ((), names):
             raise ConfigError(
                 f"setting network.class_names is {config.network.class_names}, but the training cases have "
@@ -224,6 +233,16 @@ def _with_settings(command: TrainCommand, rest: list[str], config: Config) -> Co
     return _overridden(load(command.plan, config) if command.plan else config, rest)
 
 
+def _trainable(config: Config) -> Config:
+    """The plan, if its values fit together and training can do it."""
+    if config.data.dims != 2:
+        raise ConfigError(
+            f"setting data.dims is {config.data.dims}; expected 2: there is no training in 3-D yet, and volumes are "
+            "trained as slices; leave it out"
+        )
+    return validate(config)
+
+
 def _overridden(config: Config, arguments: list[str]) -> Config:
     """The plan with command-line values in it, not validated."""
     if not arguments:
@@ -253,13 +272,6 @@ def summary(
         f"{config.network.base_channels} channels x {config.network.channel_multipliers}; "
         f"at most {config.train.steps} steps of {config.train.batch_size}{minutes}, {config.train.precision}{told}"
     )
-
-
-def _discard(out_dir: Path) -> None:
-    import shutil
-
-    if out_dir.is_dir():
-        shutil.rmtree(out_dir)
 
 
 def _draw_curves(out_dir: Path, selected: int) -> None:

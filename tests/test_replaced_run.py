@@ -1,0 +1,116 @@
+"""jdm-train --overwrite: the earlier run is there until the new one has passed its first checkpoint."""
+
+import os
+import shutil
+import signal
+import sys
+
+import pytest
+import torch
+from fault_processes import NETWORK, tree
+from small_runs import tiny_run, write_pictures
+
+import jdm.cli.train
+import jdm.training
+from jdm.checkpoint import load_checkpoint, run_folder, set_aside
+from jdm.errors import CheckpointError
+
+STEPS = ["--train.steps", "4", "--train.batch-size", "2", "--train.validate-every", "2"]
+
+
+@pytest.fixture
+def run(nnunet_folders):
+    """The folder of a trained run."""
+    dataset = write_pictures(nnunet_folders["nnUNet_raw"])
+    tiny_run(dataset, train={"steps": 2})
+    return run_folder(dataset.name, "all")
+
+
+def typed(monkeypatch, *flags: str) -> int:
+    """The exit status of a jdm-train."""
+    monkeypatch.setattr(sys, "argv", ["jdm-train", "21", "all", *NETWORK, *STEPS, *flags])
+    try:
+        jdm.cli.train.main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def at_step(monkeypatch, step, act):
+    """Have `act` called instead of a loss at a step of the training."""
+    whole, count = jdm.training.loss_and_gradients, iter(range(100))
+    monkeypatch.setattr(jdm.training, "loss_and_gradients", lambda *a: act() if next(count) == step else whole(*a))
+
+
+def out_of_memory():
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def stopped():
+    os.kill(os.getpid(), signal.SIGINT)
+    return torch.tensor(1.0)
+
+
+FAILURES = {
+    "nan": (1, lambda: torch.tensor(float("nan")), 2),
+    "memory": (0, out_of_memory, 2),
+    "signal": (0, stopped, 128 + signal.SIGINT),
+}
+
+
+@pytest.mark.parametrize("kind", FAILURES)
+def test_a_run_that_fails_early_leaves_the_one_it_was_to_replace(run, monkeypatch, capsys, kind):
+    before = tree(run)
+    step, act, status = FAILURES[kind]
+    at_step(monkeypatch, step, act)
+    assert typed(monkeypatch, "--overwrite") == status
+    assert tree(run) == before and not set_aside(run).exists()
+    assert f"{run} is the earlier run again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--overwrite", "--augment.mirror-axes", "2"], "augment.mirror_axes is (2,); expected axes of 0 to 1"),
+        (["--overwrite", "--data.dims", "3"], "data.dims is 3; expected 2: there is no training in 3-D yet"),
+        (["--overwrite", "--resume"], "--resume and --overwrite are both given"),
+        (["--resume", "--data.dims", "3"], "data.dims is 3; expected 2"),
+    ],
+)
+def test_a_refused_command_leaves_the_run(run, monkeypatch, capsys, flags, told):
+    before = tree(run)
+    assert typed(monkeypatch, *flags) == 2
+    assert told in capsys.readouterr().err.splitlines()[-1]
+    assert tree(run) == before and not set_aside(run).exists()
+
+
+def test_a_run_past_its_first_checkpoint_replaces_the_earlier_one(run, monkeypatch):
+    earlier = load_checkpoint(run).sha256
+    at_step(monkeypatch, 3, lambda: torch.tensor(float("nan")))
+    assert typed(monkeypatch, "--overwrite", "--train.checkpoint-every", "2") == 2  # it failed, but can be resumed
+    assert load_checkpoint(run).sha256 != earlier and not set_aside(run).exists()
+    assert typed(monkeypatch, "--overwrite") == 0
+    assert load_checkpoint(run).metadata["step"] in (2, 4) and not set_aside(run).exists()
+
+
+@pytest.mark.parametrize("left", [None, "plan.toml"])
+def test_what_a_kill_left_is_put_back_by_the_next_command(run, monkeypatch, capsys, left):
+    before = tree(run)
+    run.rename(set_aside(run))  # and killed
+    if left:
+        run.mkdir()
+        shutil.copy(set_aside(run) / left, run / left)
+    with pytest.raises(CheckpointError, match=r"the earlier run is in .*fold_all\.replaced, jdm-train --resume puts"):
+        load_checkpoint(run)
+    assert typed(monkeypatch) == 2  # there is a run, as before
+    told = capsys.readouterr().err
+    assert f"{run} is the earlier run again" in told and "holds a run already" in told.splitlines()[-1]
+    assert tree(run) == before and not set_aside(run).exists()
+
+
+def test_a_kill_after_the_first_checkpoint_keeps_the_new_run(run, monkeypatch):
+    shutil.copytree(run, set_aside(run))
+    (set_aside(run) / "checkpoint.json").unlink()  # killed while it was removed
+    before = tree(run)
+    assert typed(monkeypatch) == 2
+    assert tree(run) == before and not set_aside(run).exists()
