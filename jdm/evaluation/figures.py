@@ -207,7 +207,7 @@ def _read_log(log: Path) -> dict[str, list[float]]:
                 for name, values in columns.items():
                     values.append(float(row.get(name) or "nan"))
     except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"{log}: cannot be read ({error}); expected the log.csv of a training run") from None
+        raise DataError(f"{log}: cannot be read ({str(error)[:200]}); expected the log.csv of a training run") from None
     if not all(map(math.isfinite, columns["step"])) or not any(map(math.isfinite, columns["loss"])):
         raise DataError(f"{log}: holds no step and loss; expected the log.csv of a training run; train first")
     return columns
