@@ -7,12 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from dataset_conversion.pictures import Decoded
-from dataset_conversion.rules import TOLERANCE
+from dataset_conversion.rules import THRESHOLD, check_black_and_white, collapsed
 from jdm.errors import DataError
-
-THRESHOLD = 127
-MAX_BETWEEN = 0.2
-"""Share of pixels that may lie between black and white; lossy storage and soft borders make a few per cent."""
 
 
 def yes_or_no(mask: np.ndarray, kind: str, where: Path) -> Decoded:
@@ -20,7 +16,7 @@ def yes_or_no(mask: np.ndarray, kind: str, where: Path) -> Decoded:
 
     Raises: DataError if its channels differ, or it is neither black-and-white nor 0 and 1.
     """
-    return yes_or_no_grey(*one_channel(mask, where), where)
+    return yes_or_no_grey(*collapsed(mask, where), where)
 
 
 def any_colour(mask: np.ndarray, kind: str, where: Path) -> Decoded:
@@ -30,17 +26,6 @@ def any_colour(mask: np.ndarray, kind: str, where: Path) -> Decoded:
         notes = ["a colour mask: foreground where any channel is"]
         return yes_or_no_grey(mask.max(axis=0), notes, where)
     return yes_or_no(mask, kind, where)
-
-
-def one_channel(mask: np.ndarray, where: Path) -> tuple[np.ndarray, list[str]]:
-    """(y, x) of a mask (channels, y, x) with equal channels, and the repair. Raises: DataError if they differ."""
-    if mask.shape[0] == 1:
-        return mask[0], []
-    if not (mask[1:] == mask[:1]).all():
-        raise DataError(
-            f"{where}: the mask is a colour picture (its channels differ); expected black and white; save it as grey"
-        )
-    return mask[0], [f"{mask.shape[0]} equal channels collapsed"]
 
 
 def yes_or_no_grey(grey: np.ndarray, notes: list[str], where: Path) -> Decoded:
@@ -55,12 +40,7 @@ def yes_or_no_grey(grey: np.ndarray, notes: list[str], where: Path) -> Decoded:
             f"{where}: the highest value of the mask is {highest}; expected 0 and 255, or 0 and 1; correct the mask, "
             "or say what its values mean with jdm-convert pairs --labels"
         )
-    between = (grey > TOLERANCE) & (grey < 255 - TOLERANCE)
-    if between.mean() > MAX_BETWEEN:
-        raise DataError(
-            f"{where}: {between.mean():.0%} of the mask's pixels are neither black nor white; expected a mask; this "
-            "looks like a photograph, check that images and masks are not mixed up"
-        )
+    check_black_and_white(grey, where)
     moved = int(((grey > 0) & (grey < 255)).sum())
     notes = [*notes, f"{moved} pixels of other values than 0 and 255 cut at > {THRESHOLD}"] if moved else notes
     return Decoded((grey > THRESHOLD).astype(np.uint8), notes)
@@ -71,7 +51,7 @@ def numbered(mask: np.ndarray, kind: str, where: Path) -> Decoded:
 
     Raises: DataError if its channels differ, or if it is lossy, so that numbers cannot be trusted.
     """
-    grey, notes = one_channel(mask, where)
+    grey, notes = collapsed(mask, where)
     if kind == "jpeg" or grey.dtype.kind not in "iu":
         raise DataError(
             f"{where}: numbers of objects in a {kind.upper()} file of {grey.dtype} cannot be trusted; expected a "

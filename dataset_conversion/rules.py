@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jdm.data.case_io import label_dtype, one_channel
 from jdm.data.picture_io import read_picture
 from jdm.data.raster import KIND_OF_ENDING, Raster, ending_of, sniff
 from jdm.data.raw_layout import few
@@ -19,6 +20,10 @@ from jdm.errors import ConfigError, DataError
 
 TOLERANCE = 7
 """Grey levels by which lossy storage may move a mask value that is still taken for the declared one."""
+THRESHOLD = 127
+"""Grey levels above it are white in a mask of black and white."""
+MAX_BETWEEN = 0.2
+"""Share of pixels that may lie between black and white; lossy storage and soft borders make a few per cent."""
 PICTURE_KINDS = ("png", "jpeg", "bmp", "tiff")
 
 
@@ -176,31 +181,40 @@ def map_mask(mask: np.ndarray, kind: str, values: ValueMap, where: Path) -> tupl
 
     Equal channels are collapsed. Values within `TOLERANCE` of a declared one are taken for it where that is
     unambiguous; a JPEG mask of 0 and 255 is cut at > 127.
-    Raises: DataError with the values that fit no class, or if the channels differ.
+    Raises: DataError with the values that fit no class, if the channels differ, or if a JPEG mask is a photograph.
     """
-    notes = []
-    if mask.shape[0] > 1:
-        if not (mask[1:] == mask[:1]).all():
-            raise DataError(
-                f"{where}: the mask is a colour picture (its channels differ); expected one value per class; save "
-                "it with one grey value per class"
-            )
-        notes.append(f"{mask.shape[0]} equal channels collapsed")
-    grey = mask[0]
+    grey, notes = collapsed(mask, where)
     declared = np.array(values.values)
     exact = np.isin(grey, declared)
     if grey.dtype.kind == "f" or not exact.all():
         nearest = declared[_nearest(grey, declared)]
         if kind == "jpeg" and set(values.values) == {0, 255}:
-            nearest = np.where(grey > 127, 255, 0)
-            notes.append(f"{int((~exact).sum())} pixels of a JPEG mask cut at > 127")
+            check_black_and_white(grey, where)
+            nearest = np.where(grey > THRESHOLD, 255, 0)
+            notes.append(f"{int((~exact).sum())} pixels of a JPEG mask cut at > {THRESHOLD}")
         else:
             _check_near(grey, nearest, declared, where)
             notes.append(f"{int((~exact).sum())} pixels moved to the nearest declared value")
         grey = nearest
     order = np.argsort(declared)
-    classes = np.array(values.classes, np.uint8 if max(values.classes) < 256 else np.uint16)[order]
+    classes = np.array(values.classes, label_dtype(max(values.classes) + 1))[order]
     return classes[np.searchsorted(declared[order], grey)], notes if not exact.all() or mask.shape[0] > 1 else []
+
+
+def collapsed(mask: np.ndarray, where: Path) -> tuple[np.ndarray, list[str]]:
+    """(y, x) of a mask (channels, y, x) with equal channels, and the repair. Raises: DataError if they differ."""
+    notes = [] if mask.shape[0] == 1 else [f"{mask.shape[0]} equal channels collapsed"]
+    return one_channel(mask, where), notes
+
+
+def check_black_and_white(grey: np.ndarray, where: Path) -> None:
+    """Raises: DataError if too much of a mask of 8 bits lies between black and white."""
+    between = (grey > TOLERANCE) & (grey < 255 - TOLERANCE)
+    if between.mean() > MAX_BETWEEN:
+        raise DataError(
+            f"{where}: {between.mean():.0%} of the mask's pixels are neither black nor white; expected a mask; this "
+            "looks like a photograph, check that images and masks are not mixed up"
+        )
 
 
 def _nearest(grey: np.ndarray, declared: np.ndarray) -> np.ndarray:

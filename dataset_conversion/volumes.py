@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from dataset_conversion.cases import Item, Reading
 from dataset_conversion.ledger import Ledger
+from jdm.data.case_io import label_dtype
 from jdm.data.image_io import read_raster
 from jdm.data.raster import Raster, ending_of
 from jdm.data.raw_dataset import validate_labels
@@ -74,7 +75,7 @@ def _stacked(images: tuple[Path, ...]) -> Raster:
 
 
 def _label(path: Path, image: Raster, labels: Mapping[str, int]) -> tuple[np.ndarray, list[str]]:
-    """The label on the image's grid, uint8, and the repairs. Raises: DataError if it does not lie on that grid."""
+    """The label (*spatial) on the image's grid, and the repairs. Raises: DataError if it does not lie on that grid."""
     raster = read_raster(path, label=True)
     label = raster.array[0]
     validate_labels(label, labels, str(path))
@@ -83,7 +84,9 @@ def _label(path: Path, image: Raster, labels: Mapping[str, int]) -> tuple[np.nda
     _check_grid(path, raster, image, "label", origin=False)
     assert raster.geometry is not None and image.geometry is not None
     moved = not np.allclose(raster.geometry.origin, image.geometry.origin, atol=1e-2)
-    return label.astype(np.uint8), ["origin of the label replaced by the image's"] if moved else []
+    return label.astype(label_dtype(max(labels.values()) + 1)), [
+        "origin of the label replaced by the image's"
+    ] if moved else []
 
 
 def _check_grid(path: Path, raster: Raster, image: Raster, what: str, origin: bool) -> None:

@@ -12,13 +12,14 @@ import numpy as np
 from scipy import ndimage
 
 from jdm.config import Config
+from jdm.data.case_io import read_label
 from jdm.data.codec import PairCodec
 from jdm.data.pairs import centred_margins, planned_arrays
 from jdm.data.raw_dataset import Pair, RawDataset, read_case
 from jdm.errors import DataError
 from jdm.evaluation.plausible import ForegroundRange
 from jdm.export_request import ExportRequest
-from jdm.sample_conditions import given_masks, read_label
+from jdm.sample_conditions import given_masks
 
 _ATTEMPTS = 20
 _KEPT, _ADDED = 0.75, 0.5  # chance of a component to stay, and of one of another mask to be added

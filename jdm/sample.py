@@ -11,6 +11,7 @@ import numpy as np
 
 from jdm import __version__
 from jdm.checkpoint import Checkpoint
+from jdm.data.case_io import label_dtype
 from jdm.data.raw_dataset import Pair, RawDataset
 from jdm.export import case_seed
 from jdm.export_guidance import check_guidance
@@ -95,7 +96,7 @@ def _segmentations(folder: Path, dataset: RawDataset, starts: Sequence[Start], d
     for start, pairs in zip(starts, drawn, strict=True):
         pair = start.case.pair
         label, uncertainty = majority([sampled.label for sampled in pairs], dataset.classes)
-        segmented = Pair(pair.case_id, pair.image, label.astype(pair.label.dtype), pair.spacing, pair.geometry)
+        segmented = Pair(pair.case_id, pair.image, label, pair.spacing, pair.geometry)
         write_segmentation(folder, dataset, segmented, uncertainty)
         map_pair = Pair(pair.case_id, uncertainty[None], segmented.label, pair.spacing)
         rows.append(Row([segmented, map_pair, *pairs[:_SHOWN]]))
@@ -110,7 +111,7 @@ def majority(labels: Sequence[np.ndarray], classes: int) -> tuple[np.ndarray, np
     """
     shares = np.stack([np.mean([label == value for label in labels], axis=0) for value in range(classes)])
     surprise = np.where(shares > 0, -np.log(np.where(shares > 0, shares, 1.0)), 0.0)
-    return shares.argmax(axis=0).astype(np.uint16), (shares * surprise).sum(axis=0) / np.log(classes)
+    return shares.argmax(axis=0).astype(label_dtype(classes)), (shares * surprise).sum(axis=0) / np.log(classes)
 
 
 def provenance(checkpoint: Checkpoint, request: SampleRequest, weaker: Checkpoint | None) -> dict[str, Any]:

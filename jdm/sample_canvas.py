@@ -57,10 +57,6 @@ class CaseCanvas:
         """(planes, *spatial) of labels on the case's own grid, nearest neighbours."""
         return self._native(planes, order=0)
 
-    def native_map(self, planes: np.ndarray) -> np.ndarray:
-        """(planes, *spatial) of real numbers on the case's own grid, interpolated linearly."""
-        return self._native(planes, order=1)
-
     def native_image(self, planes: np.ndarray, own_units: bool = True) -> np.ndarray:
         """(planes, channels, *spatial) of decoded intensities on the case's own grid and in its own type.
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jdm.data.image_io import read_raster
-from jdm.data.raster import NATURAL_ENDINGS, Raster
+from jdm.data.case_io import label_dtype, read_label
+from jdm.data.raster import NATURAL_ENDINGS
 from jdm.data.raw_dataset import Pair, RawDataset, read_image, validate_labels
 from jdm.data.raw_layout import CaseFiles, few, listed
 from jdm.errors import ConfigError, DataError
@@ -57,7 +57,7 @@ def given_masks(dataset: RawDataset, folder: Path, dtype: str) -> list[Pair]:
         raster = read_label(folder / name)
         label = raster.array[0]
         validate_labels(label, dataset.labels, str(folder / name))
-        label = label.astype(np.uint8 if dataset.classes <= 256 else np.uint16)
+        label = label.astype(label_dtype(dataset.classes))
         image = np.zeros((len(dataset.channel_names), *label.shape), dtype)
         pairs.append(Pair(name[: -len(dataset.file_ending)], image, label, raster.spacing, raster.geometry))
     return pairs
@@ -90,19 +90,6 @@ def check_folder(dataset: RawDataset, folder: Path, key: str) -> None:
                 f"{dataset.name}; give files of this dataset, or train on that one"
             )
         return
-
-
-def read_label(path: Path) -> Raster:
-    """A label file of one channel, or of several that are equal.
-
-    Raises: DataError if it cannot be read or is a coloured picture.
-    """
-    raster = read_raster(path, label=True)
-    if not (raster.array[1:] == raster.array[:1]).all():
-        raise DataError(
-            f"{path}: has {len(raster.array)} channels that differ; expected one of class values; convert it"
-        )
-    return raster
 
 
 def region_of(pair: Pair, box: tuple[int, ...], path: Path | None) -> np.ndarray:

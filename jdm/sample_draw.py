@@ -25,7 +25,7 @@ from jdm.export_draw import level_span, sde_of
 from jdm.export_guidance import directed
 from jdm.export_request import ExportRequest
 from jdm.export_size import batches_of, export_seconds, network_calls
-from jdm.sample_request import SampleRequest
+from jdm.sample_request import SampleRequest, resamples
 from jdm.samplers import evaluations as sampler_evaluations
 
 
@@ -123,8 +123,7 @@ class Drawer:
 def evaluations(config: Config, request: SampleRequest) -> int:
     """Calls of the denoiser that one sample takes."""
     steps = request.steps
-    partly = request.mode in ("inpaint", "known-channels") or config.preset == "thesis"
-    if partly and request.mode not in ("vary", "interpolate"):
+    if resamples(config, request):
         ways = Resampling(request.jump_length, request.repetitions).stretches(steps)
         steps = sum(last - first for first, last in ways)
     inverting = 2 * steps if request.mode == "interpolate" else 0

@@ -55,6 +55,12 @@ class SampleRequest:
     """Least overlap of neighbouring windows where an image is larger than the training patch."""
 
 
+def resamples(config: Config, request: SampleRequest) -> bool:
+    """Whether something is known in part, for which RePaint goes back up in noise."""
+    partly = request.mode in ("inpaint", "known-channels") or config.preset == "thesis"
+    return partly and request.mode not in ("vary", "interpolate", "bits-per-dim")
+
+
 def check_request(config: Config, request: SampleRequest) -> None:
     """Refuse, before anything is read or written, what would fail while sampling.
 
@@ -76,9 +82,10 @@ def check_request(config: Config, request: SampleRequest) -> None:
         (request.samples >= 1, "samples", request.samples, "at least 1"),
         (3 <= request.steps <= 1000, "steps", request.steps, "3 to 1000"),
         (request.repetitions >= 1, "repetitions", request.repetitions, "at least 1"),
+        (request.jump_length >= 1, "jump-length", request.jump_length, "at least 1"),
         (
-            1 <= request.jump_length < request.steps,
-            "jump-length", request.jump_length, f"at least 1 and less than the {request.steps} steps",
+            request.jump_length < request.steps or request.repetitions == 1 or not resamples(config, request),
+            "jump-length", request.jump_length, f"less than the {request.steps} steps",
         ),
         (request.batch_size >= 1, "batch-size", request.batch_size, "at least 1"),
         (0 <= request.overlap < 1, "overlap", request.overlap, "at least 0 and less than 1"),

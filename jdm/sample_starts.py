@@ -134,7 +134,7 @@ def _inpainting(case: CaseCanvas, dataset: RawDataset, request: SampleRequest) -
             masks[number][crop] = label
         mixed = weight * case.native_image(images).astype(np.float64) + (1 - weight) * pair.image
         image = np.where(region, in_type(mixed, pair.image.dtype), pair.image)
-        label = np.where(region & (weight >= 0.5), case.native_label(masks), pair.label).astype(pair.label.dtype)
+        label = np.where(region & (weight >= 0.5), case.native_label(masks), pair.label)
         return Pair(pair.case_id, image, label, pair.spacing, pair.geometry)
 
     return Start(case, planes, finish, region)

@@ -87,6 +87,16 @@ def test_jpeg_masks_are_cut_in_the_middle(source: PairsOptions) -> None:
     assert "3 equal channels collapsed" in notes(folder, "repaired")["a"]
 
 
+def test_a_photograph_is_no_jpeg_mask(source: PairsOptions) -> None:
+    (source.masks / "a.png").unlink()
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8)
+    save(source.images / "a.png", picture(1, (64, 64, 3)))
+    save(source.masks / "a.jpg", noise, quality=95)
+    folder = convert_pairs(source).folder
+    assert "neither black nor white" in notes(folder, "refused")["a"]
+    assert open_dataset(11).cases == ("b", "c")
+
+
 def test_near_values_are_moved_and_others_refused(source: PairsOptions) -> None:
     near = mask()
     near[0, 0], near[1, 2] = 7, 248
@@ -100,7 +110,7 @@ def test_near_values_are_moved_and_others_refused(source: PairsOptions) -> None:
     np.testing.assert_array_equal(read_case(open_dataset(11), "a").label, mask(value=1))
     assert notes(folder, "repaired")["a"] == "2 pixels moved to the nearest declared value"
     assert "holds 8 (1 pixels)" in notes(folder, "refused")["b"]
-    assert "channels differ" in notes(folder, "refused")["c"]
+    assert "channels that differ" in notes(folder, "refused")["c"]
 
 
 def test_values_close_to_each_other_are_taken_exactly() -> None:

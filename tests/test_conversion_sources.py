@@ -60,6 +60,17 @@ def test_msd_task(tmp_path: Path, nnunet_folders: dict[str, Path]) -> None:
     assert made.counts["ignored"] == 3
 
 
+def test_msd_labels_above_255_keep_their_value(tmp_path: Path, nnunet_folders: dict[str, Path]) -> None:
+    task = make_task(tmp_path)
+    names = {"0": "background"} | {str(k): f"class {k}" for k in range(1, 301)}
+    (task / "dataset.json").write_text(json.dumps({"modality": {"0": "CT"}, "labels": names}))
+    label = np.zeros((3, 4, 5), np.uint16)
+    label[1, 1, 1:4] = 255, 256, 300
+    volume(task / "labelsTr/thing_0.nii.gz", label)
+    convert_msd(MsdOptions(task, 9))
+    np.testing.assert_array_equal(read_case(open_dataset(9), "thing_0").label, label)
+
+
 def test_msd_channels_are_split(tmp_path: Path, nnunet_folders: dict[str, Path]) -> None:
     convert_msd(MsdOptions(make_task(tmp_path, channels=2), 9, max_cases=2))
     dataset = open_dataset(9)

@@ -5,6 +5,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from jdm.data.image_io import read_raster, write_raster
 from jdm.data.raster import Raster
 from jdm.data.raw_dataset import Pair, read_case, write_case
 from jdm.errors import ConfigError, DataError, ExistsError
-from jdm.sample import draw_planes, majority, sample
+from jdm.sample import _segmentations, draw_planes, majority, sample
 from jdm.sample_canvas import CaseCanvas, around, in_type, seam
 from jdm.sample_conditions import painted
 from jdm.sample_draw import Drawer, evaluations, planned_seconds
@@ -91,6 +92,17 @@ def test_agreement_is_the_majority_and_its_entropy():
     expected = np.array([0, quarter - 0.75 * np.log(0.75), half + 2 * quarter, 2 * half]) / np.log(3)
     np.testing.assert_allclose(uncertainty, expected, atol=1e-12)
     assert majority([np.array([0]), np.array([1]), np.array([2])], 3)[1].tolist() == pytest.approx([1.0])
+
+
+def test_a_class_above_255_is_no_other_one(run, tmp_path):
+    """The labels of given images are made to hold the dataset's classes."""
+    start = SimpleNamespace(
+        case=SimpleNamespace(pair=Pair("a", np.zeros((1, 4, 4)), np.zeros((4, 4), np.uint8), (1, 1)))
+    )
+    many = dataclasses.replace(run[0], labels={f"class{k}": k for k in range(300)})
+    label = np.arange(250, 266, dtype=np.uint16).reshape(4, 4)
+    _segmentations(tmp_path, many, [start], [[Pair("a", np.zeros((1, 4, 4)), label, (1, 1))] * 2])
+    np.testing.assert_array_equal(read_raster(tmp_path / "labels" / "a.png", label=True).array[0], label)
 
 
 def test_masks_give_images_and_come_back(run, tmp_path):
@@ -418,7 +430,8 @@ def test_bad_regions_are_one_clear_line(run, tmp_path):
 def test_bad_settings_name_their_flag(run):
     config = run[1].config
     for changes, flag in (
-        ({"samples": 0}, "--samples"), ({"steps": 2}, "--steps"), ({"jump_length": 3}, "--jump-length"),
+        ({"samples": 0}, "--samples"), ({"steps": 2}, "--steps"), ({"jump_length": 0}, "--jump-length"),
+        ({"mode": "inpaint", "box": (0, 0, 5, 5), "jump_length": 3}, "--jump-length"),
         ({"repetitions": 0}, "--repetitions"), ({"batch_size": 0}, "--batch-size"), ({"overlap": 1.0}, "--overlap"),
         ({"seed": -1}, "--seed"),
         ({"guidance": 0.0}, "--guidance"), ({"mode": "vary", "level": 0.0}, "--vary"), ({"points": 1}, "--points"),
@@ -427,6 +440,14 @@ def test_bad_settings_name_their_flag(run):
     ):  # fmt: skip
         with pytest.raises(ConfigError, match=flag):
             check_request(config, dataclasses.replace(FAST, **changes))
+
+
+@pytest.mark.parametrize("mode", ["given-images", "given-masks", "vary", "interpolate", "bits-per-dim", "inpaint"])
+def test_three_steps_are_enough_where_nothing_is_resampled(run, mode):
+    request = SampleRequest(mode, steps=3, level=0.4, box=(0, 0, 5, 5) if mode == "inpaint" else ())
+    check_request(run[1].config, dataclasses.replace(request, repetitions=1))
+    if mode != "inpaint":
+        check_request(run[1].config, request)
 
 
 def test_nothing_is_overwritten_without_leave(run, tmp_path):

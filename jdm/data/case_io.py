@@ -40,11 +40,11 @@ def read_case(dataset: RawDataset, case_id: str, test: bool = False) -> Pair:
     """
     path = dataset.label_file(case_id, test)
     image, spacing, geometry = read_image(dataset, case_id, test)
-    raster = read_raster(path, label=True)
-    label = _one_channel(raster.array, path)
+    raster = read_label(path)
+    label = raster.array[0]
     validate_labels(label, dataset.labels, str(path))
     if label.dtype.kind == "f":
-        label = label.astype(np.uint8 if dataset.classes <= 256 else np.uint16)
+        label = label.astype(label_dtype(dataset.classes))
     if label.shape != image.shape[1:]:
         raise DataError(
             f"{path}: the label's size is {label.shape}, the image's {image.shape[1:]}; expected them equal; jdm "
@@ -87,14 +87,28 @@ def read_image(
     return image, first.spacing, first.geometry
 
 
-def _one_channel(array: np.ndarray, path: Path) -> np.ndarray:
-    """(*spatial) of a label whose channels are all equal."""
+def read_label(path: Path) -> Raster:
+    """A label file as one channel, (1, *spatial), of values that mean classes.
+
+    Raises: DataError if it cannot be read, or as `one_channel`.
+    """
+    raster = read_raster(path, label=True)
+    return Raster(one_channel(raster.array, path)[None], raster.spacing, raster.geometry)
+
+
+def one_channel(array: np.ndarray, where: Path) -> np.ndarray:
+    """(*spatial) of a label (channels, *spatial). Raises: DataError naming its file if the channels differ."""
     if not (array[1:] == array[:1]).all():
         raise DataError(
-            f"{path}: the label has {array.shape[0]} channels that differ (colours); expected one channel of class "
-            "values; map its colours to values"
+            f"{where}: the label has {array.shape[0]} channels that differ (a colour picture); expected one value per "
+            "class; save it with one grey value per class"
         )
     return array[0]
+
+
+def label_dtype(classes: int) -> type[np.uint8] | type[np.uint16]:
+    """The type that holds labels of so many classes."""
+    return np.uint8 if classes <= 256 else np.uint16
 
 
 def validate_labels(label: np.ndarray, labels: Mapping[str, int], where: str) -> None:

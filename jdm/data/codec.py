@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jdm.config import CodecConfig
+from jdm.data.case_io import label_dtype
 from jdm.errors import DataError
 
 
@@ -62,7 +63,7 @@ class PairCodec:
         if self._dtype.kind in "iu":
             image = np.rint(image)
         likeness = np.tensordot(self.words.astype(np.float32), x[self.image_channels :].astype(np.float32), axes=1)
-        label = likeness.argmax(axis=0).astype(np.uint8 if len(self.words) <= 256 else np.uint16)
+        label = likeness.argmax(axis=0).astype(label_dtype(len(self.words)))
         return image.astype(self._dtype), label
 
     def mask_moments(self, class_shares: Sequence[float]) -> tuple[list[float], float]:

@@ -19,7 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jdm.data.image_io import FILE_ENDINGS, ending_of, read_raster
+from jdm.data.case_io import read_label
+from jdm.data.image_io import FILE_ENDINGS, ending_of
 from jdm.errors import ConfigError, DataError
 from jdm.evaluation.scores import CaseScore, Convention, Evaluation, overlap, summarise
 
@@ -192,7 +193,7 @@ def _white(files: list[Path], soft: bool) -> int:
     """
     highest = 0.0
     for file in files:
-        highest = max(highest, float(_read(file)[0].max()))
+        highest = max(highest, float(read_label(file).array.max()))
         if highest >= 127:
             return 255
     if highest > 1 and not soft:
@@ -203,19 +204,9 @@ def _white(files: list[Path], soft: bool) -> int:
     return 255 if highest > 1 else 1
 
 
-def _read(file: Path) -> tuple[np.ndarray, tuple[float, ...]]:
-    """A mask or map (*spatial) and its spacing; equal colour channels count as one."""
-    raster = read_raster(file, label=True)
-    if any(not np.array_equal(channel, raster.array[0]) for channel in raster.array[1:]):
-        raise DataError(
-            f"{file}: has {len(raster.array)} channels that differ; expected one, or equal ones; convert it"
-        )
-    return raster.array[0], raster.spacing
-
-
 def _read_pair(prediction_file: Path, reference_file: Path) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
-    prediction, _ = _read(prediction_file)
-    reference, spacing = _read(reference_file)
+    found, expected = read_label(prediction_file), read_label(reference_file)
+    prediction, reference, spacing = found.array[0], expected.array[0], expected.spacing
     if prediction.shape != reference.shape:
         raise DataError(
             f"{prediction_file}: the prediction has shape {prediction.shape}; expected {reference.shape} as "
