@@ -19,7 +19,7 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from jdm.errors import DataError
 from nnunet_integration import trainers
 from nnunet_integration.checkpoints import load_body
-from nnunet_integration.register import chatter_to
+from nnunet_integration.register import alone, chatter_to
 from nnunet_integration.settings import VARIABLES, TrainerSettings, environment, ext_folder
 
 FINAL = "checkpoint_final.pth"
@@ -71,7 +71,9 @@ def train(run: HostRun, device: torch.device, workers: int, on_epoch: Callable[[
         )
         trainer.after_epoch = on_epoch
         if run.training_ids is not None:
-            _check_split(run, run.training_ids, trainer.do_split()[0])
+            with alone(run.plans["dataset_name"]):  # where there are no folds yet, nnU-Net writes them now
+                found = trainer.do_split()[0]
+            _check_split(run, run.training_ids, found)
         if latest.is_file():
             trainer.load_checkpoint(str(latest))
             for _ in range(trainer.current_epoch):

@@ -239,12 +239,12 @@ def check_same_kind(real: RawDataset, synthetic: RawDataset) -> None:
 
 
 @contextmanager
-def _alone(dataset: RawDataset) -> Iterator[None]:
-    """Keep other processes of jdm out of a dataset's preprocessed folder, after waiting for the one that is there."""
-    lock = nnunet_folder("nnUNet_preprocessed") / f".{dataset.name}.jdm.lock"
+def alone(dataset: str) -> Iterator[None]:
+    """Keep other processes of jdm from writing a dataset's preprocessed folder, after waiting for the one that does."""
+    lock = nnunet_folder("nnUNet_preprocessed") / f".{dataset}.jdm.lock"
     with ExitStack() as stack:
         if not stack.enter_context(locked(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)):
-            print(f"waiting for another process that plans or preprocesses {dataset.name}", flush=True)
+            print(f"waiting for another process that plans or preprocesses {dataset}", flush=True)
             stack.enter_context(locked(lock, fcntl.LOCK_EX))
         yield
 
@@ -260,10 +260,10 @@ def register(
     """
     check_same_kind(real, synthetic)
     log = nnunet_folder("nnUNet_preprocessed") / synthetic.name / "jdm_register.log"
-    with _alone(real), chatter_to(log):
+    with alone(real.name), chatter_to(log):
         plan_dataset(real, plans_name)
         preprocess(real, plans_name, configuration, owned=False)
-    with _alone(synthetic), chatter_to(log):
+    with alone(synthetic.name), chatter_to(log):
         target = move_plans(real, synthetic, plans_name)
         folder = preprocess(synthetic, target, configuration, owned=True)
     return Registered(target, configuration, folder, len(synthetic.cases))

@@ -335,12 +335,22 @@ def test_runs_stop_where_the_generator_has_seen_what_they_evaluate(blobs, tmp_pa
         file.write_text(before, encoding="utf-8")
 
 
-def test_a_training_stops_where_nnunet_splits_otherwise(blobs, tmp_path):
-    real = blobs[0]
+def test_a_training_stops_where_nnunet_splits_otherwise(blobs, tmp_path, monkeypatch):
+    real, _, registered = blobs
+    lock = registered.preprocessed.parents[1] / f".{real.name}.jdm.lock"
+    stock, free = nnUNetTrainer.do_split, []
+
+    def do_split(trainer):
+        with locked(lock, fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
+            free.append(alone)
+        return stock(trainer)
+
+    monkeypatch.setattr(nnUNetTrainer, "do_split", do_split)
     expected = fold_split(real, 0)[0]
     other = replace(host_run(blobs, tmp_path, "nnUNetTrainerJDM"), training_ids=(*expected[1:], "r99"))
     with pytest.raises(DataError, match=f"2 differ \\({expected[0]}, r99\\)") as error:
         run(other)
+    assert free == [False]  # nnU-Net may write the folds here: one process at a time
     assert "\n" not in str(error.value) and not other.checkpoint.exists()
     run(replace(host_run(blobs, tmp_path, "nnUNetTrainerJDM", epochs=1), training_ids=tuple(expected)))
 
