@@ -163,13 +163,15 @@ def test_what_is_safe_is_not_refused():
 @pytest.mark.parametrize("path", FILES, ids=module_of)
 def test_files_and_functions_stay_readable(path):
     lines = path.read_text(encoding="utf-8").splitlines()
-    assert len(lines) <= 360, f"{path} has {len(lines)} lines; the aim is 300"
+    assert len(lines) <= 320, f"{path} has {len(lines)} lines; the aim is 300"
     assert not [line for line in lines if "TODO" in line or "FIXME" in line]
     for node in ast.walk(ast.parse("\n".join(lines))):
         if not isinstance(node, ast.FunctionDef):
             continue
         length = (node.end_lineno or node.lineno) - node.lineno + 1
         assert length <= 60, f"{path}: {node.name} has {length} lines; the aim is 40"
+        positional = [a.arg for a in (*node.args.posonlyargs, *node.args.args) if a.arg not in ("self", "cls")]
+        assert len(positional) <= 8, f"{path}: {node.name} has {len(positional)} parameters; the aim is 6"
         if not node.name.startswith("_"):
             assert node.args.kwarg is None, f"{path}: {node.name} takes **{node.args.kwarg}"
 
