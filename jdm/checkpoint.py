@@ -86,9 +86,11 @@ def write_atomically(
         free = shutil.disk_usage(path.parent).free // 2**20
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         needed = "room for it" if size is None else f"about {size // 2**20 + 1} MiB"
+        kept = "; the previous file is kept" if path.exists() else ""
+        again = " with --resume" if has_resume_state(path.parent) else ""
         raise CheckpointError(
-            f"cannot write {path}: {reason}; {free} MiB are free; expected {needed}; the previous file is kept; "
-            "free space and run again with --resume"
+            f"cannot write {path}: {reason}; {free} MiB are free; expected {needed}{kept}; "
+            f"free space and run again{again}"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -191,16 +193,20 @@ def resume_paths(folder: Path) -> tuple[Path, Path]:
     return folder / RESUME, folder / (RESUME + _PREVIOUS)
 
 
+def has_resume_state(folder: Path) -> bool:
+    """Whether a run has saved a state, readable or not."""
+    return any(path.is_file() for path in resume_paths(folder))
+
+
 def load_resume_state(folder: Path) -> dict[str, Any] | None:
     """The newest readable resume state, or None where there is none; says so if it is not the last one.
 
     Raises: CheckpointError if there are only damaged ones.
     """
-    paths = resume_paths(folder)
-    if not any(path.is_file() for path in paths):
+    if not has_resume_state(folder):
         return None
     problem = ""
-    for path in paths:
+    for path in resume_paths(folder):
         try:
             with zipfile.ZipFile(path) as file:
                 if file.testzip() is not None:  # torch.load does not look at the checksums

@@ -47,10 +47,25 @@ def test_fault_04_disk_full_at_a_checkpoint(tmp_path):
         ):
             with (
                 files_end_at(size),
-                pytest.raises(CheckpointError, match=r"cannot write .*; \d+ MiB are free; expected about 8 MiB"),
+                pytest.raises(
+                    CheckpointError, match=r"\d+ MiB are free; expected about 8 MiB; the previous .* --resume$"
+                ),
             ):
                 save()
             assert tree(tmp_path) == before
+
+
+def test_fault_04_disk_full_before_there_is_anything_to_resume(nnunet_folders, host):
+    real = write_pictures(nnunet_folders["nnUNet_raw"])
+    words = ["jdm-train", "21", "0", *NETWORK, "--train.steps", "2", "--train.batch-size", "2"]
+    status, printed = host.run(typed, words, 1200)
+    told = printed.splitlines()[-1]
+    assert status == 2 and re.search(
+        r"cannot write .*plan\.toml: .*expected room for it; free space and run again$", told
+    )
+    status, printed = host.run(typed, words)
+    assert status == 0, printed
+    assert "the previous file is kept" not in told and load_resume_state(run_folder(real.name, 0)) is not None
 
 
 @pytest.mark.parametrize("ending", FILE_ENDINGS)

@@ -121,7 +121,7 @@ def _prepared(
     command: TrainCommand, rest: list[str], dataset: RawDataset, training_ids: list[str]
 ) -> tuple[Config, Path, dict[str, str] | None]:
     """The plan to train by, the folder to train in, and the classes."""
-    from jdm.checkpoint import run_folder
+    from jdm.checkpoint import WEIGHTS, has_resume_state, run_folder
     from jdm.data.classes import FILE_NAME, read_classes
     from jdm.processes import decided_by_first
 
@@ -130,7 +130,8 @@ def _prepared(
     if command.resume and saved.is_file():
         config = _resumed(command, rest, load(saved))
         return config, out_dir, read_classes(out_dir / FILE_NAME, dataset) if config.network.class_names else None
-    if out_dir.exists() and any(out_dir.iterdir()) and not (command.overwrite or command.resume or command.dry_run):
+    trained = has_resume_state(out_dir) or (out_dir / WEIGHTS).exists()  # else it failed before its first checkpoint
+    if trained and not (command.overwrite or command.resume or command.dry_run):
         raise ExistsError(f"{out_dir} holds a run already; expected none; add --resume or --overwrite")
     classes = None if command.classes is None else read_classes(_classes_file(command.classes, dataset), dataset)
     config = decided_by_first(lambda: planned(command, rest, dataset, training_ids, classes))
