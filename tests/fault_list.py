@@ -47,7 +47,10 @@ FAULTS = [
     Fault(
         4,
         "disk full at a checkpoint",
-        ("test_faults_full.py::test_fault_04_disk_full_at_a_checkpoint",),
+        (
+            "test_faults_full.py::test_fault_04_disk_full_at_a_checkpoint",
+            "test_faults_full.py::test_fault_04_disk_full_before_there_is_anything_to_resume",
+        ),
         "refused with needed and free space; the old one is unchanged, whichever byte fails",
     ),
     Fault(
@@ -114,7 +117,7 @@ FAULTS = [
     Fault(
         14,
         "target exists",
-        ("test_export.py::test_taken_names_are_refused_and_real_data_is_never_overwritten",),
+        ("test_export_folder.py::test_taken_names_are_refused_and_real_data_is_never_overwritten",),
         "refused; real data are never overwritten",
         "the thesis's reference code fails on an existing folder",
     ),
@@ -229,7 +232,7 @@ FAULTS = [
     Fault(
         30,
         "empty or full masks from a generator",
-        ("test_export.py::test_a_model_that_makes_only_degenerate_pairs_is_refused",),
+        ("test_export_pairs.py::test_a_model_that_makes_only_degenerate_pairs_is_refused",),
         "the export stops",
         "the masks among the thesis's published samples hold 165 grey levels and 37 % foreground, real ones 26 %",
     ),
