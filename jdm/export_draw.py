@@ -13,7 +13,7 @@ from jdm.checkpoint import Checkpoint
 from jdm.config import Config
 from jdm.data.pairs import class_condition
 from jdm.diffusion.conditioning import Known, known_channels
-from jdm.diffusion.mask_estimate import estimated_mask
+from jdm.diffusion.mask_estimate import UNSEEN, estimated_mask
 from jdm.diffusion.named import named_sampler
 from jdm.diffusion.noise import Denoise, Denoiser
 from jdm.diffusion.sampling import CaseNoise, karras_sigmas, sample_ancestral
@@ -58,7 +58,7 @@ class PairDrawer:
         x = sample(denoise, noise, sigmas, known)
         if request.masks == "estimated":
             # Guided, the estimate would leave the mean: not the most probable class any more.
-            x = estimated_mask(self._denoise(class_name), x, config.image_channels, config.noise.sigma_max, draw())
+            x = estimated_mask(self._denoise(class_name), x, config.image_channels, UNSEEN, draw())
         return x.cpu().numpy()
 
     def _denoise(self, class_name: str, guidance: float = 1.0) -> Denoise:

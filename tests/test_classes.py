@@ -21,7 +21,7 @@ from jdm.config import Config, from_dict, load
 from jdm.data.classes import classes_csv, read_classes
 from jdm.data.pairs import Batches, PairDataset, class_condition, condition_features
 from jdm.data.raw_dataset import Pair, open_dataset, read_case, read_dataset, write_case, write_dataset_json
-from jdm.diffusion.mask_estimate import estimated_mask
+from jdm.diffusion.mask_estimate import UNSEEN, estimated_mask
 from jdm.diffusion.model import build_denoiser
 from jdm.diffusion.sampling import CaseNoise
 from jdm.errors import CheckpointError, ConfigError, DataError
@@ -313,7 +313,7 @@ def test_masks_are_estimated_without_guidance(checkpoint):
     draw = CaseNoise(seeds, sampled.shape[1:], "cpu")
     draw()  # what the sampler started from
     denoise = directed(checkpoint.denoiser("cpu"), config, "dark")
-    mean = estimated_mask(denoise, torch.from_numpy(sampled), 1, config.noise.sigma_max, draw())
+    mean = estimated_mask(denoise, torch.from_numpy(sampled), 1, UNSEEN, draw())
     torch.testing.assert_close(torch.from_numpy(estimated), mean)
     request = dataclasses.replace(REQUEST, masks="estimated", guidance=3.0)
     assert network_calls(config, request, [range(2)]) == 2 * 5 + 1

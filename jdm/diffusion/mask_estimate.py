@@ -7,6 +7,9 @@ from torch import Tensor
 
 from jdm.diffusion.noise import Denoise
 
+UNSEEN = 20.0
+"""A level at which nothing of a mask is left to see, and which training still meets often enough."""
+
 
 @torch.no_grad()
 def estimated_mask(denoise: Denoise, x: Tensor, image_channels: int, level: float, noise: Tensor) -> Tensor:
