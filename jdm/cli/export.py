@@ -47,7 +47,7 @@ class ExportCommand:
     """heun by default; ancestral is for the thesis preset at its training size, and the default there."""
     sampling: Annotated[SamplerSettings, tyro.conf.OmitArgPrefixes] = field(default_factory=SamplerSettings)
     steps: int | None = None
-    """Sampling steps: 18 by default (35 network evaluations with heun), 40 for heun-stochastic, 250 for
+    """Sampling steps: 18 by default (35 network evaluations with heun, and one for the masks), 40 for heun-stochastic, 250 for
     euler-maruyama, predictor-corrector and ancestral; ode finds its own."""
     masks: Masks | None = None
     """estimated by default: of each pixel the most probable class, given the finished image; without specks. sampled:
