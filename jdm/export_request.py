@@ -27,7 +27,10 @@ class ExportRequest:
     sampling: SamplerSettings = field(default_factory=SamplerSettings)
     steps: int = 18
     masks: Masks = "sampled"
-    """As sampled with the images, or the most probable ones of the finished images (`jdm.diffusion.mask_estimate`)."""
+    """As sampled with the images, or the most probable ones of the finished images (`jdm.diffusion.mask_estimate`).
+
+    Estimated ones fit the images better, without specks; nnU-Net learnt no more from them (results/hippocampus).
+    """
     given_masks: str = ""
     """Masks to sample images for: "real" (of the training cases), "deformed" (new ones from those), or a folder's path;
     empty: masks are sampled with the images."""
@@ -59,11 +62,6 @@ def class_of(request: ExportRequest, index: int) -> str:
 def default_sampler(config: Config, canvas_size: tuple[int, ...]) -> ExportSampler:
     """ancestral for the thesis preset at the training size, the only place it serves; heun elsewhere."""
     return "ancestral" if config.preset == "thesis" and canvas_size == config.data.patch_size else "heun"
-
-
-def default_masks(config: Config, given_masks: str) -> Masks:
-    """estimated wherever masks are sampled by a network that can be told the image."""
-    return "estimated" if config.preset == "default" and not given_masks else "sampled"
 
 
 def check_request(config: Config, request: ExportRequest) -> None:

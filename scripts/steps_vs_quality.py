@@ -38,7 +38,7 @@ from jdm.evaluation.step_quality import Judged, Measured, real_scores, sampler_s
 from jdm.evaluation.step_report import draw_steps, fewest_evaluations, step_table
 from jdm.export import PairFactory, case_seed, stored_pair
 from jdm.export_evaluations import counted, steps_by_evaluations
-from jdm.export_request import ExportRequest, check_request, default_masks
+from jdm.export_request import ExportRequest, check_request
 from nnunet_integration.report import write_json
 from nnunet_integration.segmenter import Segmenter, real_arm
 
@@ -87,7 +87,7 @@ def main(options: Options) -> None:
     settings = {
         "checkpoint_sha256": checkpoint.sha256, "checkpoint_step": checkpoint.metadata["step"],
         "judge": arm.parent.name, "judge_seed": options.experiment_seed, "pairs": options.pairs,
-        "batch_size": options.batch_size, "masks": default_masks(checkpoint.config, ""),
+        "batch_size": options.batch_size,
         "real_images": options.real_images, "seed": options.seed, "canvas_size": list(canvas(checkpoint.config)),
     }  # fmt: skip
     claim(work, settings)
@@ -183,9 +183,8 @@ def requests(checkpoint: Checkpoint, options: Options) -> list[ExportRequest]:
         raise ConfigError(f"--samplers has {', '.join(unknown)}; expected some of {', '.join(SAMPLERS)}; correct it")
     for sampler in options.samplers:
         request = ExportRequest(
-            1, "steps", options.pairs, canvas(config), sampler=sampler, masks=default_masks(config, ""),
-            seed=options.seed, batch_size=options.batch_size,
-        )  # fmt: skip
+            1, "steps", options.pairs, canvas(config), sampler=sampler, seed=options.seed, batch_size=options.batch_size
+        )
         try:
             check_request(config, request)
         except ConfigError as refusal:
@@ -272,8 +271,7 @@ def text(content: dict, table: str) -> str:
 ![three plots over network evaluations per pair](steps_vs_quality.png)
 
 {table}
-{content["pairs"]} pairs per row, masks {content["masks"]}, the same starting noises in all; step
-{content["checkpoint_step"]} of the generator.
+{content["pairs"]} pairs per row, the same starting noises in all; step {content["checkpoint_step"]} of the generator.
 Intervals of 95 %, resampled over pairs; \\* cannot be told from the best row (paired). {chosen}
 
 - Kernel distance: squared MMD, unbiased, kernel (x.y/d + 1)^3 (as in KID), of the spatial means of the encoder of an

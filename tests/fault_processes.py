@@ -195,5 +195,5 @@ def tree(folder: Path, *left_out: str) -> dict[str, bytes]:
 
 
 def export_words(**changes: object) -> list[str]:
-    flags = {"id": 521, "count": 6, "steps": 2, "margin": 100, "masks": "sampled", "batch-size": 2, **changes}
+    flags = {"id": 521, "count": 6, "steps": 2, "margin": 100, "batch-size": 2, **changes}
     return ["jdm-export", "21", "all", *(word for name, value in flags.items() for word in (f"--{name}", str(value)))]

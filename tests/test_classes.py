@@ -354,7 +354,7 @@ def test_the_commands_go_from_a_table_of_classes_to_one(toy, monkeypatch, capsys
     (real.folder / "classes.csv").unlink()
     run(monkeypatch, jdm.cli.train, 31, "all", "--resume", "--train.steps", 3)  # the run has its own
     assert load_checkpoint(folder).metadata["classes"]["case_0"] == ""
-    export_flags = (31, "all", "--id", 532, "--count", 6, "--steps", 2, "--margin", 100, "--masks", "sampled")
+    export_flags = (31, "all", "--id", 532, "--count", 6, "--steps", 2, "--margin", 100)
     run(monkeypatch, jdm.cli.export, *export_flags, "--balance", "--guidance", 2)
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("by class"))
     training = load_checkpoint(folder).metadata["training_ids"]

@@ -65,7 +65,7 @@ def test_four_commands_lead_from_pictures_to_a_table(shared_data, nnunet_folders
     run = nnunet_folders["jdm_results"] / real.name / "fold_0"
     assert str(run) in printed and "next: jdm-export 11 0" in printed
     assert {f.name for f in run.iterdir()} >= {"plan.toml", "checkpoint.safetensors", "log.csv", "curves.png"}
-    printed = must("jdm-export 11 0 --id 511 --ratio 1.0 --steps 3 --masks sampled --margin 100 --batch-size 4")
+    printed = must("jdm-export 11 0 --id 511 --ratio 1.0 --steps 3 --margin 100 --batch-size 4")
     assert "next: jdm-experiment 11 --synthetic 511 --fold 0" in printed
     synthetic = nnunet_folders["nnUNet_raw"] / "Dataset511_MoNuSeg_syn"
     trained_on = json.loads((synthetic / "provenance.json").read_text())["generator"]["training_ids"]

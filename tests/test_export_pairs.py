@@ -17,7 +17,7 @@ from jdm.data.raw_dataset import open_dataset, read_case
 from jdm.errors import ConfigError, DataError
 from jdm.evaluation.plausible import ForegroundRange, foreground_shares, real_foreground
 from jdm.export import case_seed, export, restore_zero_border, zero_is_lowest
-from jdm.export_request import check_request, default_masks
+from jdm.export_request import check_request
 from jdm.export_size import batches_of, network_calls, slices_of, synthetic_count
 
 
@@ -104,7 +104,6 @@ def test_estimated_masks_leave_images_alone_and_are_not_for_the_thesis_preset(re
     thesis = changed(checkpoint.config, {"preset": "thesis", "augment": {"probability": 0.0}})
     with pytest.raises(ConfigError, match="--masks is 'estimated' for preset 'thesis'"):
         check_request(thesis, dataclasses.replace(REQUEST, masks="estimated"))
-    assert (default_masks(thesis, ""), default_masks(checkpoint.config, "")) == ("sampled", "estimated")
 
 
 def test_the_thesis_preset_is_exported_by_its_own_sampler_and_others(real):

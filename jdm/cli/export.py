@@ -11,7 +11,7 @@ import tyro
 
 from jdm.cli import run_command
 from jdm.errors import ConfigError
-from jdm.export_request import ExportRequest, Masks, check_request, default_masks, default_sampler
+from jdm.export_request import ExportRequest, Masks, check_request, default_sampler
 from jdm.samplers import ExportSampler, SamplerSettings, default_steps
 
 if TYPE_CHECKING:
@@ -47,11 +47,11 @@ class ExportCommand:
     """heun by default; ancestral is for the thesis preset at its training size, and the default there."""
     sampling: Annotated[SamplerSettings, tyro.conf.OmitArgPrefixes] = field(default_factory=SamplerSettings)
     steps: int | None = None
-    """Sampling steps: 18 by default (35 network evaluations with heun, and one for the masks), 40 for heun-stochastic, 250 for
+    """Sampling steps: 18 by default (35 network evaluations with heun), 40 for heun-stochastic, 250 for
     euler-maruyama, predictor-corrector and ancestral; ode finds its own."""
-    masks: Masks | None = None
-    """estimated by default: of each pixel the most probable class, given the finished image; without specks. sampled:
-    the mask that came with the image; the default of the thesis preset, whose network cannot be told an image."""
+    masks: Masks = "sampled"
+    """sampled: the mask that came with the image, ragged as annotations are. estimated: of each pixel the most probable
+    class, given the finished image, at one more network evaluation; without specks. Not for the thesis preset."""
     given_masks: str | None = None
     """Sample images for given masks instead of both: "real" for those of the training cases, "deformed" for new ones
     made from them (components recombined, flipped where the plan allows, zoomed, turned, bent), or a folder of label
@@ -144,7 +144,6 @@ def _request(command: ExportCommand, checkpoint: Checkpoint, dataset: RawDataset
         raise ConfigError("found both or neither of --ratio and --count; expected one of them; try --ratio 5.0")
     canvas = tuple(command.canvas_size or config.data.canvas_size)
     sampler = command.sampler or default_sampler(config, canvas)
-    given = _masks(command.given_masks)
     request = ExportRequest(
         id=command.id,
         name=command.name or dataset.name.split("_", 1)[1] + "_syn",
@@ -153,8 +152,8 @@ def _request(command: ExportCommand, checkpoint: Checkpoint, dataset: RawDataset
         sampler=sampler,
         sampling=command.sampling,
         steps=default_steps(sampler) if command.steps is None else command.steps,
-        masks=command.masks or default_masks(config, given),
-        given_masks=given,
+        masks=command.masks,
+        given_masks=_masks(command.given_masks),
         guidance=command.guidance,
         seed=command.seed,
         batch_size=command.batch_size,
