@@ -19,7 +19,7 @@ from jdm.data.raster import Raster
 from jdm.data.raw_dataset import Pair, read_case, write_case
 from jdm.errors import ConfigError, DataError, ExistsError
 from jdm.sample import _segmentations, draw_planes, majority, sample
-from jdm.sample_canvas import CaseCanvas, around, in_type, seam
+from jdm.sample_canvas import CaseCanvas, around, decoded, in_type, seam
 from jdm.sample_conditions import painted
 from jdm.sample_draw import Drawer, evaluations, planned_seconds
 from jdm.sample_output import Row, write_sheet
@@ -202,6 +202,17 @@ def test_inpainting_adds_and_removes_a_lesion(run, tmp_path):
             assert (pair.label[region[0] > 0] == value).all()
             np.testing.assert_array_equal(pair.label[region[0] == 0], before.label[region[0] == 0])
             np.testing.assert_array_equal(pair.image[:, region[0] == 0], before.image[:, region[0] == 0])
+
+
+def test_a_lesion_may_be_a_class_above_255(run):
+    """The files of a case hold no more bits than its own classes need; the dataset's may need more."""
+    many = dataclasses.replace(run[0], labels={f"class{k}": k for k in range(301)})
+    config = changed(run[1].config, {"codec": {"classes": 301, "mask_code": "bits"}, "noise": {"data_mean": []}})
+    case = CaseCanvas(read_case(many, "case_2"), config)
+    start = _inpainting(case, many, asked("inpaint", box=(3, 5, 13, 20), lesion="class300", feather=0))
+    (plane,) = start.planes
+    made = start.finish({plane.number: decoded(config, plane.canvas, plane.canvas.x)})
+    assert set(np.unique(made.label)) == {*np.unique(case.pair.label), 300}
 
 
 def test_the_seam_and_the_lesion_of_a_box():

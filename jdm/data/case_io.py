@@ -25,7 +25,7 @@ class Pair:
     image: np.ndarray
     """(channels, *spatial), stored dtype."""
     label: np.ndarray
-    """(*spatial), integer class values as in dataset.json."""
+    """(*spatial), class values as in dataset.json; as read, of the `label_dtype` of all that the dataset has."""
     spacing: tuple[float, ...]
     """Per spatial axis in array order, in the dataset's unit; (1.0, 1.0) for natural images."""
     geometry: Geometry | None = None
@@ -41,10 +41,8 @@ def read_case(dataset: RawDataset, case_id: str, test: bool = False) -> Pair:
     path = dataset.label_file(case_id, test)
     image, spacing, geometry = read_image(dataset, case_id, test)
     raster = read_label(path)
-    label = raster.array[0]
-    validate_labels(label, dataset.labels, str(path))
-    if label.dtype.kind == "f":
-        label = label.astype(label_dtype(dataset.classes))
+    validate_labels(raster.array[0], dataset.labels, str(path))
+    label = raster.array[0].astype(label_dtype(dataset.classes))
     if label.shape != image.shape[1:]:
         raise DataError(
             f"{path}: the label's size is {label.shape}, the image's {image.shape[1:]}; expected them equal; jdm "
