@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from small_runs import write_pictures
 
-from jdm.cli.train import TrainCommand, planned
+from jdm.cli.train import TrainCommand, planned, summary
 from jdm.config import CodecConfig
 from jdm.data.fingerprint import Fingerprint, fingerprint
 from jdm.data.pairs import PairDataset
@@ -21,7 +21,7 @@ from jdm.sample_canvas import planned_pair
 PHOTOGRAPHS = Fingerprint(
     cases=30, items=30, channels=3, classes=2, dtype="uint8", median_shape=(1000, 1000),
     spacing=(1.0, 1.0), slice_spacing=1.0, slice_axis=None, low=(0.0,) * 3, high=(255.0,) * 3, per_case_intensity=False,
-    image_mean=(0.3, -0.2, 0.0), image_std=0.4, class_shares=(0.75, 0.25), zero_border=False, sided_labels=False,
+    image_mean=(0.3, -0.2, 0.0), image_std=0.4, class_shares=(0.75, 0.25), zero_border=False, sided=False,
 )  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def test_mirroring_only_where_nothing_has_a_side():
     photograph = plan(PHOTOGRAPHS).augment
     assert photograph.mirror_axes == (0, 1) and photograph.quarter_turns
     assert not plan(found(median_shape=(400, 600))).augment.quarter_turns
-    for anatomy in (found(sided_labels=True), found(slice_axis=0)):
+    for anatomy in (found(sided=True), found(slice_axis=0)):
         augment = plan(anatomy).augment
         assert augment.mirror_axes == () and not augment.quarter_turns
     assert plan(found(items=5000)).augment.probability < photograph.probability  # weaker with more data
@@ -130,7 +130,7 @@ def test_a_fingerprint_of_pictures(nnunet_folders):
     assert measured.image_std == pytest.approx(moments[1], rel=0.05)
     labels = np.stack([read_case(dataset, c).label for c in dataset.cases])
     assert measured.class_shares == pytest.approx([(labels == k).mean() for k in range(4)])
-    assert not measured.zero_border and not measured.sided_labels
+    assert not measured.zero_border and not measured.sided
 
 
 def write_volumes(raw, images: list[np.ndarray], spacing, channel="MRI", labels=None) -> object:
@@ -235,11 +235,43 @@ def test_sided_labels_and_black_borders_are_noticed(nnunet_folders):
     labels = {"background": 0, "Left kidney": 1}
     dataset = write_volumes(nnunet_folders["nnUNet_raw"], [image], (1.0, 1.0, 1.0), labels=labels)
     measured = fingerprint(dataset, ["v0"])
-    assert measured.sided_labels and not measured.zero_border
+    assert measured.sided and not measured.zero_border
     image[:, :, :4] = image[:, :, -4:] = image[..., :4] = image[..., -4:] = 0
     dataset = write_volumes(nnunet_folders["nnUNet_raw"], [image], (1.0, 1.0, 1.0))
     assert fingerprint(dataset, ["v0"]).zero_border
     assert plan(fingerprint(dataset, ["v0"])).codec.zero_border
+
+
+@pytest.mark.parametrize(
+    ("channel", "sided"),
+    [
+        ("CT", True),
+        ("X-ray", True),
+        ("xray", True),
+        ("MRI", True),
+        ("grey", False),
+        ("actin", False),
+        ("mRNA", False),
+        ("CTLA4", False),
+        ("R", False),
+    ],
+)
+def test_pictures_are_mirrored_unless_their_channel_says_radiology(nnunet_folders, channel, sided):
+    dataset = dataclasses.replace(write_pictures(nnunet_folders["nnUNet_raw"], cases=2), channel_names=(channel,))
+    measured = fingerprint(dataset, list(dataset.cases))
+    assert measured.sided == sided
+    assert plan(measured).augment.mirror_axes == (() if sided else (0, 1))
+
+
+def test_mirroring_is_told_and_can_be_switched_off(nnunet_folders):
+    dataset = write_pictures(nnunet_folders["nnUNet_raw"], shape=(16, 16))
+    ids, off = list(dataset.cases), ["--augment.no-quarter-turns", "--augment.mirror-axes"]
+    usual, plain = (planned(TrainCommand("21", "all"), flags, dataset, ids) for flags in ([], off))
+    assert usual.augment.mirror_axes == (0, 1) and usual.augment.quarter_turns
+    assert plain.augment.mirror_axes == () and not plain.augment.quarter_turns
+    assert plain.augment.probability == usual.augment.probability
+    assert "mirrored along axes 0 and 1" in summary(usual, dataset, (ids, []))
+    assert "mirrored" not in summary(plain, dataset, (ids, []))
 
 
 def test_sixteen_bits_use_their_range_without_outliers(nnunet_folders):

@@ -74,6 +74,7 @@ def test_a_run_that_fails_early_leaves_the_one_it_was_to_replace(run, monkeypatc
         (["--overwrite", "--augment.mirror-axes", "2"], "augment.mirror_axes is (2,); expected axes of 0 to 1"),
         (["--overwrite", "--data.dims", "3"], "data.dims is 3; expected 2: there is no training in 3-D yet"),
         (["--overwrite", "--resume"], "--resume and --overwrite are both given"),
+        (["--resume", "--data.slice-axis", "0"], "data.slice_axis is 0 with --resume; expected None of the saved plan"),
         (["--resume", "--data.dims", "3"], "data.dims is 3; expected 2"),
     ],
 )

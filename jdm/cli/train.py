@@ -152,7 +152,13 @@ def _resumed(command: TrainCommand, rest: list[str], config: Config) -> Config:
         )
     if command.budget_minutes is not None:
         rest = [*rest, "--train.budget-minutes", str(command.budget_minutes)]
-    return _trainable(_overridden(config, rest))
+    asked = _trainable(_overridden(config, rest))
+    if asked.data.slice_axis != config.data.slice_axis:  # patch and spacings are planned along it
+        raise ConfigError(
+            f"setting data.slice_axis is {asked.data.slice_axis} with --resume; expected {config.data.slice_axis} of "
+            "the saved plan; leave it out, or start anew with --overwrite"
+        )
+    return asked
 
 
 def training_and_held_out(dataset: RawDataset, fold: str) -> tuple[list[str], list[str]]:
@@ -266,7 +272,9 @@ def summary(
     kind = "whole images" if data.whole else "patches"
     minutes = "" if config.train.budget_minutes is None else f" or {config.train.budget_minutes:g} minutes"
     counts = Counter((classes or {}).get(case, "") for case in ids[0])
+    axes = " and ".join(map(str, config.augment.mirror_axes))
     told = "".join(f", {counts[name]} {name}" for name in config.network.class_names)
+    told += f"; mirrored along axes {axes}" if axes and config.augment.probability else ""
     return (
         f"{dataset.name}: {len(ids[0])} cases to train on, {len(ids[1])} held out; {kind} of "
         f"{'x'.join(map(str, data.patch_size))}, exported as {'x'.join(map(str, data.canvas_size))}; "

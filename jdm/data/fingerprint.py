@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -43,8 +44,8 @@ class Fingerprint:
     """Share of the pixels per label value, a mean over cases."""
     zero_border: bool
     """A fifth of the cases or more have a face of exact zeros, and 0 is the low end of what is encoded."""
-    sided_labels: bool
-    """Some label is a left or right one, so that a mirrored image has wrong labels."""
+    sided: bool
+    """Mirrored images are none of the kind: a label is a left or right one, or a channel is of CT, MR or X-rays."""
 
 
 @dataclass
@@ -109,7 +110,7 @@ def fingerprint(dataset: RawDataset, case_ids: list[str], slice_axis: int | None
         image_std=float(np.sqrt(encoded.var(axis=(1, 2)).mean())),
         class_shares=tuple(np.mean(survey.class_shares, axis=0).tolist()),
         zero_border=float(np.mean(survey.zero_faces)) >= 0.2 and all(bound == 0 for bound in low),
-        sided_labels=any(word in name.lower() for name in dataset.labels for word in ("left", "right")),
+        sided=_sided(dataset),
     )
 
 
@@ -123,6 +124,13 @@ def _slice_axis(dataset: RawDataset, spacing: np.ndarray, wanted: int | None) ->
     raise ConfigError(
         f"setting data.slice_axis is {'none' if wanted is None else wanted}, but the cases of {dataset.name} are "
         f"{kind}; expected {expected}; correct it, or leave it out"
+    )
+
+
+def _sided(dataset: RawDataset) -> bool:
+    """Whether a label is named after a side, or a channel after what shows the body from a side."""
+    return any(word in name.lower() for name in dataset.labels for word in ("left", "right")) or any(
+        re.match(r"(ct|mri?)(?![a-z])|x-?ray|radiograph", name.lower()) for name in dataset.channel_names
     )
 
 

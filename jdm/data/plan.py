@@ -167,13 +167,13 @@ def _dropout(found: Fingerprint, network: NetworkConfig) -> float:
 
 
 def _augment(found: Fingerprint) -> AugmentConfig:
-    """Stronger the fewer the images; mirrored only where neither anatomy nor a label has a side."""
-    photograph = found.slice_axis is None and not found.sided_labels
+    """Stronger the fewer the images; pictures are mirrored, unless something tells that they have a side."""
+    mirrored = found.slice_axis is None and not found.sided
     few = min(1.0, 200 / max(found.items, 1))
     return AugmentConfig(
         probability=round(0.05 + 0.15 * few, 3),
-        mirror_axes=tuple(range(len(found.median_shape))) if photograph else (),
-        quarter_turns=photograph and found.median_shape[-1] == found.median_shape[-2],
+        mirror_axes=tuple(range(len(found.median_shape))) if mirrored else (),
+        quarter_turns=mirrored and found.median_shape[-1] == found.median_shape[-2],
     )
 
 
