@@ -3,7 +3,7 @@
 # usage: scripts/hippocampus.sh DECATHLON_FOLDER   (nnU-Net's variables and jdm_results set)
 set -euo pipefail
 source_folder=$1
-out=results/hippocampus/falling_rate
+out=results/hippocampus/default
 jdm-convert msd "$source_folder" --id 4 --name Hippocampus12 --max-cases 12
 jdm-train 4 all --budget-minutes 20
 jdm-export 4 all --ratio 2.0 --id 505
