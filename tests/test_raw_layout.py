@@ -50,6 +50,15 @@ def test_explicit_paths_that_leave_are_refused(tmp_path: Path) -> None:
     explicit(folder, "imagesTr/none.png", "labelsTr/none.png")
     with pytest.raises(DataError, match=r"2 files it names are missing .*imagesTr/none.png.*labelsTr/none.png"):
         read_dataset(folder)
+    explicit(folder, "imagesTr/" + 300 * "n" + ".png")
+    with pytest.raises(DataError, match="1 files it names are missing"):
+        read_dataset(folder)
+
+
+def test_a_message_is_one_line_of_bounded_length_with_both_its_ends() -> None:
+    line = str(DataError(f"dataset.json: found {10_000 * 'x'}\n; expected a name; correct it"))
+    assert len(line) < 2000 and "\n" not in line
+    assert line.startswith("dataset.json: found xxx") and line.endswith("expected a name; correct it")
 
 
 # ---------------------------------------------------------------- finding datasets

@@ -242,11 +242,18 @@ def _explicit_cases(folder: Path, entries: Any) -> dict[str, CaseFiles]:
         if not is_case_id(case):
             raise DataError(f"{path}: case id {case!r} is no plain file name; expected one; rename the case")
         files = [inside(folder, text, path) for text in [*images, entry["label"]]]
-        missing += [str(f) for f in files if not f.is_file()]
+        missing += [str(f) for f in files if not _is_file(f)]
         cases[case] = CaseFiles(tuple(files[:-1]), files[-1])
     if missing:
         raise DataError(f"{path}: {len(missing)} files it names are missing ({few(missing)}); restore or remove them")
     return cases
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long for any file
+        return False
 
 
 def inside(folder: Path, text: str, where: Path) -> Path:
