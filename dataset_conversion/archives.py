@@ -87,7 +87,7 @@ def _unpack_zip(path: Path, target: Path) -> None:
         found = archive.infolist()
         members = [
             _Member(
-                m.filename, m.file_size, m.is_dir() or m.filename.endswith("\\"),
+                m.filename, m.file_size, m.filename.endswith(("/", "\\")),
                 stat.S_IFMT(m.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR), bool(m.flag_bits & 1),
             )
             for m in found

@@ -4,6 +4,7 @@ import gzip
 import io
 import stat
 import tarfile
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,3 +118,11 @@ def test_pairs_may_be_folders_of_one_archive(tmp_path: Path, nnunet_folders: dic
     made = convert_pairs(replace(options, images=both, masks=both, test_images=None, test_masks=None))
     assert made.training == 3 and made.test == 0
     assert open_dataset(11).cases == ("a", "b", "c")
+
+
+def test_a_zip_member_without_a_name_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bad.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(zipfile.ZipInfo(""), b"evil")
+        archive.writestr("good.txt", b"good")
+    refused(path, "1 members lie outside")
