@@ -63,6 +63,12 @@ def set_aside(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.replaced")
 
 
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 def write_atomically(
     path: Path, write: Callable[[Path], object], keep: Path | None = None, size: int | None = None
 ) -> None:
@@ -77,6 +83,7 @@ def write_atomically(
     _remove_stale(path)
     try:
         write(temporary)
+        temporary.chmod(0o666 & ~_umask())  # some writers keep their files to their user
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         if keep is not None and path.exists():

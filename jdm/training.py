@@ -6,6 +6,7 @@ import contextlib
 import copy
 import math
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -127,6 +128,9 @@ def _loop(
     )  # fmt: skip
     progress.share = agreed(progress.spent(), 0)
     if progress.step and progress.share > 1:  # a finished run that is resumed
+        if first:
+            had, budget = progress.seconds / 60, settings.budget_minutes
+            print(f"note: the run has had {had:.1f} of its {budget:g} minutes; no step is added", file=sys.stderr)
         return
     denoiser.train()
     bar = tqdm(total=settings.steps, initial=progress.step, disable=None if first else True, unit="step")
@@ -235,7 +239,8 @@ class _Progress:
                 self.save_weights(ema, measured=True)
 
     def save_weights(self, ema: Ema, measured: bool) -> None:
-        chosen = {"step": self.step, "held_out_loss": self.smoothed if measured else None}
+        known = measured and not math.isnan(self.smoothed)  # a run stopped early is not measured yet
+        chosen = {"step": self.step, "held_out_loss": self.smoothed if known else None}
         metadata = {**self.origin, **self._made_with, **chosen}
         save_checkpoint(self.out_dir, ema.denoiser.state_dict(), self.config, metadata)
 

@@ -23,9 +23,14 @@ RUN_FILE = "jdm_run.json"
 def read_generator(dataset: RawDataset) -> dict[str, Any]:
     """The `generator` part of a synthetic dataset's provenance: dataset, fold, training_ids, ...
 
-    Raises: DataError if provenance.json is missing, unreadable or names no training case.
+    Raises: DataError if the dataset is not synthetic, or provenance.json is unreadable or names no training case.
     """
     file = dataset.folder / "provenance.json"
+    if not file.exists():
+        raise DataError(
+            f"{dataset.name} is not synthetic: it has no provenance.json; expected a dataset that jdm-export wrote; "
+            "give its id"
+        )
     try:
         generator = json.loads(file.read_text(encoding="utf-8"))["generator"]
         training_ids = generator["training_ids"]

@@ -47,6 +47,8 @@ def test_a_checkpoint_returns_what_was_saved(tmp_path, weights):
     save_checkpoint(tmp_path, weights, CONFIG, ORIGIN)
     checkpoint = load_checkpoint(tmp_path)
     assert checkpoint.config == CONFIG
+    modes = {(tmp_path / name).stat().st_mode for name in (WEIGHTS, METADATA)}
+    assert len(modes) == 1, "readable to whom the other files are"
     assert {key: checkpoint.metadata[key] for key in ORIGIN} == ORIGIN
     assert checkpoint.sha256 == weights_sha256(checkpoint.weights) and len(checkpoint.sha256) == 64
     assert json.loads((tmp_path / METADATA).read_text()) == json.loads(json.dumps(dict(checkpoint.metadata)))

@@ -78,6 +78,19 @@ def png_header(width: int, height: int, depth: int = 8, colour: int = 2) -> byte
     return b"\x89PNG\r\n\x1a\n" + chunks
 
 
+def test_no_changed_byte_of_a_png_files_pixels_passes(tmp_path: Path) -> None:
+    """Uncompressed, so that every changed byte decodes: only the checksum tells."""
+    dataset = with_image(tmp_path, image=np.arange(35, dtype=np.uint8).reshape(7, 5))
+    path = dataset.image_files("a")[0]
+    Image.open(path).save(path, compress_level=0)
+    whole = path.read_bytes()
+    start = whole.index(b"IDAT") + 4
+    for at in range(start, start + int.from_bytes(whole[start - 8 : start - 4]), 7):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+        with pytest.raises(DataError, match=r"a_0000\.png: cannot be read"):
+            read_case(dataset, "a")
+
+
 @pytest.mark.parametrize(
     ("content", "match"),
     [

@@ -23,6 +23,8 @@ def run(options: ExperimentOptions) -> None:
     from nnunet_integration.report import interval_text, warning_lines
 
     folder, results = run_experiment(options)
+    data = results["data"]
+    print(f"{data['test_cases']} images scored: {data['test_set']}; means over seeds, 95 % bootstrap intervals")
     for entry in results["differences"]:
         print(f"Dice, {interval_text(entry)}")
     for line in warning_lines(results):

@@ -123,13 +123,15 @@ def _prepared(
     """The plan to train by, the folder to train in, and the classes."""
     from jdm.checkpoint import WEIGHTS, has_resume_state, run_folder
     from jdm.data.classes import FILE_NAME, read_classes
-    from jdm.processes import decided_by_first
+    from jdm.processes import decided_by_first, rank
 
     out_dir = run_folder(dataset.name, command.fold)
     saved = out_dir / "plan.toml"
     if command.resume and saved.is_file():
         config = _resumed(command, rest, load(saved))
         return config, out_dir, read_classes(out_dir / FILE_NAME, dataset) if config.network.class_names else None
+    if command.resume and rank() == 0:
+        print(f"jdm-train: note: there is no run to resume in {out_dir}; a new one begins", file=sys.stderr)
     trained = has_resume_state(out_dir) or (out_dir / WEIGHTS).exists()  # else it failed before its first checkpoint
     if trained and not (command.overwrite or command.resume or command.dry_run):
         raise ExistsError(f"{out_dir} holds a run already; expected none; add --resume or --overwrite")

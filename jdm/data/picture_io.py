@@ -95,6 +95,7 @@ def _open_pillow(path: Path, kind: str) -> Iterator[Image]:
 def _read_pillow(path: Path, kind: str, label: bool) -> Raster:
     if kind == "png":
         _refuse_deep_colour_png(path)
+        _check_png_pixels(path)
     with _open_pillow(path, kind) as picture:
         if getattr(picture, "n_frames", 1) != 1:
             raise DataError(f"{path}: holds several frames; expected one picture; save the frame wanted alone")
@@ -113,6 +114,20 @@ def _refuse_deep_colour_png(path: Path) -> None:
             f"{path}: is a 16-bit colour PNG, which nnU-Net cuts to 8 bits; expected 8 bits or grey; save it as "
             "16-bit .tif, or each channel as its own grey file _0000 .. _0002"
         )
+
+
+def _check_png_pixels(path: Path) -> None:
+    """Compare the checksums of a PNG file's pixels, which Pillow does not: a mask with a damaged byte would pass.
+
+    Raises: zlib.error.
+    """
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8 and head[4:] != b"IEND":
+            length = int.from_bytes(head[:4])
+            content, checksum = file.read(length), file.read(4)
+            if head[4:] == b"IDAT" and zlib.crc32(head[4:] + content) != int.from_bytes(checksum):
+                raise zlib.error("the checksum of its pixels differs")
 
 
 def _pixels(path: Path, picture: Image, label: bool) -> tuple[np.ndarray, bool]:
