@@ -18,7 +18,7 @@ SAMPLERS: tuple[str, ...] = get_args(Sampler)
 DETERMINISTIC = ("heun", "dpmpp-2m", "unipc", "ddim", "ode")
 """Those whose sample is a function of its starting noise; ddim with eta 0."""
 
-_STEPS = {"heun-stochastic": 40, "euler-maruyama": 250, "predictor-corrector": 250, "ancestral": 250}
+_STEPS = {"heun-stochastic": 25, "euler-maruyama": 250, "predictor-corrector": 250, "ancestral": 250}
 _ODE_CALLS = 100
 """About, at the default tolerance."""
 

@@ -123,7 +123,7 @@ def test_a_canvas_holds_the_patch_and_ancestral_sampling_is_the_default_at_that_
     with pytest.raises(ConfigError, match=r"at least the training patch \(16, 24\)"):
         check_request(config, dataclasses.replace(REQUEST, canvas_size=(16, 16)))
     assert default_sampler(config, (16, 24)) == "ancestral" and default_sampler(config, (16, 32)) == "heun"
-    assert default_sampler(checkpoint.config, (16, 24)) == "heun"
+    assert default_sampler(checkpoint.config, (16, 24)) == "heun-stochastic"
     with pytest.raises(ConfigError, match=r"--steps is 1001; expected 2 to 1000"):
         check_request(config, dataclasses.replace(REQUEST, sampler="ancestral", steps=1001))
 
@@ -168,7 +168,11 @@ def typed(monkeypatch, capsys, line: str) -> tuple[int, str, str]:
 def test_the_command_estimates_exports_and_lets_late_shards_go(real, checkpoint, monkeypatch, capsys):
     line = "21 all --id 521 --count 3 --steps 2 --margin 100 --batch-size 2"
     status, printed, _ = typed(monkeypatch, capsys, f"{line} --dry-run")
-    assert status == 0 and "3 pairs of 16x24 with heun, 2 steps" in printed and "about 1 minute on this" in printed
+    assert (
+        status == 0
+        and "3 pairs of 16x24 with heun-stochastic, 2 steps" in printed
+        and "about 1 minute on this" in printed
+    )
     assert [f.name for f in real.folder.parent.iterdir()] == [real.name]
     status, printed, told = typed(monkeypatch, capsys, f"{line} --canvas-size 32 32")
     assert status == 2 and told.count("\n") == 1 and "trains whole images" in told
