@@ -3,10 +3,10 @@
 # usage: scripts/hippocampus.sh DECATHLON_FOLDER   (nnU-Net's variables and jdm_results set)
 set -euo pipefail
 source_folder=$1
-out=results/hippocampus/default
+out=results/hippocampus/heun
 jdm-convert msd "$source_folder" --id 4 --name Hippocampus12 --max-cases 12
 jdm-train 4 all --budget-minutes 20
-jdm-export 4 all --ratio 2.0 --id 505
+jdm-export 4 all --ratio 2.0 --id 505 --sampler heun
 jdm-experiment 4 --synthetic 505 --fold all --iterations 1500 --epochs 30
 python scripts/publish.py 4 505 all "$out"
 python scripts/copies.py 505 --like 4 --out "$out/copies.json"
