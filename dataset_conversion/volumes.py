@@ -84,9 +84,8 @@ def _label(path: Path, image: Raster, labels: Mapping[str, int]) -> tuple[np.nda
     _check_grid(path, raster, image, "label", origin=False)
     assert raster.geometry is not None and image.geometry is not None
     moved = not np.allclose(raster.geometry.origin, image.geometry.origin, atol=1e-2)
-    return label.astype(label_dtype(max(labels.values()) + 1)), [
-        "origin of the label replaced by the image's"
-    ] if moved else []
+    notes = ["origin of the label replaced by the image's"] if moved else []
+    return label.astype(label_dtype(max(labels.values()) + 1)), notes
 
 
 def _check_grid(path: Path, raster: Raster, image: Raster, what: str, origin: bool) -> None:

@@ -29,7 +29,8 @@ class ExportRequest:
     masks: Masks = "sampled"
     """As sampled with the images, or the most probable ones of the finished images (`jdm.diffusion.mask_estimate`).
 
-    Estimated ones fit the images better, without specks; nnU-Net learnt no more from them (results/hippocampus).
+    Estimated ones fit the images of a well-trained network better; nnU-Net learnt no more from them
+    (results/hippocampus).
     """
     given_masks: str = ""
     """Masks to sample images for: "real" (of the training cases), "deformed" (new ones from those), or a folder's path;

@@ -129,8 +129,7 @@ def _loop(
     progress.share = agreed(progress.spent(), 0)
     if progress.step and progress.share > 1:  # a finished run that is resumed
         if first:
-            had, budget = progress.seconds / 60, settings.budget_minutes
-            print(f"note: the run has had {had:.1f} of its {budget:g} minutes; no step is added", file=sys.stderr)
+            print(progress.spent_line(), file=sys.stderr)
         return
     denoiser.train()
     bar = tqdm(total=settings.steps, initial=progress.step, disable=None if first else True, unit="step")
@@ -225,6 +224,14 @@ class _Progress:
     def out_of_time(self) -> bool:
         """Whether what remains of the budget is no more than the end of the run takes."""
         return self.spent() > 1
+
+    def spent_line(self) -> str:
+        """What a resumed run without time left tells."""
+        had, budget = self.seconds / 60, self.config.train.budget_minutes
+        return (
+            f"jdm-train: note: the run has had {had:.1f} of its {budget:g} minutes; no step is added; give more "
+            "--budget-minutes to go on"
+        )
 
     def measure(self, ema: Ema, measures: list[FixedLoss], log: RunLog) -> None:
         """Log the loss of seen and held-out samples; keep the weights of the smoothed minimum."""

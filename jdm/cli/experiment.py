@@ -20,11 +20,10 @@ def run(options: ExperimentOptions) -> None:
     for variable in ("nnUNet_raw", "nnUNet_preprocessed"):
         nnunet_folder(variable)
     from nnunet_integration.experiment import run_experiment
-    from nnunet_integration.report import interval_text, warning_lines
+    from nnunet_integration.report import interval_text, unit, warning_lines
 
     folder, results = run_experiment(options)
-    data = results["data"]
-    print(f"{data['test_cases']} images scored: {data['test_set']}; means over seeds, 95 % bootstrap intervals")
+    print(f"Scored: {results['data']['test_set']}; means over seeds, 95 % bootstrap intervals {unit(results)}")
     for entry in results["differences"]:
         print(f"Dice, {interval_text(entry)}")
     for line in warning_lines(results):

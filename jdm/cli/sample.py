@@ -69,7 +69,7 @@ class SampleCommand:
     sampler: Sampler = "heun"
     sampling: Annotated[SamplerSettings, tyro.conf.OmitArgPrefixes] = field(default_factory=SamplerSettings)
     steps: int | None = None
-    """Sampling steps: 18 by default, 40 for heun-stochastic, 250 for euler-maruyama and predictor-corrector; ode finds
+    """Sampling steps: 18 by default, 25 for heun-stochastic, 250 for euler-maruyama and predictor-corrector; ode finds
     its own."""
     repetitions: int = 4
     """RePaint: how often each stretch of --jump-length steps is gone through where an image or mask is known in part
