@@ -57,8 +57,13 @@ class DataConfig:
     """Spacing of patch_size's axes in the dataset's unit; other cases are resampled to it."""
     slice_spacing: float = 1.0
     """Volumes only: spacing across slices that exported pairs get."""
-    per_case_intensity: bool = False
-    """Intensities have arbitrary units: each case's percentiles are brought to codec.low and codec.high."""
+    case_mean: tuple[float, ...] = ()
+    """Intensities have arbitrary units: each case is brought to this mean per channel; empty: taken as stored.
+
+    0 leaves zero where it is, for borders of exact zeros: only the deviation is changed, that of what is not zero.
+    """
+    case_std: tuple[float, ...] = ()
+    """Standard deviation about case_mean that each case is brought to, per channel."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from jdm.config import Config
 from jdm.data.codec import PairCodec
-from jdm.data.pairs import case_percentiles, centred_margins, planned_arrays, zoomed
+from jdm.data.pairs import case_moments, centred_margins, planned_arrays, zoomed
 from jdm.data.raw_dataset import Pair
 from jdm.errors import DataError
 from jdm.export import restore_zero_border, zero_is_lowest
@@ -63,18 +63,17 @@ class CaseCanvas:
         Args: own_units: intensities of arbitrary units become those of this case, else they stay those of the codec.
         """
         image = planes.astype(np.float64)
-        if own_units and self.config.data.per_case_intensity:
+        if own_units and self.config.data.case_mean:
             image = self._own_units(image)
         channels = [self._native(image[:, channel], order=1) for channel in range(image.shape[1])]
         return in_type(np.stack(channels), self.pair.image.dtype)
 
     def _own_units(self, planes: np.ndarray) -> np.ndarray:
-        """The inverse of `jdm.data.pairs.rescaled`, by the case's percentiles."""
+        """The inverse of `jdm.data.pairs.rescaled`."""
         column = (None, slice(None), *[None] * (planes.ndim - 2))
-        found_low, found_high = case_percentiles(self.pair.image)
-        low, high = np.array(self.config.codec.low), np.array(self.config.codec.high)
-        gain = np.maximum(found_high - found_low, 1e-6) / (high - low)
-        return (planes - low[column]) * gain[column] + found_low[column]
+        wanted_mean, wanted_std = np.array(self.config.data.case_mean), np.array(self.config.data.case_std)
+        mean, std = case_moments(self.pair.image, wanted_mean == 0)
+        return (planes - wanted_mean[column]) * (std / wanted_std)[column] + mean[column]
 
     def _planes(self, array: np.ndarray, axis: int) -> np.ndarray:
         """The slices, or the one image, along a new first axis."""

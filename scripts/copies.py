@@ -75,7 +75,7 @@ def main(options: Options) -> None:
 
 def stored_as_is(config: Config) -> Config:
     """The plan for exported cases, whose intensities are on one scale already."""
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, per_case_intensity=False))
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, case_mean=(), case_std=()))
 
 
 def crops(pairs: PairDataset, count: int) -> np.ndarray:

@@ -20,8 +20,9 @@ from jdm.sample_canvas import planned_pair
 
 PHOTOGRAPHS = Fingerprint(
     cases=30, items=30, channels=3, classes=2, dtype="uint8", median_shape=(1000, 1000),
-    spacing=(1.0, 1.0), slice_spacing=1.0, slice_axis=None, low=(0.0,) * 3, high=(255.0,) * 3, per_case_intensity=False,
-    image_mean=(0.3, -0.2, 0.0), image_std=0.4, class_shares=(0.75, 0.25), zero_border=False, sided=False,
+    spacing=(1.0, 1.0), slice_spacing=1.0, slice_axis=None, low=(0.0,) * 3, high=(255.0,) * 3,
+    case_mean=(), case_std=(), image_mean=(0.3, -0.2, 0.0), image_std=0.4,
+    class_shares=(0.75, 0.25), zero_border=False, sided=False,
 )  # fmt: skip
 
 
@@ -150,7 +151,7 @@ def test_mr_cases_get_a_scale_each_and_ct_one_for_all(nnunet_folders):
     images = [(b * gain).astype(np.float32) for b, gain in zip(base, (1.0, 4.0, 9.0), strict=True)]
     raw = nnunet_folders["nnUNet_raw"]
     mr = fingerprint(write_volumes(raw, images, (3.0, 1.0, 1.0)), ["v0", "v1", "v2"])
-    assert mr.per_case_intensity and plan(mr).data.per_case_intensity
+    assert mr.case_mean and plan(mr).data.case_mean == mr.case_mean and plan(mr).data.case_std == mr.case_std
     dataset = write_volumes(raw, images, (3.0, 1.0, 1.0))
     config = plan(mr)
     pairs = PairDataset(dataset, ["v0", "v1", "v2"], config)
@@ -160,7 +161,7 @@ def test_mr_cases_get_a_scale_each_and_ct_one_for_all(nnunet_folders):
     ]
     assert np.ptp(means) < 0.15  # ninefold different before
     ct = fingerprint(write_volumes(raw, images, (3.0, 1.0, 1.0), "CT"), ["v0", "v1", "v2"])
-    assert not ct.per_case_intensity
+    assert not ct.case_mean and not ct.case_std
     values = np.concatenate([image.ravel() for image in images])
     np.testing.assert_allclose([ct.low[0], ct.high[0]], np.percentile(values, [0.5, 99.5]), rtol=0.1, atol=3)
 
@@ -281,7 +282,7 @@ def test_sixteen_bits_use_their_range_without_outliers(nnunet_folders):
     dataset = write_volumes(nnunet_folders["nnUNet_raw"], images, (1.0, 1.0, 1.0), "microscope")
     measured = fingerprint(dataset, ["v0", "v1"])
     assert 700 < measured.low[0] < 900 and 1100 < measured.high[0] < 1300
-    assert not measured.per_case_intensity
+    assert not measured.case_mean
     assert plan(measured).codec == CodecConfig(
         "binary", 0.5, 2, "uint16", measured.low, measured.high, measured.zero_border
     )

@@ -340,7 +340,7 @@ def test_the_way_to_the_planned_grid_and_back(volumes):
     """Another spacing and arbitrary units: the case's own grid, type and intensities return."""
     _, checkpoint = volumes
     config = dataclasses.replace(
-        checkpoint.config, data=dataclasses.replace(checkpoint.config.data, per_case_intensity=True)
+        checkpoint.config, data=dataclasses.replace(checkpoint.config.data, case_mean=(100.0,), case_std=(30.0,))
     )
     pair = picture("a", 3, (5, 24, 24), spacing=(3.0, 0.8, 0.8), dtype="int16")
     case = CaseCanvas(pair, config)

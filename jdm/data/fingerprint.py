@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from jdm.config import CodecConfig, Config
+from jdm.config import CodecConfig, DataConfig
 from jdm.data.codec import PairCodec
-from jdm.data.pairs import case_percentiles, rescaled
+from jdm.data.pairs import case_moments, rescaled
 from jdm.data.raw_dataset import Pair, RawDataset, read_case
 from jdm.errors import ConfigError
 
@@ -35,7 +35,9 @@ class Fingerprint:
     slice_axis: int | None
     low: tuple[float, ...]
     high: tuple[float, ...]
-    per_case_intensity: bool
+    case_mean: tuple[float, ...]
+    """Mean that each case is brought to, per channel, as `DataConfig` has it; empty: intensities mean something."""
+    case_std: tuple[float, ...]
     image_mean: tuple[float, ...]
     """Of each image channel as `low` and `high` encode it."""
     image_std: float
@@ -84,8 +86,11 @@ def fingerprint(dataset: RawDataset, case_ids: list[str], slice_axis: int | None
     for case_id in case_ids:
         survey.add(read_case(dataset, case_id), dataset.classes, rng)
     dtype = np.result_type(*survey.dtypes)
-    arbitrary = _arbitrary_units(survey.samples, dtype, dataset.channel_names)
-    low, high, values = _intensities(survey, dtype, dataset.channel_names, arbitrary)
+    zero_border = float(np.mean(survey.zero_faces)) >= 0.2
+    scale = DataConfig()
+    if _arbitrary_units(survey.samples, dtype, dataset.channel_names):
+        scale = _case_scale(survey.samples, zero_border)
+    low, high, values = _intensities(survey, dtype, dataset.channel_names, scale)
     codec = PairCodec(CodecConfig(image_dtype=str(dtype), low=low, high=high))
     encoded = codec.encode(values[:, :, None], np.zeros((*values.shape[1:], 1), np.uint8))[: len(values)]
     spacing = np.median(np.array(survey.spacings), axis=0)
@@ -105,11 +110,12 @@ def fingerprint(dataset: RawDataset, case_ids: list[str], slice_axis: int | None
         slice_axis=slice_axis,
         low=low,
         high=high,
-        per_case_intensity=arbitrary,
+        case_mean=scale.case_mean,
+        case_std=scale.case_std,
         image_mean=tuple(map(float, encoded.mean(axis=(1, 2)))),
         image_std=float(np.sqrt(encoded.var(axis=(1, 2)).mean())),
         class_shares=tuple(np.mean(survey.class_shares, axis=0).tolist()),
-        zero_border=float(np.mean(survey.zero_faces)) >= 0.2 and all(bound == 0 for bound in low),
+        zero_border=zero_border and all(bound == 0 for bound in low),
         sided=_sided(dataset),
     )
 
@@ -135,14 +141,15 @@ def _sided(dataset: RawDataset) -> bool:
 
 
 def _intensities(
-    survey: _Survey, dtype: np.dtype, channels: tuple[str, ...], arbitrary: bool
+    survey: _Survey, dtype: np.dtype, channels: tuple[str, ...], scale: DataConfig
 ) -> tuple[tuple[float, ...], tuple[float, ...], np.ndarray]:
     """Intensities that become -1 and +1, per channel, and the sampled ones on that scale (channels, n)."""
-    if arbitrary:
-        bounds = np.median([case_percentiles(sample) for sample in survey.samples], axis=0)
+    if scale.case_mean:
+        samples = [rescaled(sample, scale) for sample in survey.samples]
+        bounds = np.median([np.percentile(sample, [0.05, 99.95], axis=1) for sample in samples], axis=0)
+        bounds[1] = np.where(bounds[1] > bounds[0], bounds[1], bounds[0] + 1)
         low, high = (tuple(map(float, bound)) for bound in bounds)
-        scale = Config(codec=CodecConfig(low=low, high=high))
-        return low, high, np.concatenate([rescaled(sample, scale) for sample in survey.samples], axis=1)
+        return low, high, np.concatenate(samples, axis=1)
     values = np.concatenate(survey.samples, axis=1)
     least = np.min([extreme[0] for extreme in survey.extremes], axis=0)
     most = np.max([extreme[1] for extreme in survey.extremes], axis=0)
@@ -157,9 +164,17 @@ def _arbitrary_units(samples: list[np.ndarray], dtype: np.dtype, channels: tuple
     """Whether intensities mean nothing across cases, as in MR: not 8-bit, not CT, and widths differ by half."""
     if dtype == np.uint8 or any(name.upper() == "CT" for name in channels):
         return False
-    bounds = np.array([case_percentiles(sample) for sample in samples])  # (cases, 2, channels)
+    bounds = np.array([np.percentile(sample, [0.5, 99.5], axis=1) for sample in samples])  # (cases, 2, channels)
     widths = bounds[:, 1] - bounds[:, 0]
     return bool((widths.max(axis=0) > 1.5 * widths.min(axis=0)).any())
+
+
+def _case_scale(samples: list[np.ndarray], zero_border: bool) -> DataConfig:
+    """Mean and deviation that cases of arbitrary units are brought to: the median ones."""
+    values = np.concatenate(samples, axis=1)
+    about_zero = [zero_border and bool((channel >= 0).all()) for channel in values]
+    mean, std = np.median([case_moments(sample, about_zero) for sample in samples], axis=0)
+    return DataConfig(case_mean=tuple(map(float, mean)), case_std=tuple(map(float, std)))
 
 
 def _intensity_range(

@@ -126,8 +126,8 @@ def planned_arrays(pair: Pair, config: Config) -> tuple[np.ndarray, np.ndarray]:
     """
     data = config.data
     image, label, spacing = pair.image, pair.label, list(pair.spacing)
-    if data.per_case_intensity:
-        image = rescaled(image, config)
+    if data.case_mean:
+        image = rescaled(image, data)
     if data.slice_axis is not None:
         image, label = np.moveaxis(image, 1 + data.slice_axis, 1), np.moveaxis(label, data.slice_axis, 0)
         spacing.insert(0, spacing.pop(data.slice_axis))
@@ -144,18 +144,27 @@ def zoomed(array: np.ndarray, zoom: Sequence[float], order: int) -> np.ndarray:
     return np.asarray(ndimage.zoom(array, zoom, order=order, grid_mode=True, mode="nearest"))
 
 
-def case_percentiles(image: np.ndarray) -> np.ndarray:
-    """The 0.5 and 99.5 percentiles of each channel of (channels, *spatial): (2, channels)."""
-    return np.percentile(image.reshape(len(image), -1), [0.5, 99.5], axis=1)
+def case_moments(image: np.ndarray, about_zero: Sequence[bool]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel of (channels, *spatial), both (channels,); no deviation is zero.
+
+    Args: about_zero: per channel, whether to take 0 for the mean and what is not 0 for the deviation.
+    """
+    flat = image.reshape(len(image), -1).astype(np.float64)
+    mean = np.where(about_zero, 0.0, flat.mean(axis=1))
+    counted = np.where(about_zero, np.maximum((flat != 0).sum(axis=1), 1), flat.shape[1])
+    std = np.sqrt(((flat - mean[:, None]) ** 2).sum(axis=1) / counted)
+    return mean, np.where(std > 1e-6, std, 1.0)
 
 
-def rescaled(image: np.ndarray, config: Config) -> np.ndarray:
-    """The image with its own percentiles brought to the codec's range, per channel, float32."""
+def rescaled(image: np.ndarray, data: DataConfig) -> np.ndarray:
+    """The image (channels, *spatial) brought to data.case_mean and data.case_std, float32.
+
+    nnU-Net standardises every case, so slices made alike stay alike in whatever volume they are exported.
+    """
     column = (slice(None), *[None] * (image.ndim - 1))
-    found_low, found_high = case_percentiles(image)
-    low, high = np.array(config.codec.low), np.array(config.codec.high)
-    gain = (high - low) / np.maximum(found_high - found_low, 1e-6)
-    return ((image - found_low[column]) * gain[column] + low[column]).astype(np.float32)
+    wanted_mean, wanted_std = np.array(data.case_mean), np.array(data.case_std)
+    mean, std = case_moments(image, wanted_mean == 0)
+    return ((image - mean[column]) * (wanted_std / std)[column] + wanted_mean[column]).astype(np.float32)
 
 
 def _slices(image: np.ndarray, data: DataConfig) -> list[int | None]:

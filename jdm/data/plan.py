@@ -135,7 +135,8 @@ def _data(found: Fingerprint, multiple: int, device: str, canvas_limit: tuple[in
         slice_axis=found.slice_axis,
         spacing=found.spacing,
         slice_spacing=found.slice_spacing,
-        per_case_intensity=found.per_case_intensity,
+        case_mean=found.case_mean,
+        case_std=found.case_std,
     )
 
 
