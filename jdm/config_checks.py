@@ -17,6 +17,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {  # of the numbers in lists one by on
     "data.slice_axis": (0, 2),
     "data.spacing": (_TINY, _ANY),
     "data.slice_spacing": (_TINY, _ANY),
+    "data.case_std": (_TINY, _ANY),
     "augment.probability": (0, 1),
     "augment.mirror_axes": (0, 2),
     "augment.scale": (0, _ANY),
@@ -125,6 +126,11 @@ def _data_checks(config: Config) -> _Checks:
             all(low < high for low, high in zip(codec.low, codec.high, strict=False)),
             "codec.low", codec.low, f"less than codec.high {codec.high}",
         ),
+        *(
+            (len(found) in (0, len(codec.low)), name, found, f"empty, or {len(codec.low)} numbers as codec.low has")
+            for name, found in (("data.case_mean", data.case_mean), ("data.case_std", data.case_std))
+        ),
+        (len(data.case_mean) == len(data.case_std), "data.case_std", data.case_std, "as many as data.case_mean"),
         (codec.image_dtype in _NUMBER_TYPES, "codec.image_dtype", codec.image_dtype, ", ".join(_NUMBER_TYPES)),
         (
             codec.mask_code != "binary" or codec.classes == 2,

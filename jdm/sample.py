@@ -7,20 +7,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from jdm import __version__
 from jdm.checkpoint import Checkpoint
-from jdm.data.case_io import label_dtype
 from jdm.data.raw_dataset import Pair, RawDataset
-from jdm.export import case_seed
 from jdm.export_guidance import check_guidance
 from jdm.objective import memory_errors
 from jdm.sample_canvas import decoded
-from jdm.sample_draw import Drawer, Job
+from jdm.sample_draw import Drawer, jobs_of
 from jdm.sample_interpolate import interpolation
 from jdm.sample_output import Row, output_folder, write_pairs, write_record, write_segmentation, write_sheet
-from jdm.sample_request import SampleRequest
+from jdm.sample_request import SampleRequest, estimates
+from jdm.sample_segment import Segmentation, estimated, shares_of
 from jdm.sample_starts import Planes, Start, prepare
 
 _SHOWN = 4
@@ -30,7 +27,9 @@ def sample(
     checkpoint: Checkpoint, dataset: RawDataset, request: SampleRequest, out: Path, *,
     device: str = "cpu", overwrite: bool = False, weaker: Checkpoint | None = None,
 ) -> int:  # fmt: skip
-    """Sample what is asked for into the folder `out`, which appears when it is whole; returns the number of samples.
+    """Sample what is asked for into the folder `out`, which appears when it is whole.
+
+    Returns: number of samples; of given images, that of the segmented cases.
 
     Args: weaker: a checkpoint of the same plan that guides, see `jdm.diffusion.guidance`.
     Raises: ExistsError if `out` is in the way; else as `prepare`; TrainingError if the device is too small.
@@ -43,11 +42,11 @@ def sample(
             pairs = interpolation(drawer, starts, request)
             write_pairs(folder, dataset, pairs)
             rows, count = [Row(pairs)], len(pairs)
+        elif request.mode == "given-images":
+            rows, count = _segmentations(folder, dataset, starts, _segmented(drawer, starts, request)), len(starts)
         else:
             drawn = _draw(drawer, starts, request)
-            finish = _segmentations if request.mode == "given-images" else _pairs
-            rows = finish(folder, dataset, starts, drawn)
-            count = sum(map(len, drawn))
+            rows, count = _pairs(folder, dataset, starts, drawn), sum(map(len, drawn))
         write_sheet(folder, rows)
         write_record(folder, provenance(checkpoint, request, weaker))
     return count
@@ -68,14 +67,11 @@ def draw_planes(
 
     Args: exact: see `Drawer.conditional`.
     """
-    keys = [(s, k, plane) for s, start in enumerate(starts) for k in range(request.samples) for plane in start.planes]
-    # The seed of a sample does not depend on how many there are.
-    jobs = [
-        Job(plane.canvas.x, plane.where, case_seed(request.seed, s, (k << 32) + plane.number)) for s, k, plane in keys
-    ]
+    asked = jobs_of(starts, request)
+    jobs = [job for *_, job in asked]
     made = drawer.variations(jobs, request.level) if request.mode == "vary" else drawer.conditional(jobs, exact)
     planes: dict[tuple[int, int], Planes] = {}
-    for (s, k, plane), x in zip(keys, made, strict=True):
+    for (s, k, plane, _), x in zip(asked, made, strict=True):
         planes.setdefault((s, k), {})[plane.number] = decoded(drawer.config, plane.canvas, x)
     return [[planes[s, k] for k in range(request.samples)] for s in range(len(starts))]
 
@@ -90,28 +86,27 @@ def _pairs(folder: Path, dataset: RawDataset, starts: Sequence[Start], drawn: li
     return [Row([start.case.pair, *pairs[:_SHOWN]], start.focus) for start, pairs in zip(starts, named, strict=True)]
 
 
-def _segmentations(folder: Path, dataset: RawDataset, starts: Sequence[Start], drawn: list[list[Pair]]) -> list[Row]:
-    """Write the label that most samples agree on and how far they do not; the rows of the sheet."""
+def _segmented(drawer: Drawer, starts: Sequence[Start], request: SampleRequest) -> list[Segmentation]:
+    """What the model says of given images."""
+    if estimates(drawer.config, request):
+        return estimated(drawer, starts, request)
+    drawn, classes = _draw(drawer, starts, request), drawer.config.codec.classes
+    return [Segmentation(shares_of([pair.label for pair in pairs], classes), pairs) for pairs in drawn]
+
+
+def _segmentations(
+    folder: Path, dataset: RawDataset, starts: Sequence[Start], found: Sequence[Segmentation]
+) -> list[Row]:
+    """Write the most probable labels and how uncertain they are; the rows of the sheet."""
     rows = []
-    for start, pairs in zip(starts, drawn, strict=True):
+    for start, segmentation in zip(starts, found, strict=True):
         pair = start.case.pair
-        label, uncertainty = majority([sampled.label for sampled in pairs], dataset.classes)
+        label, uncertainty = segmentation.most_probable()
         segmented = Pair(pair.case_id, pair.image, label, pair.spacing, pair.geometry)
         write_segmentation(folder, dataset, segmented, uncertainty)
         map_pair = Pair(pair.case_id, uncertainty[None], segmented.label, pair.spacing)
-        rows.append(Row([segmented, map_pair, *pairs[:_SHOWN]]))
+        rows.append(Row([segmented, map_pair, *segmentation.samples[:_SHOWN]]))
     return rows
-
-
-def majority(labels: Sequence[np.ndarray], classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """The label that most samples give each pixel, the lowest of equals, and the entropy of what they give.
-
-    Args: labels: (*spatial) each.
-    Returns: label and entropy (*spatial); the entropy in units of log(classes), 0 where all agree, at most 1.
-    """
-    shares = np.stack([np.mean([label == value for label in labels], axis=0) for value in range(classes)])
-    surprise = np.where(shares > 0, -np.log(np.where(shares > 0, shares, 1.0)), 0.0)
-    return shares.argmax(axis=0).astype(label_dtype(classes)), (shares * surprise).sum(axis=0) / np.log(classes)
 
 
 def provenance(checkpoint: Checkpoint, request: SampleRequest, weaker: Checkpoint | None) -> dict[str, Any]:

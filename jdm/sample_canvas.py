@@ -57,6 +57,10 @@ class CaseCanvas:
         """(planes, *spatial) of labels on the case's own grid, nearest neighbours."""
         return self._native(planes, order=0)
 
+    def native_shares(self, planes: np.ndarray) -> np.ndarray:
+        """(planes, classes, *spatial) of probabilities on the case's own grid: (classes, *spatial)."""
+        return np.stack([self._native(planes[:, value], order=1) for value in range(planes.shape[1])])
+
     def native_image(self, planes: np.ndarray, own_units: bool = True) -> np.ndarray:
         """(planes, channels, *spatial) of decoded intensities on the case's own grid and in its own type.
 

@@ -15,17 +15,20 @@ from jdm.checkpoint import Checkpoint
 from jdm.config import Config
 from jdm.diffusion.conditioning import Known, Noise, fitting_known
 from jdm.diffusion.editing import invert_heun, vary
+from jdm.diffusion.mask_estimate import UNSEEN, estimated_mask
 from jdm.diffusion.named import named_sampler
 from jdm.diffusion.noise import Denoise
 from jdm.diffusion.repaint import Resampling, Sample, sample_repaint
 from jdm.diffusion.sampling import CaseNoise, karras_sigmas
 from jdm.diffusion.vp import VPDenoiser
 from jdm.diffusion.windows import windowed
+from jdm.export import case_seed
 from jdm.export_draw import level_span, sde_of
 from jdm.export_guidance import directed
 from jdm.export_request import ExportRequest
 from jdm.export_size import batches_of, export_seconds, network_calls
-from jdm.sample_request import SampleRequest, resamples
+from jdm.sample_request import SampleRequest, estimates, resamples
+from jdm.sample_starts import Plane, Start
 from jdm.samplers import evaluations as sampler_evaluations
 
 
@@ -38,6 +41,19 @@ class Job:
     where: np.ndarray
     """bool, broadcastable to x: which entries of it are known."""
     seed: int
+
+
+def jobs_of(starts: Sequence[Start], request: SampleRequest) -> list[tuple[int, int, Plane, Job]]:
+    """Every plane of every sample: number of its start, number of its sample, the plane, and the job.
+
+    The seed of a sample does not depend on how many there are.
+    """
+    return [
+        (s, k, plane, Job(plane.canvas.x, plane.where, case_seed(request.seed, s, (k << 32) + plane.number)))
+        for s, start in enumerate(starts)
+        for k in range(request.samples)
+        for plane in start.planes
+    ]
 
 
 class Drawer:
@@ -65,6 +81,17 @@ class Drawer:
             levels = 2 if exact and not isinstance(self.denoiser, VPDenoiser) else 1
             known = fitting_known(where, x, self.config.image_channels, fresh, levels=levels)
             return self._known(self._begun(fresh(), known), known, fresh)
+
+        return self._batches(jobs, draw)
+
+    def estimates(self, jobs: Sequence[Job]) -> list[np.ndarray]:
+        """Each job's image with the mean of its mask given the image, (channels, *spatial); its mask is not seen."""
+        images = self.config.image_channels
+        mean = torch.tensor(self.config.noise.data_mean[images:] or [0.0] * self.config.mask_channels)
+
+        def draw(x: Tensor, _: Tensor, fresh: Noise) -> Tensor:
+            unseen = mean.to(x).reshape(-1, *[1] * (x.ndim - 2)).expand_as(x[:, images:])
+            return estimated_mask(self.denoise, torch.cat([x[:, :images], unseen], dim=1), images, UNSEEN, fresh())
 
         return self._batches(jobs, draw)
 
@@ -122,6 +149,8 @@ class Drawer:
 
 def evaluations(config: Config, request: SampleRequest) -> int:
     """Calls of the denoiser that one sample takes."""
+    if estimates(config, request):
+        return 1
     steps = request.steps
     if resamples(config, request):
         ways = Resampling(request.jump_length, request.repetitions).stretches(steps)

@@ -7,6 +7,7 @@ from typing import Literal
 
 from jdm.config import Config
 from jdm.errors import ConfigError
+from jdm.export_request import Masks
 from jdm.samplers import DETERMINISTIC, Sampler, SamplerSettings, check_sampler, check_wholly_known, is_deterministic
 
 Mode = Literal["given-images", "given-masks", "inpaint", "known-channels", "vary", "interpolate", "bits-per-dim"]
@@ -21,6 +22,8 @@ class SampleRequest:
     """Ids of the dataset's cases to start from; two, or none for noise, of "interpolate"."""
     folder: str = ""
     """Of the images or masks given."""
+    masks: Masks | None = None
+    """Of given images: estimated or sampled; None: see `estimates`."""
     channels: tuple[str, ...] = ()
     """Known channels, by number or name; "mask" is the mask."""
     box: tuple[int, ...] = ()
@@ -61,6 +64,11 @@ def resamples(config: Config, request: SampleRequest) -> bool:
     return partly and request.mode not in ("vary", "interpolate", "bits-per-dim")
 
 
+def estimates(config: Config, request: SampleRequest) -> bool:
+    """Whether masks of given images are estimated: by default, where the network has a level for each of the two."""
+    return request.mode == "given-images" and (request.masks or config.preset) in ("estimated", "default")
+
+
 def check_request(config: Config, request: SampleRequest) -> None:
     """Refuse, before anything is read or written, what would fail while sampling.
 
@@ -73,6 +81,11 @@ def check_request(config: Config, request: SampleRequest) -> None:
         raise ConfigError(
             f"--sampler is {request.sampler}, which renews noise, with --interpolate; expected one of "
             f"{', '.join(DETERMINISTIC)} without --eta; choose one"
+        )
+    if request.masks == "estimated" and config.preset != "default":
+        raise ConfigError(
+            f"--masks is 'estimated' for preset {config.preset!r}, whose network has one noise level for image and "
+            "mask; expected 'sampled'; leave --masks out"
         )
     noise = config.noise
     axes = config.data.dims + (config.data.slice_axis is not None)
@@ -92,6 +105,10 @@ def check_request(config: Config, request: SampleRequest) -> None:
         (request.seed >= 0, "seed", request.seed, "at least 0"),
         (0 < request.guidance <= 10, "guidance", request.guidance, "more than 0 and at most 10"),
         (request.mode != "bits-per-dim" or request.guidance == 1, "guidance", request.guidance, "1, for bits"),
+        (
+            not estimates(config, request) or request.guidance == 1,
+            "guidance", request.guidance, "1, or --masks sampled: guided, an estimate is not the most probable mask",
+        ),
         (request.probes >= 1, "probes", request.probes, "at least 1"),
         (request.points >= 2, "points", request.points, "at least 2"),
         (request.feather >= 0, "feather", request.feather, "at least 0"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from jdm.sample_canvas import CaseCanvas
 from jdm.sample_conditions import region_of
 from jdm.sample_interpolate import interpolation
 from jdm.sample_starts import prepare
+from jdm.samplers import default_steps, is_deterministic
 
 _MARGIN = 2
 """Pixels around the foreground that are inpainted with it."""
@@ -145,6 +147,8 @@ def _along(scene: Scene, strips: Sequence[Sequence[Pair]]) -> dict[str, Any]:
 def _strip(scene: Scene, couple: tuple[str, ...], seed: int) -> list[Pair]:
     """The points between two cases, or two noises of a seed, as slices."""
     request = scene.asked("interpolate", cases=couple, seed=seed)
+    if not is_deterministic(request.sampler, request.sampling):
+        request = dataclasses.replace(request, sampler="heun", steps=default_steps("heun"))
     starts = prepare(scene.checkpoint, scene.dataset, request)
     axis = scene.config.data.slice_axis
     pairs = interpolation(scene.drawer(request), starts, request)

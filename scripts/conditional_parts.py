@@ -15,9 +15,10 @@ from jdm.data.image_io import read_raster
 from jdm.diffusion.vp import VPDenoiser
 from jdm.evaluation.scores import mean_defined
 from jdm.evaluation.statistics import mean_interval, paired_difference
-from jdm.sample import draw_planes, majority
+from jdm.sample import draw_planes
 from jdm.sample_draw import Drawer
-from jdm.sample_request import SampleRequest
+from jdm.sample_request import SampleRequest, estimates
+from jdm.sample_segment import Segmentation, estimated_planes, shares_of
 from jdm.sample_starts import Planes, Start
 
 SAMPLE_NAMES = [f"sample {k + 1}" for k in range(SHOWN)]
@@ -49,18 +50,23 @@ def masks_to_images(scene: Scene) -> dict[str, Any]:
 
 
 def images_to_masks(scene: Scene) -> dict[str, Any]:
-    """Masks of the test cases' images: the mean of the samples beside nnU-Net's own prediction, against references."""
+    """Masks of the test cases' images beside nnU-Net's own predictions, against references.
+
+    "jdm" is what jdm-sample gives by default: estimated masks, or those of the samples where there are none.
+    """
     request = scene.asked("given-images", folder=str(_folder(scene, labels=False)))
     starts = scene.conditions(request, scene.planes)
     drawn = draw_planes(scene.drawer(request), starts, request)
-    host, right, wrong, lines = [], [], [], []
+    segmentations = _segmentations(scene, starts, request, drawn)
+    host, jdm, right, wrong, lines = [], [], [], [], []
     for case, (test, start, samples) in enumerate(zip(scene.tests, starts, drawn, strict=True)):
         numbers = numbers_of(start)
         file = scene.predictions / f"{test.pair.case_id}{scene.dataset.file_ending}"
         predicted = on_planned_grid(read_raster(file, label=True).array[0], test.pair, scene.config)
         reference = test.label[numbers]
         host.append(scene.dice(predicted[numbers], reference))
-        label, uncertainty = majority([stacked(planes, 1) for planes in samples], scene.dataset.classes)
+        label, uncertainty = segmentations[case].most_probable()
+        jdm.append(scene.dice(label, reference))
         right.append(float(uncertainty[label == reference].mean()))
         wrong.append(float(uncertainty[label != reference].mean()) if (label != reference).any() else np.nan)
         shown = shown_plane(start, case)
@@ -70,7 +76,7 @@ def images_to_masks(scene: Scene) -> dict[str, Any]:
         lines.append(Line(test.pair.case_id, [*tiles, *(scene.tile(image, p[shown][1]) for p in samples[:SHOWN])]))
     write_sheet(
         scene.out / "images_to_masks.png",
-        f"image to mask: reference, nnU-Net, what most of {request.samples} samples say, their entropy, and samples",
+        "image to mask: reference, nnU-Net, the most probable labels, the entropy of their probabilities, and samples",
         ["reference", "nnU-Net", "jdm", "entropy, 0 to 1", *SAMPLE_NAMES],
         lines[:SHOWN],
         plain=False,
@@ -78,8 +84,10 @@ def images_to_masks(scene: Scene) -> dict[str, Any]:
     found = _reference_agreement(scene, starts, drawn)
     return {
         **{name: interval(mean_interval(np.array(values))) for name, values in found.items()},
+        "jdm": interval(mean_interval(np.array(jdm))),
         "nnunet": interval(mean_interval(np.array(host))),
-        "jdm_minus_nnunet": interval(paired_difference(np.array(found["jdm"]), np.array(host))),
+        "jdm_minus_nnunet": interval(paired_difference(np.array(jdm), np.array(host))),
+        "estimated": estimates(scene.config, request),
         "entropy_where_right": mean_defined(right),
         "entropy_where_wrong": mean_defined(wrong),
     }
@@ -103,7 +111,7 @@ def comparison(scene: Scene) -> dict[str, Any]:
                 lines.append((name, drawn))
             else:
                 found = _reference_agreement(scene, starts, drawn)
-                scores = {"dice": interval(mean_interval(np.array(found["jdm"])))}
+                scores = {"dice": interval(mean_interval(np.array(found["majority"])))}
                 scores["single_sample"] = interval(mean_interval(np.array(found["single_sample"])))
             rows.append({"condition": mode, "way": name, **scores, **cost})
     _comparison_sheet(scene, lines)
@@ -162,13 +170,23 @@ def _mask_agreement(scene: Scene, starts: list[Start], drawn: Drawn) -> dict[str
 
 def _reference_agreement(scene: Scene, starts: list[Start], drawn: Drawn) -> dict[str, list[float]]:
     """Dice by case of the samples' majority, and the mean of single samples', against the references."""
-    jdm, single = [], []
+    most, single = [], []
     for test, start, samples in zip(scene.tests, starts, drawn, strict=True):
         reference = test.label[numbers_of(start)]
         labels = [stacked(planes, 1) for planes in samples]
-        jdm.append(scene.dice(majority(labels, scene.dataset.classes)[0], reference))
+        label, _ = Segmentation(shares_of(labels, scene.dataset.classes)).most_probable()
+        most.append(scene.dice(label, reference))
         single.append(float(np.mean([scene.dice(label, reference) for label in labels])))
-    return {"jdm": jdm, "single_sample": single}
+    return {"majority": most, "single_sample": single}
+
+
+def _segmentations(scene: Scene, starts: list[Start], request: SampleRequest, drawn: Drawn) -> list[Segmentation]:
+    """What jdm-sample makes of the images by default, in the plan's spacing."""
+    if not estimates(scene.config, request):
+        labels = [[stacked(planes, 1) for planes in samples] for samples in drawn]
+        return [Segmentation(shares_of(some, scene.dataset.classes)) for some in labels]
+    shares = estimated_planes(scene.drawer(request), starts, request)
+    return [Segmentation(np.stack([planes[k] for k in sorted(planes)], axis=1)) for planes in shares]
 
 
 def _folder(scene: Scene, labels: bool) -> Path:

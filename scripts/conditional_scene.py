@@ -90,9 +90,9 @@ class Scene:
         values = range(1, self.dataset.classes)
         return mean_defined(overlap(*count(label == v, reference == v)[:3])[0] for v in values)
 
-    def distance(self, image: np.ndarray, other: np.ndarray) -> float:
+    def distance(self, image: np.ndarray, other: np.ndarray, channels: slice = slice(None)) -> float:
         """Root mean square difference of images (channels, *spatial) in encoded intensity, whose range is [-1, 1]."""
-        return float(np.sqrt(np.mean((2 * (self.shown(image) - self.shown(other))) ** 2)))
+        return float(np.sqrt(np.mean((2 * (self.shown(image) - self.shown(other))[channels]) ** 2)))
 
     def shown(self, image: np.ndarray) -> np.ndarray:
         """Intensities (channels, *spatial) of the codec's range as 0 to 1."""

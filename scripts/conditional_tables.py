@@ -45,17 +45,19 @@ def _masks(found: Found, _: Found) -> list[str]:
 
 
 def _images(found: Found, settings: Found) -> list[str]:
+    way = "estimated" if found["estimated"] else "majority"
     rows = [
         ("nnU-Net", _interval(found["nnunet"])),
-        (f"jdm, majority of {settings['samples']} samples", _interval(found["jdm"])),
+        *([("jdm, estimated", _interval(found["jdm"]))] if found["estimated"] else []),
+        (f"jdm, majority of {settings['samples']} samples", _interval(found["majority"])),
         ("jdm, single samples", _interval(found["single_sample"])),
-        ("jdm's majority minus nnU-Net", _interval(found["jdm_minus_nnunet"], signed=True)),
+        (f"jdm, {way}, minus nnU-Net", _interval(found["jdm_minus_nnunet"], signed=True)),
     ]
     return [
         "## Image to mask\n",
         _table("Dice against references, the same slices for all", "masks", ["Dice"], rows),
-        f"Mean entropy of the samples: {found['entropy_where_right']:.3f} of its maximum where the majority is right, "
-        f"{found['entropy_where_wrong']:.3f} where it is wrong.\n",
+        f"Mean entropy of the probabilities ({way}): {found['entropy_where_right']:.3f} of its maximum where the most "
+        f"probable label is right, {found['entropy_where_wrong']:.3f} where it is wrong.\n",
         _picture("images_to_masks.png"),
     ]
 
@@ -114,6 +116,35 @@ def _interpolate(found: Found, _: Found) -> list[str]:
     return [*lines, "", _picture("interpolation.png")]
 
 
+def _channels(found: Found, _: Found) -> list[str]:
+    rows = [
+        ("their own case", _interval(found["distance_own"])),
+        ("the other cases", _interval(found["distance_other"])),
+        ("difference", _interval(found["other_minus_own"], signed=True)),
+    ]
+    return [
+        "## One channel known\n",
+        _table("", "sampled channels, to those of", ["distance"], rows),
+        f"Channel {found['known']} is known in the middle of {found['cases']} cases, the others and the mask are "
+        f"sampled. {found['known_pixels_changed']} of its pixels were changed. Dice of the sampled masks against the "
+        f"references: {_interval(found['mask_dice'])}.\n",
+        _picture("channels.png"),
+    ]
+
+
+def _classes(found: Found, _: Found) -> list[str]:
+    rows = [
+        (row["class"], row["images"], str(row["pairs"]), *(f"{share:.3f}" for share in row["shares"]))
+        for row in found["rows"]
+    ]
+    return [
+        "## Classes\n",
+        _table("Share of each label in the foreground", "class", ["pairs", "number", *found["labels"]], rows),
+        "Scale: that of classifier-free guidance; 1 is none. Shares: of the foreground pixels of all pairs of a row.\n",
+        _picture("classes.png"),
+    ]
+
+
 def _compare(found: Found, _: Found) -> list[str]:
     lines = ["## Exact conditioning, replacement, RePaint\n"]
     for condition, title in (("given-masks", "mask to image"), ("given-images", "image to mask")):
@@ -144,6 +175,8 @@ SECTIONS: dict[str, Callable[[Found, Found], list[str]]] = {
     "inpaint": _inpaint,
     "vary": _vary,
     "interpolate": _interpolate,
+    "channels": _channels,
+    "classes": _classes,
     "compare": _compare,
 }
 

@@ -19,6 +19,8 @@ from typing import Annotated, Any, Literal
 
 import torch
 import tyro
+from conditional_channels import channels
+from conditional_classes import classes
 from conditional_edits import inpainting, interpolations, variations
 from conditional_parts import comparison, images_to_masks, masks_to_images
 from conditional_scene import Scene
@@ -26,10 +28,12 @@ from conditional_tables import markdown
 
 from jdm.checkpoint import differences, load_checkpoint, run_folder
 from jdm.cli import run_command
+from jdm.config import Config
 from jdm.data.raw_dataset import open_dataset
 from jdm.errors import ConfigError, ExistsError
 from jdm.evaluation.report import describe_run
 from jdm.sample_request import SampleRequest
+from jdm.samplers import Sampler
 from nnunet_integration.report import write_json
 from nnunet_integration.segmenter import Segmenter, real_arm
 
@@ -39,9 +43,11 @@ PARTS: dict[str, Callable[[Scene], dict[str, Any]]] = {
     "inpaint": inpainting,
     "vary": variations,
     "interpolate": interpolations,
+    "channels": channels,
+    "classes": classes,
     "compare": comparison,
 }
-PartName = Literal["masks", "images", "inpaint", "vary", "interpolate", "compare"]
+PartName = Literal["masks", "images", "inpaint", "vary", "interpolate", "channels", "classes", "compare"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,8 @@ class Options:
     """Finished experiment beside the checkpoint's folder, or a path: its arm real segments."""
     out: Path = Path("results/conditionals")
     parts: tuple[PartName, ...] = tuple(PARTS)  # pyright: ignore[reportAssignmentType]
-    """What to do now, of: masks images inpaint vary interpolate compare."""
+    """What to do now, of: masks images inpaint vary interpolate channels classes compare. Left out where there are
+    none: channels of images with one channel, classes of models trained without."""
     cases: int = 24
     """Test cases whose masks and images are conditions."""
     edits: int = 8
@@ -68,7 +75,8 @@ class Options:
     samples: int = 4
     levels: tuple[float, ...] = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
     """Of the variations."""
-    sampler: Literal["heun", "dpmpp-2m", "unipc", "ddim"] = "heun"
+    sampler: Sampler = "heun"
+    """Interpolation takes heun where this one renews noise."""
     steps: int = 18
     batch_size: int = 32
     seed: int = 0
@@ -83,6 +91,8 @@ def main(options: Options) -> None:
     content = earlier(options.out, circumstances) | circumstances
     parts: dict[str, Any] = content.setdefault("parts", {})
     for name in options.parts:
+        if name not in fitting(scene.config):
+            continue
         if name in parts:
             print(f"{name}: kept")
             continue
@@ -95,6 +105,12 @@ def main(options: Options) -> None:
         write_json(options.out / "results.json", content)
         (options.out / "results.md").write_text(markdown(content), encoding="utf-8")
         print(f"{name}: {minutes['cpu_minutes']:.1f} minutes of CPU time")
+
+
+def fitting(config: Config) -> set[str]:
+    """The parts that a model can do."""
+    missing = {"channels": config.image_channels == 1, "classes": not config.network.class_names}
+    return {name for name in PARTS if not missing.get(name)}
 
 
 def prepared(options: Options) -> tuple[Scene, dict[str, Any]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from small_runs import tiny_run
+from small_runs import tiny_run, write_pictures
 
 from jdm.data.image_io import write_raster
 from jdm.data.raster import Raster
@@ -110,6 +110,45 @@ def test_ways_are_counted_in_network_evaluations(found):
     for condition in ("given-masks", "given-images"):
         assert counts[condition, "exact"] == counts[condition, "replacement"] == 7
         assert counts[condition, "RePaint"] == 7 + 3 * 2  # three jumps of a step
+
+
+def test_a_known_channel_stays_and_the_others_are_sampled(scene, modules, tmp_path, monkeypatch):
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "jdm_results"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv(name, str(tmp_path / name))
+    real = write_pictures(tmp_path / "nnUNet_raw", channels=2, classes=3)
+    other = dataclasses.replace(
+        scene, checkpoint=tiny_run(real, train={"steps": 2}), dataset=real, out=tmp_path, edit_ids=("case_0", "case_1"),
+    )  # fmt: skip
+    part = modules[0].PARTS["channels"](other)
+    assert part["known_pixels_changed"] == 0 and part["cases"] == 2
+    assert part["distance_own"]["mean"] > 0 and part["distance_other"]["mean"] > 0
+    assert 0 <= part["mask_dice"]["mean"] <= 1
+    assert "0 of its pixels were changed" in "".join(modules[0].markdown({
+        "generator": {**scene.checkpoint.metadata, "sha256": "a"}, "conditions": (), "edited": (),
+        "settings": {"sampler": "heun", "steps": 4, "samples": 2, "planes": 2},
+        "parts": {"channels": {**part, "cpu_minutes": 0.1, "run": {"command": "", "commit": "", "hardware": ""}}},
+    }))  # fmt: skip
+    with Image.open(tmp_path / "channels.png") as sheet:
+        assert sheet.width > 300
+
+
+def test_pairs_of_each_class_are_counted_by_label(scene, modules, tmp_path, monkeypatch):
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "jdm_results"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv(name, str(tmp_path / name))
+    real = write_pictures(tmp_path / "nnUNet_raw", classes=3)
+    told = {case: "ab"[number % 2] for number, case in enumerate(real.cases)}
+    checkpoint = tiny_run(real, train={"steps": 2}, network={"class_names": ("a", "b")}, classes=told)
+    other = dataclasses.replace(scene, checkpoint=checkpoint, dataset=real, out=tmp_path)
+    assert "classes" in modules[0].fitting(checkpoint.config) and "classes" not in modules[0].fitting(scene.config)
+    part = modules[0].PARTS["classes"](other)
+    assert [(row["class"], row["images"]) for row in part["rows"][:2]] == [("a", "real"), ("a", "scale 1")]
+    assert len(part["rows"]) == 8
+    labels = np.concatenate([read_case(real, case).label.ravel() for case in told if told[case] == "b"])
+    expected = [(labels == value).sum() / (labels > 0).sum() for value in (1, 2)]
+    assert part["rows"][4]["shares"] == pytest.approx(expected)
+    assert (tmp_path / "classes.png").is_file()
 
 
 def test_every_part_has_its_sheet_and_its_section(scene, found, modules):

@@ -98,6 +98,13 @@ def test_a_missing_file_is_named(tmp_path):
         ("train", {"steps": 0}, r"train\.steps"),
         ("train", {"batch_size": 0}, r"train\.batch_size"),
         ("codec", {"low": (0.0, 1.0)}, r"codec\.low"),
+        (
+            "data",
+            {"case_mean": (1.0, 2.0), "case_std": (1.0, 2.0)},
+            r"data\.case_mean is \(1\.0, 2\.0\); expected empty, or 1",
+        ),
+        ("data", {"case_mean": (1.0,)}, r"data\.case_std is \(\)"),
+        ("data", {"case_mean": (1.0,), "case_std": (0.0,)}, r"data\.case_std is \[0\.0\]; expected above 0"),
         ("codec", {"low": (255.0,)}, r"codec\.low is \(255\.0,\).*less than codec\.high \(255\.0,\)"),
         ("codec", {"low": (0.0, 9.0), "high": (1.0, 8.0)}, r"codec\.low"),
         ("codec", {"image_dtype": "foo"}, r"codec\.image_dtype is foo.*uint8, .*float64"),

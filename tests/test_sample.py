@@ -5,7 +5,6 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +17,7 @@ from jdm.data.image_io import read_raster, write_raster
 from jdm.data.raster import Raster
 from jdm.data.raw_dataset import Pair, read_case, write_case
 from jdm.errors import ConfigError, DataError, ExistsError
-from jdm.sample import _segmentations, draw_planes, majority, sample
+from jdm.sample import draw_planes, sample
 from jdm.sample_canvas import CaseCanvas, around, decoded, in_type, seam
 from jdm.sample_conditions import painted
 from jdm.sample_draw import Drawer, evaluations, planned_seconds
@@ -65,44 +64,6 @@ def sampled(out: Path) -> dict[str, Pair]:
         image = np.concatenate([c.array for c in channels])
         pairs[case] = Pair(case, image, label.array[0], label.spacing, label.geometry)
     return pairs
-
-
-def test_images_give_masks_and_how_far_the_samples_agree(run, tmp_path):
-    real, checkpoint = run
-    request = asked("given-images", folder=str(real.folder / "imagesTr"), samples=3)
-    assert sample(checkpoint, real, request, tmp_path / "out") == 3 * len(real.cases)
-    for case in real.cases:
-        pair = read_case(real, case)
-        label = read_raster(tmp_path / "out" / "labels" / f"{case}.png", label=True).array[0]
-        uncertainty = read_raster(tmp_path / "out" / "uncertainty" / f"{case}.png").array[0]
-        assert label.shape == uncertainty.shape == pair.label.shape
-        assert set(np.unique(label)) <= {0, 1, 2} and uncertainty.dtype == np.uint8
-    with Image.open(tmp_path / "out" / "sheet.png") as sheet:
-        assert sheet.width > 8 * 100 and sheet.height > len(real.cases) * 64
-    record = json.loads((tmp_path / "out" / "samples.json").read_text())
-    assert record["mode"] == "given-images" and record["generator"]["checkpoint_sha256"] == checkpoint.sha256
-    assert not [path for path in tmp_path.iterdir() if path.name != "out"]
-
-
-def test_agreement_is_the_majority_and_its_entropy():
-    votes = [np.array([0, 0, 0, 2]), np.array([0, 1, 1, 0]), np.array([0, 1, 2, 2]), np.array([0, 1, 1, 0])]
-    label, uncertainty = majority(votes, 3)
-    assert label.tolist() == [0, 1, 1, 0]  # of equals the lowest
-    quarter, half = -0.25 * np.log(0.25), -0.5 * np.log(0.5)
-    expected = np.array([0, quarter - 0.75 * np.log(0.75), half + 2 * quarter, 2 * half]) / np.log(3)
-    np.testing.assert_allclose(uncertainty, expected, atol=1e-12)
-    assert majority([np.array([0]), np.array([1]), np.array([2])], 3)[1].tolist() == pytest.approx([1.0])
-
-
-def test_a_class_above_255_is_no_other_one(run, tmp_path):
-    """The labels of given images are made to hold the dataset's classes."""
-    start = SimpleNamespace(
-        case=SimpleNamespace(pair=Pair("a", np.zeros((1, 4, 4)), np.zeros((4, 4), np.uint8), (1, 1)))
-    )
-    many = dataclasses.replace(run[0], labels={f"class{k}": k for k in range(300)})
-    label = np.arange(250, 266, dtype=np.uint16).reshape(4, 4)
-    _segmentations(tmp_path, many, [start], [[Pair("a", np.zeros((1, 4, 4)), label, (1, 1))] * 2])
-    np.testing.assert_array_equal(read_raster(tmp_path / "labels" / "a.png", label=True).array[0], label)
 
 
 def test_masks_give_images_and_come_back(run, tmp_path):

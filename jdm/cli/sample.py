@@ -10,6 +10,7 @@ import tyro
 
 from jdm.cli import run_command
 from jdm.errors import ConfigError
+from jdm.export_request import Masks
 from jdm.samplers import Sampler, SamplerSettings, default_steps
 
 if TYPE_CHECKING:
@@ -32,8 +33,12 @@ class SampleCommand:
     fold: Annotated[str, tyro.conf.Positional]
     """Fold that jdm-train was run on: 0 to 4, or "all"."""
     given_images: Path | None = None
-    """Segment the images of this folder (case_0000.png ..): the label that most samples agree on, and an uncertainty
-    map, the entropy of the samples' labels."""
+    """Segment the images of this folder (case_0000.png ..): the most probable label of each pixel, and a map of its
+    uncertainty, the entropy of the labels' probabilities."""
+    masks: Masks | None = None
+    """--given-images: where the probabilities come from. estimated: from the mean of the mask given the image, one
+    network evaluation per sample (the default). sampled: from how many of the --samples have a label there, many
+    evaluations each; the only way of the thesis preset."""
     given_masks: Path | None = None
     """Images for the masks of this folder (case.png ..)."""
     inpaint: str | None = None
@@ -131,20 +136,25 @@ def _run() -> None:
         print(f"{_plan(checkpoint, dataset, request, device)}; into {out}")
         return
     count = sample(checkpoint, dataset, request, out, device=device, overwrite=command.overwrite, weaker=weaker)
-    print(f"{count} samples in {out}; {out / 'sheet.png'} shows the first")
+    made = "segmented cases" if request.mode == "given-images" else "samples"
+    print(f"{count} {made} in {out}; {out / 'sheet.png'} shows the first")
 
 
 def _plan(checkpoint: Checkpoint, dataset: RawDataset, request: SampleRequest, device: str) -> str:
     from jdm.export_size import duration
     from jdm.sample_draw import planned_seconds
+    from jdm.sample_request import estimates
     from jdm.sample_starts import prepare
 
     starts = prepare(checkpoint, dataset, request)
     shapes = [plane.canvas.x.shape[1:] for start in starts for plane in start.planes] * request.samples
     if request.mode == "interpolate":
         shapes = [(shapes or [checkpoint.config.data.canvas_size])[0]] * request.points
+    way = f"with {request.sampler}, {request.steps} steps"
+    if estimates(checkpoint.config, request):
+        way = "with estimated masks"
     return (
-        f"{request.mode}: {len(shapes)} samples of {len(starts)} cases with {request.sampler}, {request.steps} steps; "
+        f"{request.mode}: {len(shapes)} samples of {len(starts)} cases {way}; "
         f"{duration(planned_seconds(checkpoint, request, shapes, device))}"
     )
 
@@ -179,6 +189,7 @@ def _request(command: SampleCommand) -> SampleRequest:
         mode=given[0],
         cases=cases,
         folder=str(command.given_images or command.given_masks or ""),
+        masks=command.masks,
         channels=command.known_channels or (),
         box=command.box,
         region=str(command.region or ""),

@@ -66,6 +66,20 @@ class PairCodec:
         label = likeness.argmax(axis=0).astype(label_dtype(len(self.words)))
         return image.astype(self._dtype), label
 
+    def probabilities(self, mean: np.ndarray) -> np.ndarray:
+        """Probability of each label value per pixel, (classes, *spatial), that an expected mask stands for.
+
+        Of analog bits as if one were independent of another.
+
+        Args: mean: of the mask channels, (mask_channels, *spatial), any floating type.
+        """
+        up = np.clip((mean.astype(np.float64) / self.codec.mask_amplitude + 1) / 2, 1e-6, 1 - 1e-6)
+        if self.codec.mask_code == "one-hot":
+            shares = up
+        else:
+            shares = np.stack([np.prod(np.where(self._column(w > 0, up.ndim), up, 1 - up), axis=0) for w in self.words])
+        return shares / shares.sum(axis=0)
+
     def mask_moments(self, class_shares: Sequence[float]) -> tuple[list[float], float]:
         """Mean of each encoded mask channel, and the standard deviation about it over all of them.
 
