@@ -58,10 +58,8 @@ class DataConfig:
     slice_spacing: float = 1.0
     """Volumes only: spacing across slices that exported pairs get."""
     case_mean: tuple[float, ...] = ()
-    """Intensities have arbitrary units: each case is brought to this mean per channel; empty: taken as stored.
-
-    0 leaves zero where it is, for borders of exact zeros: only the deviation is changed, that of what is not zero.
-    """
+    """Intensities have arbitrary units: each case is brought to this mean per channel; empty: taken as stored. With
+    codec.zero_border it is 0, and only the deviation is changed, that of what is not zero."""
     case_std: tuple[float, ...] = ()
     """Standard deviation about case_mean that each case is brought to, per channel."""
 

@@ -130,6 +130,10 @@ def _data_checks(config: Config) -> _Checks:
             (len(found) in (0, len(codec.low)), name, found, f"empty, or {len(codec.low)} numbers as codec.low has")
             for name, found in (("data.case_mean", data.case_mean), ("data.case_std", data.case_std))
         ),
+        (
+            not (codec.zero_border and any(data.case_mean)),
+            "data.case_mean", data.case_mean, "zeros with codec.zero_border, or the border would not stay zero",
+        ),
         (len(data.case_mean) == len(data.case_std), "data.case_std", data.case_std, "as many as data.case_mean"),
         (codec.image_dtype in _NUMBER_TYPES, "codec.image_dtype", codec.image_dtype, ", ".join(_NUMBER_TYPES)),
         (

@@ -71,6 +71,23 @@ def default_sampler(config: Config, canvas_size: tuple[int, ...]) -> ExportSampl
     return "heun-stochastic"
 
 
+def gives_estimates(config: Config) -> bool:
+    """Whether masks can be estimated: the network has a level for image and mask each, and the mean of the mask tells
+    the most probable label, as that of analog bits does not."""
+    return config.preset == "default" and config.codec.mask_code != "bits"
+
+
+def check_estimates(config: Config) -> None:
+    """Raises: ConfigError if masks cannot be estimated."""
+    if not gives_estimates(config):
+        why = (
+            f"preset {config.preset!r}, whose network has one noise level for image and mask"
+            if config.preset != "default"
+            else f"{config.codec.classes} classes in analog bits, whose mean tells no most probable one"
+        )
+        raise ConfigError(f"--masks is 'estimated' for {why}; expected 'sampled'; leave --masks out")
+
+
 def check_request(config: Config, request: ExportRequest) -> None:
     """Refuse, before anything is written, what would fail while sampling.
 
@@ -92,11 +109,8 @@ def check_request(config: Config, request: ExportRequest) -> None:
             f"--sampler is 'ancestral' for preset {config.preset!r} at {canvas}; it serves the thesis preset at the "
             f"training size {patch} only; choose one of {', '.join(SAMPLERS)}"
         )
-    if request.masks == "estimated" and config.preset != "default":
-        raise ConfigError(
-            f"--masks is 'estimated' for preset {config.preset!r}, whose network has one noise level for image and "
-            "mask; expected 'sampled'; leave --masks out"
-        )
+    if request.masks == "estimated":
+        check_estimates(config)
     if request.masks == "estimated" and request.given_masks:
         raise ConfigError(
             "--masks is 'estimated' with --given-masks, which are kept as they are; expected one of the two; leave "

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from jdm.data.raw_dataset import Pair, RawDataset
 from jdm.export_guidance import check_guidance
 from jdm.objective import memory_errors
 from jdm.sample_canvas import decoded
-from jdm.sample_draw import Drawer, jobs_of
+from jdm.sample_draw import Drawer, job
 from jdm.sample_interpolate import interpolation
 from jdm.sample_output import Row, output_folder, write_pairs, write_record, write_segmentation, write_sheet
 from jdm.sample_request import SampleRequest, estimates
@@ -35,6 +35,8 @@ def sample(
     Raises: ExistsError if `out` is in the way; else as `prepare`; TrainingError if the device is too small.
     """
     starts = prepare(checkpoint, dataset, request)
+    if request.mode == "given-images":
+        request = replace(request, masks="estimated" if estimates(checkpoint.config, request) else "sampled")
     check_guidance(checkpoint, [request.class_label] if request.class_label else [], request.guidance, weaker)
     with output_folder(out, overwrite) as folder, memory_errors(request.batch_size, flag="--batch-size"):
         drawer = Drawer(checkpoint, request, device, weaker)
@@ -67,11 +69,11 @@ def draw_planes(
 
     Args: exact: see `Drawer.conditional`.
     """
-    asked = jobs_of(starts, request)
-    jobs = [job for *_, job in asked]
+    asked = [(s, k, plane) for s, start in enumerate(starts) for k in range(request.samples) for plane in start.planes]
+    jobs = [job(plane, request, s, k) for s, k, plane in asked]
     made = drawer.variations(jobs, request.level) if request.mode == "vary" else drawer.conditional(jobs, exact)
     planes: dict[tuple[int, int], Planes] = {}
-    for (s, k, plane, _), x in zip(asked, made, strict=True):
+    for (s, k, plane), x in zip(asked, made, strict=True):
         planes.setdefault((s, k), {})[plane.number] = decoded(drawer.config, plane.canvas, x)
     return [[planes[s, k] for k in range(request.samples)] for s in range(len(starts))]
 
@@ -86,16 +88,16 @@ def _pairs(folder: Path, dataset: RawDataset, starts: Sequence[Start], drawn: li
     return [Row([start.case.pair, *pairs[:_SHOWN]], start.focus) for start, pairs in zip(starts, named, strict=True)]
 
 
-def _segmented(drawer: Drawer, starts: Sequence[Start], request: SampleRequest) -> list[Segmentation]:
-    """What the model says of given images."""
-    if estimates(drawer.config, request):
+def _segmented(drawer: Drawer, starts: Sequence[Start], request: SampleRequest) -> Iterable[Segmentation]:
+    """What the model says of given images, one case at a time."""
+    if request.masks == "estimated":
         return estimated(drawer, starts, request)
     drawn, classes = _draw(drawer, starts, request), drawer.config.codec.classes
-    return [Segmentation(shares_of([pair.label for pair in pairs], classes), pairs) for pairs in drawn]
+    return (Segmentation(shares_of([pair.label for pair in pairs], classes), pairs) for pairs in drawn)
 
 
 def _segmentations(
-    folder: Path, dataset: RawDataset, starts: Sequence[Start], found: Sequence[Segmentation]
+    folder: Path, dataset: RawDataset, starts: Sequence[Start], found: Iterable[Segmentation]
 ) -> list[Row]:
     """Write the most probable labels and how uncertain they are; the rows of the sheet."""
     rows = []

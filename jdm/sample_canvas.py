@@ -75,9 +75,10 @@ class CaseCanvas:
     def _own_units(self, planes: np.ndarray) -> np.ndarray:
         """The inverse of `jdm.data.pairs.rescaled`."""
         column = (None, slice(None), *[None] * (planes.ndim - 2))
-        wanted_mean, wanted_std = np.array(self.config.data.case_mean), np.array(self.config.data.case_std)
-        mean, std = case_moments(self.pair.image, wanted_mean == 0)
-        return (planes - wanted_mean[column]) * (std / wanted_std)[column] + mean[column]
+        data = self.config.data
+        mean, std = case_moments(self.pair.image, self.config.codec.zero_border)
+        gain = std / np.array(data.case_std)
+        return (planes - np.array(data.case_mean)[column]) * gain[column] + mean[column]
 
     def _planes(self, array: np.ndarray, axis: int) -> np.ndarray:
         """The slices, or the one image, along a new first axis."""

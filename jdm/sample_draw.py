@@ -28,7 +28,7 @@ from jdm.export_guidance import directed
 from jdm.export_request import ExportRequest
 from jdm.export_size import batches_of, export_seconds, network_calls
 from jdm.sample_request import SampleRequest, estimates, resamples
-from jdm.sample_starts import Plane, Start
+from jdm.sample_starts import Plane
 from jdm.samplers import evaluations as sampler_evaluations
 
 
@@ -43,17 +43,9 @@ class Job:
     seed: int
 
 
-def jobs_of(starts: Sequence[Start], request: SampleRequest) -> list[tuple[int, int, Plane, Job]]:
-    """Every plane of every sample: number of its start, number of its sample, the plane, and the job.
-
-    The seed of a sample does not depend on how many there are.
-    """
-    return [
-        (s, k, plane, Job(plane.canvas.x, plane.where, case_seed(request.seed, s, (k << 32) + plane.number)))
-        for s, start in enumerate(starts)
-        for k in range(request.samples)
-        for plane in start.planes
-    ]
+def job(plane: Plane, request: SampleRequest, start: int, sample: int) -> Job:
+    """The job of a plane, by the numbers of its start and sample; its seed does not depend on how many there are."""
+    return Job(plane.canvas.x, plane.where, case_seed(request.seed, start, (sample << 32) + plane.number))
 
 
 class Drawer:
@@ -93,7 +85,7 @@ class Drawer:
             unseen = mean.to(x).reshape(-1, *[1] * (x.ndim - 2)).expand_as(x[:, images:])
             return estimated_mask(self.denoise, torch.cat([x[:, :images], unseen], dim=1), images, UNSEEN, fresh())
 
-        return self._batches(jobs, draw)
+        return self._batches(jobs, draw, quiet=True)
 
     def variations(self, jobs: Sequence[Job], level: float) -> list[np.ndarray]:
         """A variation of each job's x, from noise of `level`."""
@@ -130,7 +122,9 @@ class Drawer:
     def _sampler(self, fresh: Noise) -> Sample:
         return named_sampler(self.request.sampler, self.request.sampling, fresh, sde_of(self.denoiser))
 
-    def _batches(self, jobs: Sequence[Job], draw: Callable[[Tensor, Tensor, Noise], Tensor]) -> list[np.ndarray]:
+    def _batches(
+        self, jobs: Sequence[Job], draw: Callable[[Tensor, Tensor, Noise], Tensor], quiet: bool = False
+    ) -> list[np.ndarray]:
         """`draw` of the jobs, those of one size together; results in the order of the jobs."""
         by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for number, job in enumerate(jobs):
@@ -138,7 +132,7 @@ class Drawer:
         size = self.request.batch_size
         chunks = [same[k : k + size] for same in by_shape.values() for k in range(0, len(same), size)]
         results: dict[int, np.ndarray] = {}
-        for chunk in tqdm(chunks, disable=None, unit="batch"):
+        for chunk in tqdm(chunks, disable=quiet or None, unit="batch"):
             x = torch.from_numpy(np.stack([jobs[n].x for n in chunk])).to(self.device)
             where = np.stack([np.broadcast_to(jobs[n].where, jobs[n].x.shape) for n in chunk])
             fresh = CaseNoise([jobs[n].seed for n in chunk], x.shape[1:], self.device)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from jdm.config import Config
 from jdm.errors import ConfigError
-from jdm.export_request import Masks
+from jdm.export_request import Masks, check_estimates, gives_estimates
 from jdm.samplers import DETERMINISTIC, Sampler, SamplerSettings, check_sampler, check_wholly_known, is_deterministic
 
 Mode = Literal["given-images", "given-masks", "inpaint", "known-channels", "vary", "interpolate", "bits-per-dim"]
@@ -65,8 +65,9 @@ def resamples(config: Config, request: SampleRequest) -> bool:
 
 
 def estimates(config: Config, request: SampleRequest) -> bool:
-    """Whether masks of given images are estimated: by default, where the network has a level for each of the two."""
-    return request.mode == "given-images" and (request.masks or config.preset) in ("estimated", "default")
+    """Whether masks of given images are estimated: by default where that can be done."""
+    wanted = gives_estimates(config) if request.masks is None else request.masks == "estimated"
+    return request.mode == "given-images" and wanted
 
 
 def check_request(config: Config, request: SampleRequest) -> None:
@@ -82,11 +83,8 @@ def check_request(config: Config, request: SampleRequest) -> None:
             f"--sampler is {request.sampler}, which renews noise, with --interpolate; expected one of "
             f"{', '.join(DETERMINISTIC)} without --eta; choose one"
         )
-    if request.masks == "estimated" and config.preset != "default":
-        raise ConfigError(
-            f"--masks is 'estimated' for preset {config.preset!r}, whose network has one noise level for image and "
-            "mask; expected 'sampled'; leave --masks out"
-        )
+    if request.masks == "estimated" and request.mode == "given-images":
+        check_estimates(config)
     noise = config.noise
     axes = config.data.dims + (config.data.slice_axis is not None)
     varies, paints = request.mode == "vary", request.mode == "inpaint"

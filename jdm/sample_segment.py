@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from tqdm import tqdm
 
 from jdm.data.case_io import label_dtype
 from jdm.data.raw_dataset import Pair
-from jdm.sample_draw import Drawer, jobs_of
+from jdm.sample_draw import Drawer, job
 from jdm.sample_request import SampleRequest
 from jdm.sample_starts import Start
 
@@ -40,25 +41,33 @@ def shares_of(labels: Sequence[np.ndarray], classes: int) -> np.ndarray:
     return np.stack([np.mean([label == value for label in labels], axis=0) for value in range(classes)])
 
 
-def estimated(drawer: Drawer, starts: Sequence[Start], request: SampleRequest) -> list[Segmentation]:
+def estimated(drawer: Drawer, starts: Sequence[Start], request: SampleRequest) -> Iterator[Segmentation]:
     """Segmentations by the mean of the mask given the image (`jdm.diffusion.mask_estimate`), on the cases' own grids.
 
-    A mean over `request.samples` noises, which differ little: one network evaluation each.
+    One case at a time: probabilities of many classes are large.
     """
-    shares = estimated_planes(drawer, starts, request)
-    return [
-        Segmentation(start.case.native_shares(np.stack([planes[plane.number] for plane in start.planes])))
-        for start, planes in zip(starts, shares, strict=True)
-    ]
+    for number, start in enumerate(tqdm(starts, disable=None, unit="case")):
+        shares = estimated_shares(drawer, start, request, number)
+        yield Segmentation(start.case.native_shares(np.stack([shares[plane.number] for plane in start.planes])))
 
 
-def estimated_planes(drawer: Drawer, starts: Sequence[Start], request: SampleRequest) -> list[dict[int, np.ndarray]]:
-    """The same of each start by plane, (classes, *spatial) without padding, in the plan's spacing."""
-    asked = jobs_of(starts, request)
-    made = drawer.estimates([job for *_, job in asked])
-    shares: list[dict[int, np.ndarray]] = [{} for _ in starts]
-    for (s, _, plane, _), x in zip(asked, made, strict=True):
-        codec = starts[s].case.codec
-        one = codec.probabilities(x[(slice(codec.image_channels, None), *plane.canvas.inside)])
-        shares[s][plane.number] = shares[s].get(plane.number, 0) + one / request.samples
+def estimated_shares(drawer: Drawer, start: Start, request: SampleRequest, number: int) -> dict[int, np.ndarray]:
+    """Probability of each label by plane, (classes, *spatial) without padding, in the plan's spacing.
+
+    A mean over `request.samples` noises, which differ little: one network evaluation each.
+
+    Args: number: of the start, for the seeds.
+    """
+    codec = start.case.codec
+    together = max(1, request.batch_size // request.samples)
+    shares = {}
+    for first in range(0, len(start.planes), together):
+        planes = start.planes[first : first + together]
+        made = iter(
+            drawer.estimates([job(plane, request, number, k) for plane in planes for k in range(request.samples)])
+        )
+        for plane in planes:
+            inside = (slice(codec.image_channels, None), *plane.canvas.inside)
+            some = [codec.probabilities(next(made)[inside]) for _ in range(request.samples)]
+            shares[plane.number] = np.mean(some, axis=0)
     return shares

@@ -12,6 +12,7 @@ from jdm.data.codec import PairCodec
 from jdm.data.raw_dataset import read_case
 from jdm.export import case_seed, stored_pair
 from jdm.export_draw import PairDrawer
+from jdm.export_guidance import check_guidance
 from jdm.export_request import ExportRequest
 
 SCALES = (1.0, 2.0, 4.0)
@@ -22,10 +23,12 @@ def classes(scene: Scene) -> dict[str, Any]:
     """Pairs of each class: which labels their foreground has, beside that of the training cases of the class."""
     names = [name for name, value in scene.dataset.labels.items() if value > 0]
     given: dict[str, str] = scene.checkpoint.metadata["classes"]
+    training = scene.checkpoint.metadata["training_ids"]
+    check_guidance(scene.checkpoint, scene.config.network.class_names, SCALES[-1])
     rows: list[dict[str, Any]] = []
     lines = []
     for class_name in scene.config.network.class_names:
-        cases = [case for case, label in given.items() if label == class_name]
+        cases = [case for case in training if given[case] == class_name]
         real = [read_case(scene.dataset, case).label for case in cases]
         rows.append({"class": class_name, "images": "real", "pairs": len(cases), "shares": _shares(real, len(names))})
         for scale in SCALES:

@@ -18,6 +18,7 @@ from jdm.sample import draw_planes, sample
 from jdm.sample_canvas import CaseCanvas
 from jdm.sample_conditions import region_of
 from jdm.sample_interpolate import interpolation
+from jdm.sample_request import SampleRequest
 from jdm.sample_starts import prepare
 from jdm.samplers import default_steps, is_deterministic
 
@@ -130,6 +131,8 @@ def interpolations(scene: Scene) -> dict[str, Any]:
         "between_the_real_ends": [scene.distance(strip[0].image, strip[-1].image) for strip in strips["pairs"]],
     }
     found = {name: float(np.mean(values)) if values else None for name, values in found.items()}
+    request = _interpolating(scene)
+    found |= {"sampler": request.sampler, "steps": request.steps}
     return {**found, **{name: _along(scene, some) for name, some in strips.items() if some}}
 
 
@@ -146,15 +149,21 @@ def _along(scene: Scene, strips: Sequence[Sequence[Pair]]) -> dict[str, Any]:
 
 def _strip(scene: Scene, couple: tuple[str, ...], seed: int) -> list[Pair]:
     """The points between two cases, or two noises of a seed, as slices."""
-    request = scene.asked("interpolate", cases=couple, seed=seed)
-    if not is_deterministic(request.sampler, request.sampling):
-        request = dataclasses.replace(request, sampler="heun", steps=default_steps("heun"))
+    request = _interpolating(scene, cases=couple, seed=seed)
     starts = prepare(scene.checkpoint, scene.dataset, request)
     axis = scene.config.data.slice_axis
     pairs = interpolation(scene.drawer(request), starts, request)
     if axis is None:
         return pairs
     return [Pair(p.case_id, p.image.take(0, axis + 1), p.label.take(0, axis), scene.config.data.spacing) for p in pairs]
+
+
+def _interpolating(scene: Scene, **changes: Any) -> SampleRequest:
+    """The request of an interpolation: by heun where the scene's sampler renews noise."""
+    request = scene.asked("interpolate", **changes)
+    if is_deterministic(request.sampler, request.sampling):
+        return request
+    return dataclasses.replace(request, sampler="heun", steps=default_steps("heun"))
 
 
 def _couples(scene: Scene) -> list[tuple[str, str]]:

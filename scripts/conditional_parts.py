@@ -18,7 +18,7 @@ from jdm.evaluation.statistics import mean_interval, paired_difference
 from jdm.sample import draw_planes
 from jdm.sample_draw import Drawer
 from jdm.sample_request import SampleRequest, estimates
-from jdm.sample_segment import Segmentation, estimated_planes, shares_of
+from jdm.sample_segment import Segmentation, estimated_shares, shares_of
 from jdm.sample_starts import Planes, Start
 
 SAMPLE_NAMES = [f"sample {k + 1}" for k in range(SHOWN)]
@@ -57,7 +57,7 @@ def images_to_masks(scene: Scene) -> dict[str, Any]:
     request = scene.asked("given-images", folder=str(_folder(scene, labels=False)))
     starts = scene.conditions(request, scene.planes)
     drawn = draw_planes(scene.drawer(request), starts, request)
-    segmentations = _segmentations(scene, starts, request, drawn)
+    segmentations = _by_default(scene, starts, request, drawn)
     host, jdm, right, wrong, lines = [], [], [], [], []
     for case, (test, start, samples) in enumerate(zip(scene.tests, starts, drawn, strict=True)):
         numbers = numbers_of(start)
@@ -180,12 +180,13 @@ def _reference_agreement(scene: Scene, starts: list[Start], drawn: Drawn) -> dic
     return {"majority": most, "single_sample": single}
 
 
-def _segmentations(scene: Scene, starts: list[Start], request: SampleRequest, drawn: Drawn) -> list[Segmentation]:
+def _by_default(scene: Scene, starts: list[Start], request: SampleRequest, drawn: Drawn) -> list[Segmentation]:
     """What jdm-sample makes of the images by default, in the plan's spacing."""
     if not estimates(scene.config, request):
         labels = [[stacked(planes, 1) for planes in samples] for samples in drawn]
         return [Segmentation(shares_of(some, scene.dataset.classes)) for some in labels]
-    shares = estimated_planes(scene.drawer(request), starts, request)
+    drawer = scene.drawer(request)
+    shares = [estimated_shares(drawer, start, request, number) for number, start in enumerate(starts)]
     return [Segmentation(np.stack([planes[k] for k in sorted(planes)], axis=1)) for planes in shares]
 
 

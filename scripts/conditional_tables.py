@@ -109,7 +109,7 @@ def _interpolate(found: Found, _: Found) -> list[str]:
     lines = [
         "## Interpolation\n",
         _table("Distance from the first end", "between", [f"{k / (points - 1):.2f}" for k in range(points)], rows),
-        f"It grows at every point {monotone}.",
+        f"Sampled by {found['sampler']}, {found['steps']} steps. It grows at every point {monotone}.",
     ]
     if found["back_from_inversion"] is not None:
         lines[-1] += f" A real slice comes back from its inversion at a distance of {found['back_from_inversion']:.3f}."
@@ -139,7 +139,7 @@ def _classes(found: Found, _: Found) -> list[str]:
     ]
     return [
         "## Classes\n",
-        _table("Share of each label in the foreground", "class", ["pairs", "number", *found["labels"]], rows),
+        _table("Share of each label in the foreground", "class", ["of", "pairs", *found["labels"]], rows),
         "Scale: that of classifier-free guidance; 1 is none. Shares: of the foreground pixels of all pairs of a row.\n",
         _picture("classes.png"),
     ]

@@ -123,6 +123,8 @@ def prepared(options: Options) -> tuple[Scene, dict[str, Any]]:
     checkpoint = load_checkpoint(folder)
     experiment = folder.parent / options.experiment
     known = (*checkpoint.metadata["held_out_ids"], *checkpoint.metadata["training_ids"])
+    if options.sampler == "ode":
+        raise ConfigError("--sampler is ode, which cannot inpaint; expected another one; choose it")
     for flag, count, most in (("cases", options.cases, len(dataset.test_cases)), ("edits", options.edits, len(known))):
         if not 1 <= count <= most:
             raise ConfigError(f"--{flag} is {count}; expected 1 to {most} of {dataset.name}; correct it")

@@ -123,6 +123,13 @@ def test_values_that_do_not_fit_together_are_refused(part, values, found):
     assert "\n" not in str(error.value)
 
 
+def test_a_zero_border_stays_zero():
+    data = DataConfig(case_mean=(1.0,), case_std=(1.0,))
+    assert validate(Config(data=data)).data == data
+    with pytest.raises(ConfigError, match=r"data\.case_mean is \(1\.0,\); expected zeros with codec\.zero_border"):
+        validate(Config(data=data, codec=CodecConfig(zero_border=True)))
+
+
 def test_quarter_turns_need_square_samples():
     data = DataConfig(patch_size=(64, 48), canvas_size=(64, 48))
     with pytest.raises(ConfigError, match=r"augment\.quarter_turns is True.*\(64, 48\) is not square"):

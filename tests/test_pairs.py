@@ -208,20 +208,19 @@ def test_constant_slices_are_left_out_and_nothing_else(nnunet_folders):
 def test_cases_in_arbitrary_units_are_brought_to_one_scale():
     rng = np.random.default_rng(0)
     base = rng.gamma(2.0, 50.0, (2, 30, 30))
-    data = DataConfig(case_mean=(120.0, 50.0), case_std=(30.0, 5.0))
+    mean, std = (120.0, 50.0), (30.0, 5.0)
     for gain, offset in ((1.0, 0.0), (7.0, 300.0)):
-        out = rescaled((base * gain + offset).astype(np.float32), data)
-        np.testing.assert_allclose(out.mean(axis=(1, 2)), data.case_mean, rtol=1e-4)
-        np.testing.assert_allclose(out.std(axis=(1, 2)), data.case_std, rtol=1e-4)
-    np.testing.assert_allclose(rescaled(base, data), rescaled(3 * base - 40, data), atol=1e-2)
-    assert np.isfinite(rescaled(np.full((2, 4, 4), 5.0), data)).all()
+        out = rescaled((base * gain + offset).astype(np.float32), mean, std, False)
+        np.testing.assert_allclose(out.mean(axis=(1, 2)), mean, rtol=1e-4)
+        np.testing.assert_allclose(out.std(axis=(1, 2)), std, rtol=1e-4)
+    np.testing.assert_allclose(rescaled(base, mean, std, False), rescaled(3 * base - 40, mean, std, False), atol=1e-2)
+    assert np.isfinite(rescaled(np.full((2, 4, 4), 5.0), mean, std, False)).all()
 
 
 def test_zero_borders_stay_zero_in_arbitrary_units():
     base = np.random.default_rng(0).gamma(3.0, 40.0, (1, 20, 30))
     base[:, :, :8] = 0
-    data = DataConfig(case_mean=(0.0,), case_std=(50.0,))
-    few, many = (rescaled(np.pad(5 * base, ((0, 0), (0, 0), (0, more))), data) for more in (0, 40))
+    few, many = (rescaled(np.pad(5 * base, ((0, 0), (0, 0), (0, more))), (0.0,), (50.0,), True) for more in (0, 40))
     assert not few[:, :, :8].any() and not many[:, :, 30:].any()
     np.testing.assert_allclose(few, many[:, :, :30], rtol=1e-5)  # whatever the share of the border
     assert np.sqrt((few[few != 0] ** 2).mean()) == pytest.approx(50, rel=1e-4)

@@ -11,6 +11,7 @@ from small_runs import write_pictures
 
 from jdm.cli.train import TrainCommand, planned, summary
 from jdm.config import CodecConfig
+from jdm.data.codec import PairCodec
 from jdm.data.fingerprint import Fingerprint, fingerprint
 from jdm.data.pairs import PairDataset
 from jdm.data.plan import plan, planned_patch, steps_within
@@ -164,6 +165,43 @@ def test_mr_cases_get_a_scale_each_and_ct_one_for_all(nnunet_folders):
     assert not ct.case_mean and not ct.case_std
     values = np.concatenate([image.ravel() for image in images])
     np.testing.assert_allclose([ct.low[0], ct.high[0]], np.percentile(values, [0.5, 99.5]), rtol=0.1, atol=3)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "uint8", "float32"])
+def test_arbitrary_units_stay_within_the_stored_type(nnunet_folders, dtype):
+    """Skewed images whose darkest pixels would come below 0, and bright ones above the type's end."""
+    rng = np.random.default_rng(1)
+    base = [rng.gamma(shape, 40.0, (1, 5, 24, 20)) + 5 for shape in (1.0, 9.0, 30.0)]
+    images = [(b * gain).clip(0, 65535).astype(dtype) for b, gain in zip(base, (8.0, 60.0, 25.0), strict=True)]
+    if dtype == "int16":
+        images = [image - 20000 for image in images]
+    dataset = write_volumes(nnunet_folders["nnUNet_raw"], images, (3.0, 1.0, 1.0))
+    measured = fingerprint(dataset, ["v0", "v1", "v2"])
+    assert bool(measured.case_mean) == (dtype != "uint8")
+    codec = PairCodec(plan(measured).codec)
+    ramp = np.linspace(-1.2, 1.2, 200)[None, None].repeat(2, axis=0)
+    decoded = codec.decode(ramp)[0].astype(np.float64)
+    assert (np.diff(decoded) >= 0).all()  # nothing wraps round
+    np.testing.assert_allclose([decoded.min(), decoded.max()], [measured.low[0], measured.high[0]], atol=1)
+
+
+def test_borders_of_exact_zeros_stay_zero_whatever_the_units(nnunet_folders):
+    rng = np.random.default_rng(0)
+    images = []
+    for gain in (1.0, 4.0, 9.0):
+        image = gain * rng.gamma(9.0, 40.0, (1, 5, 24, 20))
+        image[..., :6] = 0
+        images.append(image.astype(np.int16))
+    images[0][0, 0, 0, 10] = -2  # resampling leaves such
+    dataset = write_volumes(nnunet_folders["nnUNet_raw"], images, (3.0, 1.0, 1.0))
+    measured = fingerprint(dataset, ["v0", "v1", "v2"])
+    assert measured.zero_border and measured.low == (0.0,) and measured.case_mean == (0.0,)
+    pairs = PairDataset(dataset, ["v0", "v1", "v2"], plan(measured))
+    encoded = [pairs.encoded(index, rng)[0] for index in range(len(pairs))]
+    borders = {float(value) for x in encoded for value in np.unique(x[x < -0.9])}
+    assert borders == {-1.0}
+    spread = [x[x > -0.9].std() for x in encoded]
+    assert max(spread) < 1.5 * min(spread)  # ninefold different before
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from jdm.errors import ConfigError
 from jdm.sample import _segmentations, sample
 from jdm.sample_draw import Drawer, Job, evaluations
 from jdm.sample_request import SampleRequest, check_request, estimates
-from jdm.sample_segment import Segmentation, estimated_planes, shares_of
+from jdm.sample_segment import Segmentation, estimated_shares, shares_of
 from jdm.sample_starts import prepare
 
 FAST = SampleRequest("given-images", steps=3, samples=3, jump_length=1, repetitions=2, batch_size=3, seed=4)
@@ -55,7 +55,8 @@ def test_images_give_masks_and_how_uncertain_they_are(run, tmp_path, masks):
         columns = 2 + (3 if masks == "sampled" else 0)
         assert sheet.width > 2 * columns * 50 and sheet.height > len(real.cases) * 64
     record = json.loads((tmp_path / "out" / "samples.json").read_text())
-    assert record["mode"] == "given-images" and record["generator"]["checkpoint_sha256"] == checkpoint.sha256
+    assert record["mode"] == "given-images" and record["masks"] == (masks or "estimated")
+    assert record["generator"]["checkpoint_sha256"] == checkpoint.sha256
     assert not [path for path in tmp_path.iterdir() if path.name != "out"]
 
 
@@ -81,23 +82,13 @@ def test_a_class_above_255_is_no_other_one(run, tmp_path):
     np.testing.assert_array_equal(read_raster(tmp_path / "labels" / "a.png", label=True).array[0], label)
 
 
-@pytest.mark.parametrize(
-    ("code", "classes"), [("binary", 2), ("one-hot", 2), ("one-hot", 5), ("bits", 8), ("bits", 10)]
-)
+@pytest.mark.parametrize(("code", "classes"), [("binary", 2), ("one-hot", 2), ("one-hot", 5)])
 def test_the_mean_of_masks_stands_for_their_probabilities(code, classes):
     codec = PairCodec(CodecConfig(mask_code=code, classes=classes, mask_amplitude=0.3))
-    labels = np.arange(classes)[None]
-    hard = codec.encode(np.zeros((1, 1, classes)), labels)[1:]
+    hard = codec.encode(np.zeros((1, 1, classes)), np.arange(classes)[None])[1:]
     np.testing.assert_allclose(codec.probabilities(hard)[:, 0], np.eye(classes), atol=1e-4)
-    rng = np.random.default_rng(0)
-    if code == "bits":  # means tell of independent bits alone
-        up = rng.random((6, codec.mask_channels))
-        chances = np.prod(np.where(codec.words > 0, up[:, None], 1 - up[:, None]), axis=2)
-        chances, mean = chances / chances.sum(axis=1, keepdims=True), 0.3 * (2 * up - 1)
-    else:
-        chances = rng.dirichlet(np.ones(classes), 6)
-        mean = 0.3 * chances @ codec.words
-    np.testing.assert_allclose(codec.probabilities(mean.T), chances.T, atol=1e-4)
+    chances = np.random.default_rng(0).dirichlet(np.ones(classes), 6)
+    np.testing.assert_allclose(codec.probabilities((0.3 * chances @ codec.words).T), chances.T, atol=1e-4)
 
 
 def test_an_estimate_is_one_evaluation_that_sees_the_image_alone(run):
@@ -120,8 +111,7 @@ def test_an_estimate_is_one_evaluation_that_sees_the_image_alone(run):
     changed = plane.canvas.x.copy()
     changed[:2] *= -1
     assert not np.array_equal(drawer.estimates([Job(changed, plane.where, 5)])[0][2:], first[2:])
-    (planes,) = estimated_planes(drawer, [start], asked(real))
-    shares = planes[0]
+    shares = estimated_shares(drawer, start, asked(real), 0)[0]
     assert shares.shape == (3, *read_case(real, start.case.pair.case_id).label.shape)
     np.testing.assert_allclose(shares.sum(axis=0), 1, rtol=1e-6)
 
@@ -129,10 +119,14 @@ def test_an_estimate_is_one_evaluation_that_sees_the_image_alone(run):
 def test_what_cannot_be_estimated_is_refused_in_one_line(run):
     real, checkpoint = run
     thesis = dataclasses.replace(checkpoint.config, preset="thesis")
-    assert estimates(checkpoint.config, asked(real)) and not estimates(thesis, asked(real))
+    codec = dataclasses.replace(checkpoint.config.codec, mask_code="bits", classes=14)
+    bits = dataclasses.replace(checkpoint.config, codec=codec)
+    assert estimates(checkpoint.config, asked(real))
+    assert not estimates(thesis, asked(real)) and not estimates(bits, asked(real))
     assert not estimates(checkpoint.config, asked(real, masks="sampled"))
     for config, request, problem in (
         (thesis, asked(real, masks="estimated"), "--masks is 'estimated' for preset 'thesis'"),
+        (bits, asked(real, masks="estimated"), "for 14 classes in analog bits"),
         (checkpoint.config, asked(real, guidance=2.0), "--guidance is 2.0; expected 1, or --masks sampled"),
     ):
         with pytest.raises(ConfigError, match=problem) as caught:

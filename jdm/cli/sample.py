@@ -38,7 +38,7 @@ class SampleCommand:
     masks: Masks | None = None
     """--given-images: where the probabilities come from. estimated: from the mean of the mask given the image, one
     network evaluation per sample (the default). sampled: from how many of the --samples have a label there, many
-    evaluations each; the only way of the thesis preset."""
+    evaluations each; the only way of the thesis preset and of more than 8 classes (analog bits)."""
     given_masks: Path | None = None
     """Images for the masks of this folder (case.png ..)."""
     inpaint: str | None = None

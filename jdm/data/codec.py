@@ -61,23 +61,22 @@ class PairCodec:
         low, high = self._column(self._low, x.ndim), self._column(self._high, x.ndim)
         image = (np.clip(x[: self.image_channels].astype(np.float64), -1, 1) + 1) * ((high - low) / 2) + low
         if self._dtype.kind in "iu":
-            image = np.rint(image)
+            limits = np.iinfo(self._dtype)
+            image = np.rint(image).clip(limits.min, limits.max)
         likeness = np.tensordot(self.words.astype(np.float32), x[self.image_channels :].astype(np.float32), axes=1)
         label = likeness.argmax(axis=0).astype(label_dtype(len(self.words)))
         return image.astype(self._dtype), label
 
     def probabilities(self, mean: np.ndarray) -> np.ndarray:
-        """Probability of each label value per pixel, (classes, *spatial), that an expected mask stands for.
-
-        Of analog bits as if one were independent of another.
+        """Probability of each label value per pixel, float32 (classes, *spatial), that an expected mask stands for.
 
         Args: mean: of the mask channels, (mask_channels, *spatial), any floating type.
+        Raises: ValueError for analog bits, whose mean does not tell.
         """
-        up = np.clip((mean.astype(np.float64) / self.codec.mask_amplitude + 1) / 2, 1e-6, 1 - 1e-6)
-        if self.codec.mask_code == "one-hot":
-            shares = up
-        else:
-            shares = np.stack([np.prod(np.where(self._column(w > 0, up.ndim), up, 1 - up), axis=0) for w in self.words])
+        if self.codec.mask_code == "bits":
+            raise ValueError("the mean of analog bits does not tell the probabilities of labels")
+        up = np.clip((mean.astype(np.float32) / self.codec.mask_amplitude + 1) / 2, 1e-6, 1 - 1e-6)
+        shares = up if self.codec.mask_code == "one-hot" else np.concatenate([1 - up, up])
         return shares / shares.sum(axis=0)
 
     def mask_moments(self, class_shares: Sequence[float]) -> tuple[list[float], float]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from jdm.config import CodecConfig, DataConfig
+from jdm.config import CodecConfig
 from jdm.data.codec import PairCodec
 from jdm.data.pairs import case_moments, rescaled
 from jdm.data.raw_dataset import Pair, RawDataset, read_case
@@ -86,11 +86,15 @@ def fingerprint(dataset: RawDataset, case_ids: list[str], slice_axis: int | None
     for case_id in case_ids:
         survey.add(read_case(dataset, case_id), dataset.classes, rng)
     dtype = np.result_type(*survey.dtypes)
-    zero_border = float(np.mean(survey.zero_faces)) >= 0.2
-    scale = DataConfig()
+    bordered = float(np.mean(survey.zero_faces)) >= 0.2
     if _arbitrary_units(survey.samples, dtype, dataset.channel_names):
-        scale = _case_scale(survey.samples, zero_border)
-    low, high, values = _intensities(survey, dtype, dataset.channel_names, scale)
+        zero_border = bordered and not _median_range(survey.samples)[0].any()
+        case_mean, case_std, low, high = _case_scale(survey.samples, dtype, zero_border)
+        values = np.concatenate([rescaled(s, case_mean, case_std, zero_border) for s in survey.samples], axis=1)
+    else:
+        case_mean, case_std = (), ()
+        low, high, values = _intensities(survey, dtype, dataset.channel_names)
+        zero_border = bordered and not any(low)
     codec = PairCodec(CodecConfig(image_dtype=str(dtype), low=low, high=high))
     encoded = codec.encode(values[:, :, None], np.zeros((*values.shape[1:], 1), np.uint8))[: len(values)]
     spacing = np.median(np.array(survey.spacings), axis=0)
@@ -110,12 +114,12 @@ def fingerprint(dataset: RawDataset, case_ids: list[str], slice_axis: int | None
         slice_axis=slice_axis,
         low=low,
         high=high,
-        case_mean=scale.case_mean,
-        case_std=scale.case_std,
+        case_mean=case_mean,
+        case_std=case_std,
         image_mean=tuple(map(float, encoded.mean(axis=(1, 2)))),
         image_std=float(np.sqrt(encoded.var(axis=(1, 2)).mean())),
         class_shares=tuple(np.mean(survey.class_shares, axis=0).tolist()),
-        zero_border=zero_border and all(bound == 0 for bound in low),
+        zero_border=zero_border,
         sided=_sided(dataset),
     )
 
@@ -141,15 +145,9 @@ def _sided(dataset: RawDataset) -> bool:
 
 
 def _intensities(
-    survey: _Survey, dtype: np.dtype, channels: tuple[str, ...], scale: DataConfig
+    survey: _Survey, dtype: np.dtype, channels: tuple[str, ...]
 ) -> tuple[tuple[float, ...], tuple[float, ...], np.ndarray]:
-    """Intensities that become -1 and +1, per channel, and the sampled ones on that scale (channels, n)."""
-    if scale.case_mean:
-        samples = [rescaled(sample, scale) for sample in survey.samples]
-        bounds = np.median([np.percentile(sample, [0.05, 99.95], axis=1) for sample in samples], axis=0)
-        bounds[1] = np.where(bounds[1] > bounds[0], bounds[1], bounds[0] + 1)
-        low, high = (tuple(map(float, bound)) for bound in bounds)
-        return low, high, np.concatenate(samples, axis=1)
+    """Stored intensities that become -1 and +1, per channel, and the sampled ones (channels, n)."""
     values = np.concatenate(survey.samples, axis=1)
     least = np.min([extreme[0] for extreme in survey.extremes], axis=0)
     most = np.max([extreme[1] for extreme in survey.extremes], axis=0)
@@ -169,12 +167,25 @@ def _arbitrary_units(samples: list[np.ndarray], dtype: np.dtype, channels: tuple
     return bool((widths.max(axis=0) > 1.5 * widths.min(axis=0)).any())
 
 
-def _case_scale(samples: list[np.ndarray], zero_border: bool) -> DataConfig:
-    """Mean and deviation that cases of arbitrary units are brought to: the median ones."""
-    values = np.concatenate(samples, axis=1)
-    about_zero = [zero_border and bool((channel >= 0).all()) for channel in values]
-    mean, std = np.median([case_moments(sample, about_zero) for sample in samples], axis=0)
-    return DataConfig(case_mean=tuple(map(float, mean)), case_std=tuple(map(float, std)))
+def _case_scale(samples: list[np.ndarray], dtype: np.dtype, zero_border: bool) -> tuple[tuple[float, ...], ...]:
+    """Of cases of arbitrary units: mean and deviation that each is brought to, and what then becomes -1 and +1.
+
+    These are the cases' medians, in units moved and shrunk as far as an integer type of the files makes necessary.
+    """
+    mean, std = np.median([case_moments(sample, zero_border) for sample in samples], axis=0)
+    low, high = _median_range([rescaled(sample, mean, std, zero_border) for sample in samples])
+    high = np.where(high > low, high, low + 1)
+    if dtype.kind in "iu":
+        least, most = float(np.iinfo(dtype).min), float(np.iinfo(dtype).max)
+        shrink = np.minimum(1, (most - least) / (high - low))
+        shift = np.clip(shrink * low, least, most - shrink * (high - low)) - shrink * low
+        mean, std, low, high = shrink * mean + shift, shrink * std, shrink * low + shift, shrink * high + shift
+    return tuple(tuple(map(float, numbers)) for numbers in (mean, std, low, high))
+
+
+def _median_range(samples: list[np.ndarray]) -> np.ndarray:
+    """Medians over cases of the 0.05 and 99.95 percentiles of each channel: (2, channels)."""
+    return np.median([np.percentile(sample, [0.05, 99.95], axis=1) for sample in samples], axis=0)
 
 
 def _intensity_range(

@@ -127,7 +127,7 @@ def planned_arrays(pair: Pair, config: Config) -> tuple[np.ndarray, np.ndarray]:
     data = config.data
     image, label, spacing = pair.image, pair.label, list(pair.spacing)
     if data.case_mean:
-        image = rescaled(image, data)
+        image = rescaled(image, data.case_mean, data.case_std, config.codec.zero_border)
     if data.slice_axis is not None:
         image, label = np.moveaxis(image, 1 + data.slice_axis, 1), np.moveaxis(label, data.slice_axis, 0)
         spacing.insert(0, spacing.pop(data.slice_axis))
@@ -144,27 +144,27 @@ def zoomed(array: np.ndarray, zoom: Sequence[float], order: int) -> np.ndarray:
     return np.asarray(ndimage.zoom(array, zoom, order=order, grid_mode=True, mode="nearest"))
 
 
-def case_moments(image: np.ndarray, about_zero: Sequence[bool]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel of (channels, *spatial), both (channels,); no deviation is zero.
+def case_moments(image: np.ndarray, zero_border: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel of (channels, *spatial), both (channels,); no deviation counts as 1.
 
-    Args: about_zero: per channel, whether to take 0 for the mean and what is not 0 for the deviation.
+    Args: zero_border: zeros are no measurement: the mean is 0, and the deviation about it that of what is not 0.
     """
     flat = image.reshape(len(image), -1).astype(np.float64)
-    mean = np.where(about_zero, 0.0, flat.mean(axis=1))
-    counted = np.where(about_zero, np.maximum((flat != 0).sum(axis=1), 1), flat.shape[1])
+    mean = np.zeros(len(flat)) if zero_border else flat.mean(axis=1)
+    counted = np.maximum((flat != 0).sum(axis=1), 1) if zero_border else flat.shape[1]
     std = np.sqrt(((flat - mean[:, None]) ** 2).sum(axis=1) / counted)
     return mean, np.where(std > 1e-6, std, 1.0)
 
 
-def rescaled(image: np.ndarray, data: DataConfig) -> np.ndarray:
-    """The image (channels, *spatial) brought to data.case_mean and data.case_std, float32.
+def rescaled(image: np.ndarray, case_mean: Sequence[float], case_std: Sequence[float], zero_border: bool) -> np.ndarray:
+    """The image (channels, *spatial) brought to a mean and a deviation per channel, float32; zeros of borders stay.
 
-    nnU-Net standardises every case, so slices made alike stay alike in whatever volume they are exported.
+    nnU-Net standardises every case, so slices that are made alike stay alike in whatever volume they are exported.
     """
     column = (slice(None), *[None] * (image.ndim - 1))
-    wanted_mean, wanted_std = np.array(data.case_mean), np.array(data.case_std)
-    mean, std = case_moments(image, wanted_mean == 0)
-    return ((image - mean[column]) * (wanted_std / std)[column] + wanted_mean[column]).astype(np.float32)
+    mean, std = case_moments(image, zero_border)
+    gain = np.array(case_std) / std
+    return ((image - mean[column]) * gain[column] + np.array(case_mean)[column]).astype(np.float32)
 
 
 def _slices(image: np.ndarray, data: DataConfig) -> list[int | None]:

@@ -16,8 +16,8 @@ def estimated_mask(denoise: Denoise, x: Tensor, image_channels: int, level: floa
     """x (B, C, *spatial) with the mean of its mask given its image, E[mask | image, mask + level * noise].
 
     A sampled mask is one of many that fit the image and is ragged where the image does not decide. Of a binary or
-    one-hot code the mean decodes to the most probable class of each pixel, of analog bits to that of each bit. The
-    higher the level, the less of the sampled mask is left in it.
+    one-hot code the mean decodes to the most probable class of each pixel; of analog bits it may decode to a class that
+    is not probable at all, where two others are. The higher the level, the less of the sampled mask is left in it.
     One call of `denoise`, with the image known (level zero).
 
     Args: level: above zero, in units of encoded intensity. noise: standard normal, like x.
