@@ -58,6 +58,11 @@ class SampleRequest:
     """Least overlap of neighbouring windows where an image is larger than the training patch."""
 
 
+def default_sampler(config: Config, mode: Mode) -> Sampler:
+    """heun-stochastic, as for exports; heun for the thesis preset and where no noise may be renewed."""
+    return "heun" if config.preset == "thesis" or mode == "interpolate" else "heun-stochastic"
+
+
 def resamples(config: Config, request: SampleRequest) -> bool:
     """Whether something is known in part, for which RePaint goes back up in noise."""
     partly = request.mode in ("inpaint", "known-channels") or config.preset == "thesis"

@@ -453,7 +453,7 @@ def test_the_command(run, tmp_path, monkeypatch, capsys):
     words = ("--given-masks", str(real.folder / "labelsTr"), *fast)
     command(monkeypatch, *words, "--dry-run")
     said = capsys.readouterr().out
-    assert "given-masks: 5 samples of 5 cases with heun, 3 steps; about 1 minute" in said
+    assert "given-masks: 5 samples of 5 cases with heun-stochastic, 3 steps; about 1 minute" in said
     target = Path(said.split("; into ")[1].strip())
     assert not target.exists() and target.parts[-2:] == ("sampled", "given-masks")
     command(monkeypatch, *words)
@@ -470,7 +470,7 @@ def test_the_command(run, tmp_path, monkeypatch, capsys):
         error = capsys.readouterr().err
         assert stopped.value.code == 2 and problem in error and len(error.splitlines()) == 1
     command(monkeypatch, "--interpolate", "noise", *fast, "--points", "2", "--dry-run", "--out", str(tmp_path / "x"))
-    assert "interpolate: 2 samples" in capsys.readouterr().out
+    assert "interpolate: 2 samples of 0 cases with heun, 3 steps" in capsys.readouterr().out
 
 
 def test_what_a_sample_costs(run):

@@ -139,7 +139,7 @@ def test_the_command_says_how_it_segments(run, monkeypatch, capsys, tmp_path):
     words = ["jdm-sample", "21", "all", "--given-images", str(real.folder / "imagesTr"), "--out", str(tmp_path / "out")]
     for more, said in (
         (["--dry-run"], "20 samples of 5 cases with estimated masks; about 1 minute"),
-        (["--dry-run", "--masks", "sampled"], "20 samples of 5 cases with heun, 18 steps"),
+        (["--dry-run", "--masks", "sampled"], "20 samples of 5 cases with heun-stochastic, 25 steps"),
         (["--samples", "1"], "5 segmented cases in"),
     ):
         monkeypatch.setattr(sys, "argv", words + more)

@@ -15,6 +15,7 @@ from jdm.samplers import Sampler, SamplerSettings, default_steps
 
 if TYPE_CHECKING:
     from jdm.checkpoint import Checkpoint
+    from jdm.config import Config
     from jdm.data.raw_dataset import RawDataset
     from jdm.sample_request import Mode, SampleRequest
 
@@ -71,11 +72,12 @@ class SampleCommand:
     """Samples per condition; with --bits-per-dim random crops of a case."""
     out: Path | None = None
     """Folder to write; by default sampled/MODE in the fold's run folder."""
-    sampler: Sampler = "heun"
+    sampler: Sampler | None = None
+    """heun-stochastic by default; heun for --interpolate, which takes none that renews noise, and the thesis preset."""
     sampling: Annotated[SamplerSettings, tyro.conf.OmitArgPrefixes] = field(default_factory=SamplerSettings)
     steps: int | None = None
-    """Sampling steps: 18 by default, 25 for heun-stochastic, 250 for euler-maruyama and predictor-corrector; ode finds
-    its own."""
+    """Sampling steps: 25 for heun-stochastic, 250 for euler-maruyama and predictor-corrector, 18 for the others; ode
+    finds its own."""
     repetitions: int = 4
     """RePaint: how often each stretch of --jump-length steps is gone through where an image or mask is known in part
     (--inpaint, some --known-channels) and with the thesis preset; 1: plain replacement."""
@@ -104,7 +106,7 @@ def main() -> None:
 
 def _run() -> None:
     command = tyro.cli(SampleCommand, prog="jdm-sample")
-    request = _request(command)
+    mode = _mode(command)
     import torch
 
     from jdm.checkpoint import load_checkpoint, run_folder
@@ -117,6 +119,7 @@ def _run() -> None:
     dataset = open_dataset(command.dataset)
     run = run_folder(dataset.name, command.fold)
     checkpoint = load_checkpoint(run)
+    request = _request(command, mode, checkpoint.config)
     out = command.out or run / "sampled" / request.mode
     check_target(out, command.overwrite)
     weaker = None if command.guide is None else load_checkpoint(command.guide)
@@ -159,10 +162,8 @@ def _plan(checkpoint: Checkpoint, dataset: RawDataset, request: SampleRequest, d
     )
 
 
-def _request(command: SampleCommand) -> SampleRequest:
-    """The request of a command line. Raises: ConfigError unless exactly one mode is given."""
-    from jdm.sample_request import SampleRequest
-
+def _mode(command: SampleCommand) -> Mode:
+    """What is asked for. Raises: ConfigError unless it is exactly one thing."""
     modes: dict[Mode, object] = {
         "given-images": command.given_images,
         "given-masks": command.given_masks,
@@ -178,15 +179,23 @@ def _request(command: SampleCommand) -> SampleRequest:
             f"found {' and '.join('--' + mode for mode in given) or 'nothing'} given; expected exactly one of "
             f"{', '.join('--' + mode for mode in modes)}; choose one"
         )
+    if command.interpolate is not None and len(command.interpolate) == 1 and command.interpolate != ("noise",):
+        raise ConfigError(f'--interpolate is {command.interpolate[0]!r}; expected two case ids, or "noise"; correct it')
+    return given[0]
+
+
+def _request(command: SampleCommand, mode: Mode, config: Config) -> SampleRequest:
+    """The request of a command line, with what it leaves to us."""
+    from jdm.sample_request import SampleRequest, default_sampler
+
     cases = command.cases
     if command.inpaint is not None:
         cases = (command.inpaint,)
     elif command.interpolate is not None:
         cases = () if command.interpolate == ("noise",) else command.interpolate
-        if len(cases) == 1:
-            raise ConfigError(f'--interpolate is {cases[0]!r}; expected two case ids, or "noise"; correct it')
+    sampler = command.sampler or default_sampler(config, mode)
     return SampleRequest(
-        mode=given[0],
+        mode=mode,
         cases=cases,
         folder=str(command.given_images or command.given_masks or ""),
         masks=command.masks,
@@ -199,9 +208,9 @@ def _request(command: SampleCommand) -> SampleRequest:
         points=command.points,
         samples=command.samples,
         probes=command.probes,
-        sampler="ode" if command.bits_per_dim else command.sampler,
+        sampler="ode" if command.bits_per_dim else sampler,
         sampling=command.sampling,
-        steps=default_steps(command.sampler) if command.steps is None else command.steps,
+        steps=default_steps(sampler) if command.steps is None else command.steps,
         jump_length=command.jump_length,
         guidance=command.guidance,
         class_label=command.class_label or "",
