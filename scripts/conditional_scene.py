@@ -37,7 +37,8 @@ class Scene:
 
     checkpoint: Checkpoint
     dataset: RawDataset
-    segmenter: Segmenter
+    segmenter: Segmenter | None
+    """None for the parts that do not ask it."""
     predictions: Path
     """Folder of the segmenter's predictions of the test cases."""
     out: Path
@@ -82,6 +83,7 @@ class Scene:
         axis = data.slice_axis or 0
         spacing = list(data.spacing)
         spacing.insert(axis, PICTURE_SPACING if data.slice_axis is None else data.slice_spacing)
+        assert self.segmenter is not None
         label, _ = self.segmenter(np.moveaxis(images, 0, 1 + axis).astype(np.float32), tuple(spacing))
         return np.moveaxis(label, axis, 0)
 

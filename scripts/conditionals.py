@@ -85,6 +85,12 @@ class Options:
     """Of the segmenter's training."""
 
 
+JUDGED = {"masks", "images", "inpaint", "vary", "compare"}
+"""The parts that ask the segmenter."""
+TESTED = {"masks", "images", "compare"}
+"""Those whose conditions are test cases."""
+
+
 def main(options: Options) -> None:
     """Do the parts asked for that are not there yet, and write results.json and results.md after each."""
     scene, circumstances = prepared(options)
@@ -125,16 +131,19 @@ def prepared(options: Options) -> tuple[Scene, dict[str, Any]]:
     known = (*checkpoint.metadata["held_out_ids"], *checkpoint.metadata["training_ids"])
     if options.sampler == "ode":
         raise ConfigError("--sampler is ode, which cannot inpaint; expected another one; choose it")
-    for flag, count, most in (("cases", options.cases, len(dataset.test_cases)), ("edits", options.edits, len(known))):
+    tests = len(dataset.test_cases) if TESTED & {*options.parts} else options.cases
+    for flag, count, most in (("cases", options.cases, tests), ("edits", options.edits, len(known))):
         if not 1 <= count <= most:
             raise ConfigError(f"--{flag} is {count}; expected 1 to {most} of {dataset.name}; correct it")
     options.out.mkdir(parents=True, exist_ok=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    arm = real_arm(experiment, options.arm_seed)
+    segmenter = None
+    if JUDGED & {*options.parts}:
+        segmenter = Segmenter(real_arm(experiment, options.arm_seed), device, Path(os.devnull))
     scene = Scene(
         checkpoint,
         dataset,
-        Segmenter(arm, device, Path(os.devnull)),
+        segmenter,
         experiment / "predictions" / "real" / f"seed_{options.arm_seed}",
         options.out,
         SampleRequest(
