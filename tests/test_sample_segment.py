@@ -8,13 +8,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
-from small_runs import tiny_run, write_pictures
+from small_runs import picture, tiny_run, write_pictures
 
 import jdm.cli.sample
 from jdm.config import CodecConfig
 from jdm.data.codec import PairCodec
 from jdm.data.image_io import read_raster
-from jdm.data.raw_dataset import Pair, read_case
+from jdm.data.raw_dataset import Pair, read_case, write_case
 from jdm.errors import ConfigError
 from jdm.sample import _segmentations, sample
 from jdm.sample_draw import Drawer, Job, evaluations
@@ -114,6 +114,25 @@ def test_an_estimate_is_one_evaluation_that_sees_the_image_alone(run):
     shares = estimated_shares(drawer, start, asked(real), 0)[0]
     assert shares.shape == (3, *read_case(real, start.case.pair.case_id).label.shape)
     np.testing.assert_allclose(shares.sum(axis=0), 1, rtol=1e-6)
+
+
+def test_volumes_of_another_spacing_are_segmented_on_their_own_grid(run, tmp_path):
+    shape, spacing = (4, 16, 16), (3.0, 1.0, 1.0)
+    real = write_pictures(run[0].folder.parent, "Dataset022_Slabs", shape=shape, spacing=spacing, dtype="int16")
+    checkpoint = tiny_run(real, train={"steps": 1})
+    fine = dataclasses.replace(picture("fine", 3, (5, 24, 24), dtype="int16"), spacing=(3.0, 0.7, 0.7))
+    write_case(tmp_path / "given", fine, real.file_ending)
+    request = dataclasses.replace(FAST, folder=str(tmp_path / "given" / "imagesTr"))
+    assert sample(checkpoint, real, request, tmp_path / "out") == 1
+    for name in ("labels", "uncertainty"):
+        (found,) = (tmp_path / "out" / name).iterdir()
+        raster = read_raster(found, label=name == "labels")
+        assert raster.array.shape[1:] == (5, 24, 24) and raster.spacing == pytest.approx(fine.spacing)
+    (start,) = prepare(checkpoint, real, request)
+    planes = estimated_shares(Drawer(checkpoint, request, "cpu"), start, request, 0)
+    shares = start.case.native_shares(np.stack([planes[k] for k in range(5)]))
+    assert shares.shape == (2, 5, 24, 24)
+    np.testing.assert_allclose(shares.sum(axis=0), 1, rtol=1e-5)
 
 
 def test_what_cannot_be_estimated_is_refused_in_one_line(run):
