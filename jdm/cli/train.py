@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from jdm.data.raw_dataset import RawDataset
 
 
+_FEW_STEPS = 500
+"""After about a hundred steps masks are full of specks, after some hundreds they are not (seen on nuclei)."""
+
+
 @dataclass(frozen=True)
 class TrainCommand:
     """Train a joint image-mask diffusion model on one fold of an nnU-Net raw dataset.
@@ -82,6 +86,12 @@ def _run() -> None:
     measured = "not measured" if held_out is None else f"{held_out:.4f}"
     _draw_curves(out_dir, checkpoint.metadata["step"])
     print(f"weights of step {checkpoint.metadata['step']} (held-out loss {measured}) are in {out_dir}")
+    if checkpoint.metadata["step"] < _FEW_STEPS:
+        print(
+            f"jdm-train: note: {checkpoint.metadata['step']} steps are few, and their pairs rough, with specks in the "
+            "masks; train on with --resume --budget-minutes",
+            file=sys.stderr,
+        )
     print(f"next: jdm-export {command.dataset} {command.fold} --ratio 5.0 --id NEW_ID")
 
 
