@@ -31,7 +31,7 @@ class ExperimentOptions:
     Writes results.json, results.md and pictures; a killed run continues where it stopped.
     """
 
-    real: Annotated[str, tyro.conf.Positional]
+    real: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="REAL")]
     """Id or name of the real dataset, for instance 11."""
     synthetic: str
     """Id or name of the synthetic dataset, for instance 511."""

@@ -29,9 +29,9 @@ class ExportCommand:
     or with --shard; the one that finishes last puts the dataset in place.
     """
 
-    dataset: Annotated[str, tyro.conf.Positional]
+    dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
     """The real dataset's nnU-Net id or name."""
-    fold: Annotated[str, tyro.conf.Positional]
+    fold: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLD")]
     """Fold that jdm-train was run on: 0 to 4, or "all"."""
     id: int
     """Id of the new dataset; must be free."""

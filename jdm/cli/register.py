@@ -19,7 +19,7 @@ class Register:
     copies dataset.json, preprocesses both, and prints the nnU-Net commands to run next. What is done is kept.
     """
 
-    synthetic: Annotated[str, tyro.conf.Positional]
+    synthetic: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SYNTHETIC")]
     """Id or name of the synthetic dataset, for instance 511."""
     like: str
     """Id or name of the real dataset, for instance 11."""

@@ -29,9 +29,9 @@ class SampleCommand:
     uncertainty under uncertainty/, and sheet.png shows the first of them.
     """
 
-    dataset: Annotated[str, tyro.conf.Positional]
+    dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
     """The dataset's nnU-Net id or name."""
-    fold: Annotated[str, tyro.conf.Positional]
+    fold: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLD")]
     """Fold that jdm-train was run on: 0 to 4, or "all"."""
     given_images: Path | None = None
     """Segment the images of this folder (case_0000.png ..): the most probable label of each pixel, and a map of its

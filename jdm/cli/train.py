@@ -33,9 +33,9 @@ class TrainCommand:
     also a flag, e.g. --train.steps 5000 or --network.base-channels 64; --dry-run prints them all.
     """
 
-    dataset: Annotated[str, tyro.conf.Positional]
+    dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
     """nnU-Net dataset id or name, under $nnUNet_raw."""
-    fold: Annotated[str, tyro.conf.Positional]
+    fold: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLD")]
     """0 to 4 as nnU-Net splits, or "all". Cases outside the fold's training part only measure the held-out loss."""
     budget_minutes: float | None = None
     """Wall-clock minutes that training may take; the network and the number of steps are chosen to fit."""
