@@ -59,8 +59,8 @@ class SampleRequest:
 
 
 def default_sampler(config: Config, mode: Mode) -> Sampler:
-    """heun-stochastic, as for exports; heun for the thesis preset and where no noise may be renewed."""
-    return "heun" if config.preset == "thesis" or mode == "interpolate" else "heun-stochastic"
+    """heun-stochastic, as for exports; heun for the thesis preset and where new noise would lead away from the case."""
+    return "heun" if config.preset == "thesis" or mode in ("vary", "interpolate") else "heun-stochastic"
 
 
 def resamples(config: Config, request: SampleRequest) -> bool:

@@ -42,32 +42,33 @@ def shares_of(labels: Sequence[np.ndarray], classes: int) -> np.ndarray:
 
 
 def estimated(drawer: Drawer, starts: Sequence[Start], request: SampleRequest) -> Iterator[Segmentation]:
-    """Segmentations by the mean of the mask given the image (`jdm.diffusion.mask_estimate`), on the cases' own grids.
-
-    One case at a time: probabilities of many classes are large.
-    """
-    for number, start in enumerate(tqdm(starts, disable=None, unit="case")):
-        shares = estimated_shares(drawer, start, request, number)
+    """Segmentations by the mean of the mask given the image (see `estimated_mask`), on the cases' own grids."""
+    for start, shares in zip(starts, estimated_shares(drawer, starts, request), strict=True):
         yield Segmentation(start.case.native_shares(np.stack([shares[plane.number] for plane in start.planes])))
 
 
-def estimated_shares(drawer: Drawer, start: Start, request: SampleRequest, number: int) -> dict[int, np.ndarray]:
-    """Probability of each label by plane, (classes, *spatial) without padding, in the plan's spacing.
+def estimated_shares(
+    drawer: Drawer, starts: Sequence[Start], request: SampleRequest
+) -> Iterator[dict[int, np.ndarray]]:
+    """Of each start in turn the probability of each label by plane, (classes, *spatial), in the plan's spacing.
 
-    A mean over `request.samples` noises, which differ little: one network evaluation each.
-
-    Args: number: of the start, for the seeds.
+    A mean over `request.samples` noises, which differ little: one network evaluation each. Few starts are held at once,
+    since probabilities of many classes are large.
     """
-    codec = start.case.codec
+    asked = [(number, plane) for number, start in enumerate(starts) for plane in start.planes]
     together = max(1, request.batch_size // request.samples)
-    shares = {}
-    for first in range(0, len(start.planes), together):
-        planes = start.planes[first : first + together]
+    shares: dict[int, dict[int, np.ndarray]] = {number: {} for number in range(len(starts))}
+    waiting = 0
+    for first in tqdm(range(0, len(asked), together), disable=None, unit="batch"):
+        part = asked[first : first + together]
         made = iter(
-            drawer.estimates([job(plane, request, number, k) for plane in planes for k in range(request.samples)])
+            drawer.estimates([job(p, request, number, k) for number, p in part for k in range(request.samples)])
         )
-        for plane in planes:
+        for number, plane in part:
+            codec = starts[number].case.codec
             inside = (slice(codec.image_channels, None), *plane.canvas.inside)
             some = [codec.probabilities(next(made)[inside]) for _ in range(request.samples)]
-            shares[plane.number] = np.mean(some, axis=0)
-    return shares
+            shares[number][plane.number] = np.mean(some, axis=0)
+        while waiting in shares and len(shares[waiting]) == len(starts[waiting].planes):
+            yield shares.pop(waiting)
+            waiting += 1

@@ -66,7 +66,7 @@ def variations(scene: Scene) -> dict[str, Any]:
     distances, masks, agreements = np.empty(shape), np.empty(shape), np.empty(shape)
     lines = [[scene.tile(*original)] for original in originals[:SHOWN]]
     for v, level in enumerate(scene.levels):
-        request = scene.asked("vary", cases=scene.edit_ids, level=level)
+        request = _quiet(scene, "vary", cases=scene.edit_ids, level=level)
         for s, samples in enumerate(draw_planes(scene.drawer(request), starts, request)):
             for k, planes in enumerate(samples):
                 image, label = planes[numbers[s]]
@@ -92,7 +92,10 @@ def variations(scene: Scene) -> dict[str, Any]:
         for v, level in enumerate(scene.levels)
     ]
     rising = (np.diff(distances, axis=0) > 0).all(axis=0)
+    request = _quiet(scene, "vary")
     return {
+        "sampler": request.sampler,
+        "steps": request.steps,
         "cases": len(starts),
         "rows": rows,
         "segmenter_dice_real": interval(mean_interval(np.array(ceiling))),
@@ -131,7 +134,7 @@ def interpolations(scene: Scene) -> dict[str, Any]:
         "between_the_real_ends": [scene.distance(strip[0].image, strip[-1].image) for strip in strips["pairs"]],
     }
     found = {name: float(np.mean(values)) if values else None for name, values in found.items()}
-    request = _interpolating(scene)
+    request = _quiet(scene, "interpolate")
     found |= {"sampler": request.sampler, "steps": request.steps}
     return {**found, **{name: _along(scene, some) for name, some in strips.items() if some}}
 
@@ -149,7 +152,7 @@ def _along(scene: Scene, strips: Sequence[Sequence[Pair]]) -> dict[str, Any]:
 
 def _strip(scene: Scene, couple: tuple[str, ...], seed: int) -> list[Pair]:
     """The points between two cases, or two noises of a seed, as slices."""
-    request = _interpolating(scene, cases=couple, seed=seed)
+    request = _quiet(scene, "interpolate", cases=couple, seed=seed)
     starts = prepare(scene.checkpoint, scene.dataset, request)
     axis = scene.config.data.slice_axis
     pairs = interpolation(scene.drawer(request), starts, request)
@@ -158,9 +161,9 @@ def _strip(scene: Scene, couple: tuple[str, ...], seed: int) -> list[Pair]:
     return [Pair(p.case_id, p.image.take(0, axis + 1), p.label.take(0, axis), scene.config.data.spacing) for p in pairs]
 
 
-def _interpolating(scene: Scene, **changes: Any) -> SampleRequest:
-    """The request of an interpolation: by heun where the scene's sampler renews noise."""
-    request = scene.asked("interpolate", **changes)
+def _quiet(scene: Scene, mode: str, **changes: Any) -> SampleRequest:
+    """A request by heun where the scene's sampler renews noise, as jdm-sample has it by default."""
+    request = scene.asked(mode, **changes)
     if is_deterministic(request.sampler, request.sampling):
         return request
     return dataclasses.replace(request, sampler="heun", steps=default_steps("heun"))

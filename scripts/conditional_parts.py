@@ -185,8 +185,7 @@ def _by_default(scene: Scene, starts: list[Start], request: SampleRequest, drawn
     if not estimates(scene.config, request):
         labels = [[stacked(planes, 1) for planes in samples] for samples in drawn]
         return [Segmentation(shares_of(some, scene.dataset.classes)) for some in labels]
-    drawer = scene.drawer(request)
-    shares = [estimated_shares(drawer, start, request, number) for number, start in enumerate(starts)]
+    shares = estimated_shares(scene.drawer(request), starts, request)
     return [Segmentation(np.stack([planes[k] for k in sorted(planes)], axis=1)) for planes in shares]
 
 

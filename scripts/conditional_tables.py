@@ -89,8 +89,9 @@ def _vary(found: Found, _: Found) -> list[str]:
     return [
         "## Variations\n",
         _table("By level", "level", header, rows),
-        f"The distance grows with every level in {found['monotone']} of {found['of']} samples, and in the mean: "
-        f"{_said(found['monotone_mean'])}. On the originals the segmenter has {real}.\n",
+        f"Sampled by {found['sampler']}, {found['steps']} steps. The distance grows with every level in "
+        f"{found['monotone']} of {found['of']} samples, and in the mean: {_said(found['monotone_mean'])}. On the "
+        f"originals the segmenter has {real}.\n",
         _picture("variations.png"),
     ]
 

@@ -76,7 +76,7 @@ class Options:
     levels: tuple[float, ...] = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
     """Of the variations."""
     sampler: Sampler = "heun-stochastic"
-    """Interpolation takes heun where this one renews noise."""
+    """Variations and interpolations take heun where this one renews noise."""
     steps: int = 25
     batch_size: int = 32
     seed: int = 0

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from jdm.cli import run_command
 from jdm.data.classes import FILE_NAME, classes_csv
-from jdm.errors import DataError
+from jdm.errors import DataError, ExistsError
 
 KINDS = {127: "non-neoplastic", 255: "neoplastic"}
 FACTOR = 4
@@ -39,6 +39,8 @@ def main(options: Options) -> None:
     pairs = [(path, options.source / "masks" / f"{path.stem}.png") for path in sorted(options.source.glob("images/*"))]
     if not pairs:
         raise DataError(f"{options.source}: no images found; expected the folders images and masks; correct the path")
+    if options.out.exists():
+        raise ExistsError(f"{options.out} exists; expected a free name; choose another")
     classes = {}
     for folder in ("images", "masks"):
         (options.out / folder).mkdir(parents=True)

@@ -10,7 +10,7 @@ import pytest
 from small_runs import write_pictures
 
 from jdm.cli.train import TrainCommand, planned, summary
-from jdm.config import CodecConfig
+from jdm.config import CodecConfig, validate
 from jdm.data.codec import PairCodec
 from jdm.data.fingerprint import Fingerprint, fingerprint
 from jdm.data.pairs import PairDataset
@@ -167,14 +167,28 @@ def test_mr_cases_get_a_scale_each_and_ct_one_for_all(nnunet_folders):
     np.testing.assert_allclose([ct.low[0], ct.high[0]], np.percentile(values, [0.5, 99.5]), rtol=0.1, atol=3)
 
 
+@pytest.mark.parametrize("dtype", ["uint16", "int16"])
+def test_zero_borders_of_images_that_fill_their_type_can_be_planned(nnunet_folders, dtype):
+    rng, most = np.random.default_rng(0), np.iinfo(dtype).max
+    images = []
+    for spread in (0.02, 0.08):
+        image = (rng.gamma(2.0, spread * most, (1, 5, 24, 20))).clip(1, most)
+        image[..., 0, 0] = most  # more than the brightest 0.05 %, less than the brightest 0.5 %
+        image[..., 14:] = 0
+        images.append(image.astype(dtype))
+    measured = fingerprint(write_volumes(nnunet_folders["nnUNet_raw"], images, (3.0, 1.0, 1.0)), ["v0", "v1"])
+    assert measured.zero_border and measured.case_mean == (0.0,) and measured.low == (0.0,)
+    assert measured.high[0] <= most and validate(plan(measured)).codec.zero_border
+
+
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "uint8", "float32"])
 def test_arbitrary_units_stay_within_the_stored_type(nnunet_folders, dtype):
     """Skewed images whose darkest pixels would come below 0, and bright ones above the type's end."""
     rng = np.random.default_rng(1)
     base = [rng.gamma(shape, 40.0, (1, 5, 24, 20)) + 5 for shape in (1.0, 9.0, 30.0)]
-    images = [(b * gain).clip(0, 65535).astype(dtype) for b, gain in zip(base, (8.0, 60.0, 25.0), strict=True)]
-    if dtype == "int16":
-        images = [image - 20000 for image in images]
+    low = -20000 if dtype == "int16" else 0
+    limits = {"uint8": (0, 255), "int16": (-32768, 32767)}.get(dtype, (0, 65535))
+    images = [(b * gain + low).clip(*limits).astype(dtype) for b, gain in zip(base, (8.0, 60.0, 25.0), strict=True)]
     dataset = write_volumes(nnunet_folders["nnUNet_raw"], images, (3.0, 1.0, 1.0))
     measured = fingerprint(dataset, ["v0", "v1", "v2"])
     assert bool(measured.case_mean) == (dtype != "uint8")

@@ -111,7 +111,7 @@ def test_an_estimate_is_one_evaluation_that_sees_the_image_alone(run):
     changed = plane.canvas.x.copy()
     changed[:2] *= -1
     assert not np.array_equal(drawer.estimates([Job(changed, plane.where, 5)])[0][2:], first[2:])
-    shares = estimated_shares(drawer, start, asked(real), 0)[0]
+    ((shares,),) = [list(planes.values()) for planes in estimated_shares(drawer, [start], asked(real))]
     assert shares.shape == (3, *read_case(real, start.case.pair.case_id).label.shape)
     np.testing.assert_allclose(shares.sum(axis=0), 1, rtol=1e-6)
 
@@ -129,10 +129,26 @@ def test_volumes_of_another_spacing_are_segmented_on_their_own_grid(run, tmp_pat
         raster = read_raster(found, label=name == "labels")
         assert raster.array.shape[1:] == (5, 24, 24) and raster.spacing == pytest.approx(fine.spacing)
     (start,) = prepare(checkpoint, real, request)
-    planes = estimated_shares(Drawer(checkpoint, request, "cpu"), start, request, 0)
+    (planes,) = estimated_shares(Drawer(checkpoint, request, "cpu"), [start], request)
     shares = start.case.native_shares(np.stack([planes[k] for k in range(5)]))
     assert shares.shape == (2, 5, 24, 24)
     np.testing.assert_allclose(shares.sum(axis=0), 1, rtol=1e-5)
+
+
+def test_cases_are_estimated_in_batches_whose_size_changes_nothing(run):
+    real, checkpoint = run
+    starts = prepare(checkpoint, real, asked(real))
+    found = {}
+    for size in (1, 6, 64):
+        request = asked(real, batch_size=size)
+        drawer, calls = Drawer(checkpoint, request, "cpu"), []
+        drawer.denoiser.register_forward_pre_hook(lambda _, arguments, calls=calls: calls.append(len(arguments[0])))
+        found[size] = [planes[0] for planes in estimated_shares(drawer, starts, request)]
+        assert len(found[size]) == len(starts) and sum(calls) == 3 * len(starts)
+    for case in range(len(starts)):
+        np.testing.assert_allclose(found[1][case], found[64][case], atol=1e-5)
+        np.testing.assert_allclose(found[6][case], found[64][case], atol=1e-5)
+    assert not np.allclose(found[1][0], found[1][1], atol=1e-5)
 
 
 def test_what_cannot_be_estimated_is_refused_in_one_line(run):

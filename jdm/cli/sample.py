@@ -73,7 +73,8 @@ class SampleCommand:
     out: Path | None = None
     """Folder to write; by default sampled/MODE in the fold's run folder."""
     sampler: Sampler | None = None
-    """heun-stochastic by default; heun for --interpolate, which takes none that renews noise, and the thesis preset."""
+    """heun-stochastic by default; heun for the thesis preset, for --vary, which new noise would take farther than its
+    level, and for --interpolate, which takes none that renews noise."""
     sampling: Annotated[SamplerSettings, tyro.conf.OmitArgPrefixes] = field(default_factory=SamplerSettings)
     steps: int | None = None
     """Sampling steps: 25 for heun-stochastic, 250 for euler-maruyama and predictor-corrector, 18 for the others; ode

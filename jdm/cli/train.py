@@ -86,12 +86,10 @@ def _run() -> None:
     measured = "not measured" if held_out is None else f"{held_out:.4f}"
     _draw_curves(out_dir, checkpoint.metadata["step"])
     print(f"weights of step {checkpoint.metadata['step']} (held-out loss {measured}) are in {out_dir}")
-    if checkpoint.metadata["step"] < _FEW_STEPS:
-        print(
-            f"jdm-train: note: {checkpoint.metadata['step']} steps are few, and their pairs rough, with specks in the "
-            "masks; train on with --resume --budget-minutes",
-            file=sys.stderr,
-        )
+    if (done := _steps_done(out_dir)) < _FEW_STEPS:
+        more = "train anew with more --train.steps" if config.train.steps <= done else "train on with --resume and"
+        more += " --overwrite" if config.train.steps <= done else " a larger --budget-minutes"
+        print(f"jdm-train: note: {done} steps are few: masks may be full of specks; {more}", file=sys.stderr)
     print(f"next: jdm-export {command.dataset} {command.fold} --ratio 5.0 --id NEW_ID")
 
 
@@ -293,6 +291,12 @@ def summary(
         f"{config.network.base_channels} channels x {config.network.channel_multipliers}; "
         f"at most {config.train.steps} steps of {config.train.batch_size}{minutes}, {config.train.precision}{told}"
     )
+
+
+def _steps_done(out_dir: Path) -> int:
+    from jdm.run_log import read_log
+
+    return int(read_log(out_dir / "log.csv")[-1]["step"])
 
 
 def _draw_curves(out_dir: Path, selected: int) -> None:

@@ -177,8 +177,11 @@ def _case_scale(samples: list[np.ndarray], dtype: np.dtype, zero_border: bool) -
     high = np.where(high > low, high, low + 1)
     if dtype.kind in "iu":
         least, most = float(np.iinfo(dtype).min), float(np.iinfo(dtype).max)
-        shrink = np.minimum(1, (most - least) / (high - low))
-        shift = np.clip(shrink * low, least, most - shrink * (high - low)) - shrink * low
+        if zero_border:  # 0 is the low end, and stays
+            shrink, shift = np.minimum(1, most / high), np.zeros_like(low)
+        else:
+            shrink = np.minimum(1, (most - least) / (high - low))
+            shift = np.clip(shrink * low, least, np.maximum(least, most - shrink * (high - low))) - shrink * low
         mean, std, low, high = shrink * mean + shift, shrink * std, shrink * low + shift, shrink * high + shift
     return tuple(tuple(map(float, numbers)) for numbers in (mean, std, low, high))
 
