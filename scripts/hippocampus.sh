@@ -13,4 +13,8 @@ python scripts/copies.py 505 --like 4 --out "$out/copies.json"
 python scripts/pair_sheet.py 505 24 "$out/pairs.png" 0
 jdm-sample 4 all --given-images "$nnUNet_raw/Dataset004_Hippocampus12/imagesTs" --samples 1 --out segmented
 jdm-evaluate --predictions segmented/labels --references "$nnUNet_raw/Dataset004_Hippocampus12/labelsTs" --out segmented/evaluation
-cp segmented/evaluation/evaluation.md "$out/segmenter.md"
+{
+  printf '# The generator as a segmenter of the 60 test volumes\n\n'
+  cat segmented/evaluation/evaluation.md
+  printf '\nBy `jdm-sample 4 all --given-images imagesTs --samples 1` and `jdm-evaluate` at commit %s, on 2 cores.\n' "$(git rev-parse --short=12 HEAD)"
+} > "$out/segmenter.md"
