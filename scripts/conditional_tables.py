@@ -13,16 +13,27 @@ Found = Mapping[str, Any]
 def markdown(content: Found) -> str:
     """What was found, part by part, with the sheets."""
     generator, settings = content["generator"], content["settings"]
-    conditions, edited = len(content["conditions"]), len(content["edited"])
-    text = [
-        f"# {generator['dataset']}, fold {generator['fold']}: what conditions do\n",
-        f"Checkpoint {generator['sha256'][:12]}, step {generator['step']}. {settings['sampler']}, {settings['steps']} "
-        f"steps, {settings['samples']} samples of each condition. Conditions are the first {conditions} "
-        f"test cases, {_slices(settings['planes'])} of each; edits start from {edited} training cases "
-        f"(held out of the generator's training: {_held_out(content)}). Distances are root mean square differences of "
-        "images in encoded intensity, whose range is [-1, 1]. Dice is the mean over classes and over cases, of a case "
-        "over its slices together; in brackets 95 % bootstrap intervals over cases.\n",
+    parts = content["parts"]
+    head = [
+        f"Checkpoint {generator['sha256'][:12]}, step {generator['step']}.",
+        f"{settings['sampler']}, {settings['steps']} steps.",
     ]
+    if parts.keys() & {"masks", "images", "compare"}:
+        head.append(
+            f"Conditions are the first {len(content['conditions'])} test cases, {_slices(settings['planes'])} of each."
+        )
+    if parts.keys() & {"inpaint", "vary", "interpolate", "channels"}:
+        head.append(
+            f"Edits start from {len(content['edited'])} training cases (held out of the generator's training: "
+            f"{_held_out(content)})."
+        )
+    if parts.keys() - {"classes"}:
+        head.append(
+            f"{settings['samples']} samples of each. Distances are root mean square differences of images in encoded "
+            "intensity, whose range is [-1, 1]. Dice is the mean over classes and over cases, of a case over its "
+            "slices together; in brackets 95 % bootstrap intervals over cases."
+        )
+    text = [f"# {generator['dataset']}, fold {generator['fold']}: what conditions do\n", " ".join(head) + "\n"]
     for name, section in SECTIONS.items():
         if name in content["parts"]:
             text += [*section(content["parts"][name], settings), _origin(content["parts"][name])]

@@ -13,3 +13,10 @@ python scripts/publish.py 11 511 0 "$out"
 python scripts/copies.py 511 --like 11 --out "$out/copies.json"
 python scripts/seams.py 511 --like 11 --out "$out/seams.json"
 python scripts/pair_sheet.py 511 24 "$out/pairs.png" 0
+jdm-sample 11 0 --given-images "$nnUNet_raw/Dataset011_MoNuSeg/imagesTs" --samples 1 --out segmented
+jdm-evaluate --predictions segmented/labels --references "$nnUNet_raw/Dataset011_MoNuSeg/labelsTs" --out segmented/evaluation
+{
+  printf '# The generator as a segmenter of the 14 test images\n\n'
+  cat segmented/evaluation/evaluation.md
+  printf '\nBy `jdm-sample 11 0 --given-images imagesTs --samples 1` and `jdm-evaluate` at commit %s, on 2 cores.\n' "$(git rev-parse --short=12 HEAD)"
+} > "$out/segmenter.md"
