@@ -20,3 +20,4 @@ jdm-evaluate --predictions segmented/labels --references "$nnUNet_raw/Dataset011
   cat segmented/evaluation/evaluation.md
   printf '\nBy `jdm-sample 11 0 --given-images imagesTs --samples 1` and `jdm-evaluate` at commit %s, on 2 cores.\n' "$(git rev-parse --short=12 HEAD)"
 } > "$out/segmenter.md"
+python scripts/conditionals.py 11 0 --parts channels --edits 6 --out results/channels
