@@ -67,12 +67,32 @@ def shared_data() -> Path:
 @pytest.fixture
 def nnunet_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     """Empty nnU-Net folders and jdm_results, set in the environment."""
+    return _set_folders(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def module_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+    """The same for all tests of a module, which share what is trained in them."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield _set_folders(tmp_path_factory.mktemp("nnunet"), patch)
+
+
+def _set_folders(root: Path, patch: pytest.MonkeyPatch) -> dict[str, Path]:
     folders = {}
     for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "jdm_results"):
-        folders[variable] = tmp_path / variable
+        folders[variable] = root / variable
         folders[variable].mkdir()
-        monkeypatch.setenv(variable, str(folders[variable]))
+        patch.setenv(variable, str(folders[variable]))
     return folders
+
+
+@pytest.fixture(scope="module")
+def two_channel_run(module_folders: dict[str, Path]) -> object:
+    """A trained fold of a dataset of two channels and three classes: the dataset, and its checkpoint."""
+    from small_runs import tiny_run, write_pictures
+
+    real = write_pictures(module_folders["nnUNet_raw"], channels=2, classes=3)
+    return real, tiny_run(real, train={"steps": 2})
 
 
 @pytest.fixture

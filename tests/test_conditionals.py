@@ -112,11 +112,8 @@ def test_ways_are_counted_in_network_evaluations(found):
         assert counts[condition, "RePaint"] == 7 + 3 * 2  # three jumps of a step
 
 
-def test_a_known_channel_stays_and_the_others_are_sampled(scene, modules, tmp_path, monkeypatch):
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "jdm_results"):
-        (tmp_path / name).mkdir()
-        monkeypatch.setenv(name, str(tmp_path / name))
-    real = write_pictures(tmp_path / "nnUNet_raw", channels=2, classes=3)
+def test_a_known_channel_stays_and_the_others_are_sampled(scene, modules, tmp_path, nnunet_folders):
+    real = write_pictures(nnunet_folders["nnUNet_raw"], channels=2, classes=3)
     other = dataclasses.replace(
         scene, checkpoint=tiny_run(real, train={"steps": 2}), dataset=real, out=tmp_path, edit_ids=("case_0", "case_1"),
     )  # fmt: skip
@@ -133,11 +130,8 @@ def test_a_known_channel_stays_and_the_others_are_sampled(scene, modules, tmp_pa
         assert sheet.width > 300
 
 
-def test_pairs_of_each_class_are_counted_by_label(scene, modules, tmp_path, monkeypatch):
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "jdm_results"):
-        (tmp_path / name).mkdir()
-        monkeypatch.setenv(name, str(tmp_path / name))
-    real = write_pictures(tmp_path / "nnUNet_raw", classes=3)
+def test_pairs_of_each_class_are_counted_by_label(scene, modules, tmp_path, nnunet_folders):
+    real = write_pictures(nnunet_folders["nnUNet_raw"], classes=3)
     told = {case: "ab"[number % 2] for number, case in enumerate(real.cases)}
     checkpoint = tiny_run(real, train={"steps": 2}, network={"class_names": ("a", "b")}, classes=told)
     other = dataclasses.replace(scene, checkpoint=checkpoint, dataset=real, out=tmp_path)

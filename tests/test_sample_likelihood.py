@@ -48,14 +48,9 @@ def test_gaussian_data_has_the_bits_of_its_density(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        root = tmp_path_factory.mktemp("nnunet")
-        for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "jdm_results"):
-            (root / name).mkdir()
-            patch.setenv(name, str(root / name))
-        real = write_pictures(root / "nnUNet_raw")
-        yield real, tiny_run(real, train={"steps": 1})
+def run(module_folders):
+    real = write_pictures(module_folders["nnUNet_raw"])
+    return real, tiny_run(real, train={"steps": 1})
 
 
 def test_seen_and_held_out_cases_are_measured_and_written(run, tmp_path):

@@ -26,15 +26,8 @@ FAST = SampleRequest("given-images", steps=3, samples=3, jump_length=1, repetiti
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A trained fold of a dataset of two channels and three classes."""
-    with pytest.MonkeyPatch.context() as patch:
-        root = tmp_path_factory.mktemp("nnunet")
-        for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "jdm_results"):
-            (root / name).mkdir()
-            patch.setenv(name, str(root / name))
-        real = write_pictures(root / "nnUNet_raw", channels=2, classes=3)
-        yield real, tiny_run(real, train={"steps": 2})
+def run(two_channel_run):
+    return two_channel_run
 
 
 def asked(real, **changes) -> SampleRequest:

@@ -51,8 +51,8 @@ class ExportCommand:
     one evaluation a step, 250 of euler-maruyama, predictor-corrector and ancestral; ode finds its own."""
     masks: Masks = "sampled"
     """sampled: the mask that came with the image, ragged as annotations are. estimated: of each pixel the most probable
-    class, given the finished image, at one more network evaluation; smoother, if trained
-    long enough. Not for the thesis preset, nor for more than 8 classes (analog bits)."""
+    class, given the finished image, at one more network evaluation; smoother, if trained long enough. Not for the
+    thesis preset, nor for more than 8 classes (analog bits)."""
     given_masks: str | None = None
     """Sample images for given masks instead of both: "real" for those of the training cases, "deformed" for new ones
     made from them (components recombined, flipped where the plan allows, zoomed, turned, bent), or a folder of label
