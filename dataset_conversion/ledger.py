@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jdm import __version__
+from jdm.system.machine import jdm_version
 
 Status = Literal["accepted", "repaired", "refused", "ignored"]
 STATUSES: tuple[Status, ...] = ("accepted", "repaired", "refused", "ignored")
@@ -92,7 +92,7 @@ class Ledger:
     def write(self, folder: Path) -> None:
         """Write `conversion.json` and `conversion.md` into `folder`."""
         content = {
-            "jdm_version": __version__,
+            "jdm_version": jdm_version(),
             "source": self.source,
             "counts": self.counts(),
             "published": {

@@ -13,7 +13,8 @@ import torch
 from tqdm import tqdm
 
 from jdm.evaluation.metrics import evaluate_folders
-from jdm.locks import held
+from jdm.system.files import write_json, write_text
+from jdm.system.locks import held
 from nnunet_integration import host, report
 from nnunet_integration.arms import (
     ARMS,
@@ -89,7 +90,7 @@ def _claim(experiment: Experiment, overwrite: bool) -> None:
     before = earlier_settings(folder)
     if overwrite and before and differing(before, settings):
         shutil.rmtree(folder)
-    report.write_json(folder / SETTINGS_FILE, settings)
+    write_json(folder / SETTINGS_FILE, settings)
 
 
 def _copy_references(experiment: Experiment) -> None:
@@ -109,7 +110,7 @@ def _train(experiment: Experiment, training: Training, seed: int, bar: tqdm) -> 
     start = time.perf_counter()
     host.train(run, experiment.device, experiment.settings.workers, bar.update, experiment.log)
     minutes = (time.perf_counter() - start) / 60
-    report.write_json(run.results / "training.json", {"minutes": minutes, "epochs": training.epochs})
+    write_json(run.results / "training.json", {"minutes": minutes, "epochs": training.epochs})
 
 
 def _host_run(experiment: Experiment, training: Training, seed: int) -> host.HostRun:
@@ -159,7 +160,7 @@ def _score(experiment: Experiment, arm: ArmName, seed: int) -> None:
     folder = _predictions(experiment, arm, seed)
     host.predict(run, cases, folder, experiment.device, experiment.settings.mirroring, experiment.log)
     scores = evaluate_folders(folder, experiment.folder / "references", "nnunet", labels=real.labels)
-    report.write_json(file, scores.to_dict())
+    write_json(file, scores.to_dict())
 
 
 def _write_results(experiment: Experiment, options: ExperimentOptions) -> dict[str, Any]:
@@ -185,8 +186,8 @@ def _write_results(experiment: Experiment, options: ExperimentOptions) -> dict[s
         **report.summarise(experiment.settings, _arm_facts(experiment, tuple(scores)), scores, experiment.group_of),
     }
     results["notes"] = report.notes(results)
-    report.write_json(experiment.folder / "results.json", results)
-    (experiment.folder / "results.md").write_text(report.markdown(results), encoding="utf-8")
+    write_json(experiment.folder / "results.json", results)
+    write_text(experiment.folder / "results.md", report.markdown(results))
     for case_id in evenly_spaced(experiment.evaluated_ids, PICTURES):
         name = f"{case_id}{experiment.real.file_ending}"
         predictions = {arm: _predictions(experiment, arm, options.seeds[0]) / name for arm in scores}

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from jdm.checkpoint import run_folder
 from jdm.data.raw_dataset import RawDataset, nnunet_folder, open_dataset
 from jdm.data.splits import fold_split
 from jdm.errors import ConfigError, DataError, ExistsError
+from jdm.train.checkpoint import run_folder
 from nnunet_integration import host
 from nnunet_integration.arms import ExperimentOptions, Resolved, schedule
 from nnunet_integration.groups import read_groups

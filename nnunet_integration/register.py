@@ -30,7 +30,8 @@ from tqdm import tqdm
 
 from jdm.data.raw_dataset import RawDataset, nnunet_folder
 from jdm.errors import ConfigError, DataError
-from jdm.locks import locked
+from jdm.system.files import replaced
+from jdm.system.locks import locked
 from nnunet_integration.plans import moved_plans
 from nnunet_integration.records import Records, export_digest, stamps
 from nnunet_integration.settings import environment
@@ -72,9 +73,8 @@ class FastFingerprintExtractor(DatasetFingerprintExtractor):
             },
             "median_relative_size_after_cropping": np.median(relative_sizes),
         }
-        partial = file.with_suffix(f".partial-{os.getpid()}")
-        save_json(fingerprint, str(partial))
-        partial.replace(file)
+        with replaced(file) as partial:
+            save_json(fingerprint, str(partial))
         return json.loads(file.read_text(encoding="utf-8"))
 
 
@@ -145,9 +145,8 @@ def _copy_splits(dataset: RawDataset, folder: Path) -> None:
     source, target = dataset.folder / "splits_final.json", folder / "splits_final.json"
     if source.is_file() and not target.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
-        shutil.copyfile(source, partial)
-        partial.replace(target)
+        with replaced(target) as partial:
+            shutil.copyfile(source, partial)
 
 
 def move_plans(real: RawDataset, synthetic: RawDataset, plans_name: str = STOCK_PLANS) -> str:

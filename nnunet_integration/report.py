@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jdm.evaluation.report import describe_run
 from jdm.evaluation.statistics import Interval, holm, mean_interval, paired_difference
-from jdm.evaluation.strict_json import strict
+from jdm.system.machine import describe_run
 from nnunet_integration.arms import DESCRIPTIONS, ArmName, Resolved
 
 COMPARISONS: tuple[tuple[ArmName, ArmName], ...] = (
@@ -28,14 +24,6 @@ COMPARISONS: tuple[tuple[ArmName, ArmName], ...] = (
 METRICS = ("dice", "iou")
 NOT_LEARNED = 0.05
 """Below this mean Dice a class counts as not learned: nnU-Net predicts background alone before it learns."""
-
-
-def write_json(file: Path, content: Any) -> None:
-    """Write strict JSON, whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f"{file.name}.partial-{os.getpid()}")
-    partial.write_text(json.dumps(strict(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    partial.replace(file)
 
 
 def circumstances() -> dict[str, Any]:

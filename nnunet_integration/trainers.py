@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-import jdm
 from jdm.data.raw_dataset import nnunet_folder, open_dataset
 from jdm.errors import ConfigError, DataError
+from jdm.system.machine import jdm_version
 from nnunet_integration import provenance
 from nnunet_integration.checkpoints import load_head
 from nnunet_integration.plans import moved_identifier, moved_plans
@@ -116,7 +116,7 @@ class nnUNetTrainerJDM(nnUNetTrainer):  # noqa: N801
             "fold": self.fold,
             "settings": asdict(self.settings),
             "generator": self.generator,
-            "versions": {"jdm": jdm.__version__, "nnunetv2": version("nnunetv2"), "torch": torch.__version__},
+            "versions": {"jdm": jdm_version(), "nnunetv2": version("nnunetv2"), "torch": torch.__version__},
         }
         file = Path(str(self.output_folder)) / provenance.RUN_FILE
         partial = file.with_suffix(".partial")

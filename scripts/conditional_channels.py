@@ -10,11 +10,11 @@ import numpy as np
 from conditional_scene import SHOWN, Scene, chosen_planes, interval
 from conditional_sheets import Line, Tile, write_sheet
 
+from jdm.draw.canvas import decoded
 from jdm.errors import ConfigError
 from jdm.evaluation.statistics import mean_interval, paired_difference
-from jdm.sample import draw_planes
-from jdm.sample_canvas import decoded
-from jdm.sample_starts import Plane, Start, prepare
+from jdm.sample.modes import draw_planes
+from jdm.sample.starts import Plane, Start, prepare
 
 
 def channels(scene: Scene) -> dict[str, Any]:

@@ -10,10 +10,10 @@ from conditional_sheets import Line, write_sheet
 
 from jdm.data.codec import PairCodec
 from jdm.data.raw_dataset import read_case
-from jdm.export import case_seed, stored_pair
-from jdm.export_draw import PairDrawer
-from jdm.export_guidance import check_guidance
-from jdm.export_request import ExportRequest
+from jdm.draw.export_drawer import PairDrawer
+from jdm.draw.guidance import check_guidance
+from jdm.export.pairs import case_seed, stored_pair
+from jdm.export.request import ExportRequest
 
 SCALES = (1.0, 2.0, 4.0)
 _PAIRS = 32

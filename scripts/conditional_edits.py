@@ -12,15 +12,15 @@ import numpy as np
 from conditional_scene import SHOWN, Scene, chosen_planes, interval, thinned
 from conditional_sheets import Line, write_sheet
 
+from jdm.config.samplers import default_steps, is_deterministic
 from jdm.data.raw_dataset import Pair, read_case, read_dataset
+from jdm.draw.canvas import CaseCanvas
+from jdm.draw.given import region_of
 from jdm.evaluation.statistics import mean_interval
-from jdm.sample import draw_planes, sample
-from jdm.sample_canvas import CaseCanvas
-from jdm.sample_conditions import region_of
-from jdm.sample_interpolate import interpolation
-from jdm.sample_request import SampleRequest
-from jdm.sample_starts import prepare
-from jdm.samplers import default_steps, is_deterministic
+from jdm.sample.interpolate import interpolation
+from jdm.sample.modes import draw_planes, sample
+from jdm.sample.request import SampleRequest
+from jdm.sample.starts import prepare
 
 _MARGIN = 2
 """Pixels around the foreground that are inpainted with it."""

@@ -13,13 +13,13 @@ from conditional_sheets import Line, Tile, write_sheet
 
 from jdm.data.image_io import read_raster
 from jdm.diffusion.vp import VPDenoiser
+from jdm.draw.drawer import Drawer
 from jdm.evaluation.scores import mean_defined
 from jdm.evaluation.statistics import mean_interval, paired_difference
-from jdm.sample import draw_planes
-from jdm.sample_draw import Drawer
-from jdm.sample_request import SampleRequest, estimates
-from jdm.sample_segment import Segmentation, estimated_shares, shares_of
-from jdm.sample_starts import Planes, Start
+from jdm.sample.modes import draw_planes
+from jdm.sample.request import SampleRequest, estimates
+from jdm.sample.segment import Segmentation, estimated_shares, shares_of
+from jdm.sample.starts import Planes, Start
 
 SAMPLE_NAMES = [f"sample {k + 1}" for k in range(SHOWN)]
 Drawn = list[list[Planes]]

@@ -11,19 +11,19 @@ from typing import Any
 
 import numpy as np
 from conditional_sheets import Tile
+from segmenter import Segmenter
 
-from jdm.checkpoint import Checkpoint
-from jdm.config import Config
+from jdm.config.settings import Config
 from jdm.data.raw_dataset import Pair, RawDataset, read_case
+from jdm.draw.canvas import CaseCanvas
+from jdm.draw.drawer import Drawer
 from jdm.errors import DataError
 from jdm.evaluation.metrics import count
 from jdm.evaluation.scores import mean_defined, overlap
 from jdm.evaluation.statistics import Interval
-from jdm.sample_canvas import CaseCanvas
-from jdm.sample_draw import Drawer
-from jdm.sample_request import SampleRequest
-from jdm.sample_starts import Planes, Start, prepare
-from nnunet_integration.segmenter import Segmenter
+from jdm.sample.request import SampleRequest
+from jdm.sample.starts import Planes, Start, prepare
+from jdm.train.checkpoint import Checkpoint
 
 SHOWN = 4
 """Cases of a sheet, and samples of a case in it."""

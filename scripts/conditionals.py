@@ -25,17 +25,17 @@ from conditional_edits import inpainting, interpolations, variations
 from conditional_parts import comparison, images_to_masks, masks_to_images
 from conditional_scene import Scene
 from conditional_tables import markdown
+from segmenter import Segmenter, real_arm
 
-from jdm.checkpoint import differences, load_checkpoint, run_folder
 from jdm.cli import run_command
-from jdm.config import Config
+from jdm.config.samplers import Sampler
+from jdm.config.settings import Config
 from jdm.data.raw_dataset import open_dataset
 from jdm.errors import ConfigError, ExistsError
-from jdm.evaluation.report import describe_run
-from jdm.sample_request import SampleRequest
-from jdm.samplers import Sampler
-from nnunet_integration.report import write_json
-from nnunet_integration.segmenter import Segmenter, real_arm
+from jdm.sample.request import SampleRequest
+from jdm.system.files import write_json
+from jdm.system.machine import describe_run
+from jdm.train.checkpoint import differences, load_checkpoint, run_folder
 
 PARTS: dict[str, Callable[[Scene], dict[str, Any]]] = {
     "masks": masks_to_images,

@@ -14,14 +14,14 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from jdm.checkpoint import load_checkpoint, run_folder
 from jdm.cli import run_command
-from jdm.config import Config
+from jdm.config.settings import Config
 from jdm.data.pairs import PairDataset
 from jdm.data.raw_dataset import open_dataset
 from jdm.errors import DataError
 from jdm.evaluation.audit import audit
-from jdm.evaluation.report import describe_run
+from jdm.system.machine import describe_run
+from jdm.train.checkpoint import load_checkpoint, run_folder
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from typing import Annotated
 
 import tyro
 
-from jdm.checkpoint import load_checkpoint, run_folder
 from jdm.cli import run_command
 from jdm.data.raw_dataset import open_dataset
 from jdm.errors import DataError
+from jdm.train.checkpoint import load_checkpoint, run_folder
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ from defusedxml.ElementTree import parse
 from jdm.cli import run_command
 from jdm.cli.convert import KINDS
 from jdm.errors import DataError
-from jdm.evaluation.report import Table, describe_run, table_markdown
+from jdm.evaluation.report import Table, table_markdown
+from jdm.system.machine import describe_run
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = ROOT / "tests"

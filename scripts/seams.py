@@ -13,12 +13,12 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from jdm.checkpoint import load_checkpoint, run_folder
 from jdm.cli import run_command
 from jdm.data.raw_dataset import open_dataset, read_case
 from jdm.diffusion.windows import window_starts
-from jdm.evaluation.report import describe_run
 from jdm.evaluation.statistics import mean_interval
+from jdm.system.machine import describe_run
+from jdm.train.checkpoint import load_checkpoint, run_folder
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
-from jdm.config import NetworkConfig
+from jdm.config.settings import NetworkConfig
 from jdm.diffusion.unet import UNet
-from jdm.evaluation.report import describe_run
+from jdm.system.machine import describe_run
 
 SIDE, BATCH, CHANNELS, BASE, MULTIPLIERS, BLOCKS = 64, 8, 4, 32, (1, 2, 2, 4), 2
 ATTENTION = (4, 8)  # downsampling factors: 16 and 8 px

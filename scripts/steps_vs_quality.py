@@ -22,25 +22,25 @@ os.environ.setdefault("nnUNet_def_n_proc", "1")  # read by nnU-Net on import
 
 import numpy as np
 import tyro
+from export_evaluations import counted, steps_by_evaluations
+from segmenter import Segmenter, real_arm
+from step_quality import Judged, Measured, real_scores, sampler_scores
+from step_report import draw_steps, fewest_evaluations, step_table
 from tqdm import tqdm
 
-from jdm.checkpoint import Checkpoint, differences, load_checkpoint, run_folder
 from jdm.cli import run_command
-from jdm.config import Config
+from jdm.config.settings import Config
 from jdm.data.pairs import PairDataset
 from jdm.data.raw_dataset import RawDataset, open_dataset
 from jdm.data.splits import fold_split
 from jdm.errors import ConfigError, DataError
 from jdm.evaluation.metrics import count
-from jdm.evaluation.plausible import foreground_shares
-from jdm.evaluation.report import describe_run
-from jdm.evaluation.step_quality import Judged, Measured, real_scores, sampler_scores
-from jdm.evaluation.step_report import draw_steps, fewest_evaluations, step_table
-from jdm.export import PairFactory, case_seed, stored_pair
-from jdm.export_evaluations import counted, steps_by_evaluations
-from jdm.export_request import ExportRequest, check_request
-from nnunet_integration.report import write_json
-from nnunet_integration.segmenter import Segmenter, real_arm
+from jdm.export.pairs import PairFactory, case_seed, stored_pair
+from jdm.export.request import ExportRequest, check_request
+from jdm.plan.foreground import foreground_shares
+from jdm.system.files import write_json
+from jdm.system.machine import describe_run
+from jdm.train.checkpoint import Checkpoint, differences, load_checkpoint, run_folder
 
 Pairs = Iterator[tuple[int, np.ndarray, np.ndarray]]
 """Number of the case, image (channels, *axes), label (*axes)."""

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from jdm.export import export
-from jdm.export_request import ExportRequest
+from jdm.export.pairs import export
+from jdm.export.request import ExportRequest
 
 REQUEST = ExportRequest(
     id=521, name="Stripes_syn", count=5, canvas_size=(16, 24), steps=3, batch_size=2, margin=100.0, seed=4

@@ -15,14 +15,14 @@ from pathlib import Path
 import torch
 from small_runs import TINY
 
-from jdm.checkpoint import load_checkpoint, load_resume_state, run_folder, save_checkpoint, save_resume_state
-from jdm.config import Config, load
+from jdm.config.samplers import SamplerSettings
+from jdm.config.settings import Config, load
 from jdm.data.raw_dataset import open_dataset
 from jdm.errors import DataError
-from jdm.export import export
-from jdm.export_request import ExportRequest
-from jdm.samplers import SamplerSettings
-from jdm.training import train
+from jdm.export.pairs import export
+from jdm.export.request import ExportRequest
+from jdm.train.checkpoint import load_checkpoint, load_resume_state, run_folder, save_checkpoint, save_resume_state
+from jdm.train.loop import train
 
 HERE = Path(__file__).resolve().parent
 REQUEST = ExportRequest(

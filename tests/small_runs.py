@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
-import jdm.training
-from jdm.checkpoint import Checkpoint, run_folder
-from jdm.config import Config, NetworkConfig, from_dict, validate
-from jdm.data.fingerprint import fingerprint
-from jdm.data.plan import plan
+import jdm.train.loop
+from jdm.config.settings import Config, NetworkConfig, from_dict, validate
 from jdm.data.raw_dataset import Geometry, Pair, RawDataset, read_dataset, write_case, write_dataset_json
-from jdm.training import train
+from jdm.plan.fingerprint import fingerprint
+from jdm.plan.rules import plan
+from jdm.train.checkpoint import Checkpoint, run_folder
+from jdm.train.loop import train
 
-jdm.training._GRID_PAIRS = jdm.training._GRID_STEPS = 2  # pictures that no test looks at
+jdm.train.loop._GRID_PAIRS = jdm.train.loop._GRID_STEPS = 2  # pictures that no test looks at
 torch.set_num_threads(1)  # two busy threads of a shared machine wait for each other
 
 TINY = NetworkConfig(

@@ -12,21 +12,16 @@ FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
 
 
-def floor(module: str) -> int:
-    """Height of a module in the house; imports point down only."""
-    if module == "jdm":
-        return 0
-    for prefix, height in (
-        ("jdm.cli", 7), ("nnunet_integration", 6), ("dataset_conversion", 6), ("jdm.training", 5), ("jdm.export", 5),
-        ("jdm.run_log", 5), ("jdm.evaluation", 4), ("jdm.checkpoint", 3), ("jdm.import_weights", 2), ("jdm.data", 2),
-        ("jdm.objective", 3), ("jdm.processes", 1), ("jdm.diffusion", 2), ("jdm.config", 1), ("jdm.errors", 0),
-        ("jdm.locks", 1),
-        ("jdm.demo", 5), ("jdm.sample", 5), ("jdm.doctor", 6), ("jdm.config_checks", 1), ("jdm.parallel", 2),
-        ("jdm.samplers", 1), ("jdm.replaced_run", 4),
-    ):  # fmt: skip
-        if module == prefix or module.startswith(prefix + ("_" if prefix in ("jdm.export", "jdm.sample") else ".")):
-            return height
-    raise AssertionError(f"{module} has no place in the house; give it one here and in the design")
+ROOMS = {
+    "jdm.errors": 0, "jdm.system": 1, "jdm.config": 2, "jdm.data": 3, "jdm.diffusion": 3, "dataset_conversion": 4,
+    "jdm.evaluation": 4, "jdm.plan": 4, "jdm.train": 5, "jdm.draw": 6, "jdm.export": 7, "jdm.sample": 7,
+    "nnunet_integration": 8, "jdm.cli": 9,
+}  # fmt: skip
+"""Floor of each room: what a room imports from another lies on a floor strictly below."""
+
+
+def room(module: str) -> str:
+    return next((name for name in ROOMS if f"{module}.".startswith(f"{name}.")), module)
 
 
 def module_of(path: Path) -> str:
@@ -57,18 +52,27 @@ def imports(path: Path) -> list[tuple[str, bool]]:
 def test_imports_point_down(path):
     here = module_of(path)
     for imported, typing_only in imports(path):
-        if imported.split(".")[0] not in PACKAGES or imported == "jdm" or typing_only:
+        if imported.split(".")[0] not in PACKAGES or typing_only or room(imported) == room(here):
             continue
-        assert floor(imported) <= floor(here), f"{here} imports {imported}, which lies above it"
-        if here.startswith("jdm.diffusion"):
-            assert not imported.startswith("jdm.data"), f"{here}: diffusion/ knows no data"
-        if here.startswith("jdm.data"):
-            assert not imported.startswith("jdm.diffusion"), f"{here}: data/ knows no noise"
+        assert ROOMS[room(imported)] < ROOMS[room(here)], f"{here} imports {imported}, which is not below it"
         if here == "jdm.diffusion.sampling":
             assert not imported.endswith(".unet")
-        if here.startswith("dataset_conversion") and imported.startswith("jdm"):
-            # converters end in the raw dataset, and know no network
-            assert imported.startswith(("jdm.data", "jdm.errors")), f"{here} imports {imported}"
+        if here.startswith("dataset_conversion"):  # converters end in the raw dataset, and know no network
+            assert room(imported) in ("jdm.data", "jdm.system", "jdm.errors"), f"{here} imports {imported}"
+
+
+def test_no_files_import_each_other_in_a_circle():
+    below = {module_of(path): {name for name, _ in imports(path)} for path in FILES}
+    done: set[str] = set()
+
+    def visit(module: str, above: tuple[str, ...]) -> None:
+        assert module not in above, " -> ".join((*above[above.index(module) :], module))
+        for imported in sorted(below[module] & {*below} - done):
+            visit(imported, (*above, module))
+        done.add(module)
+
+    for module in below:
+        visit(module, ())
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_of)
@@ -79,7 +83,7 @@ def test_the_host_and_the_disk_stay_where_they_belong(path):
         assert "nnunetv2" not in names
     if here.startswith("jdm.diffusion"):
         assert not names & {"pathlib", "os", "json", "PIL", "SimpleITK", "nibabel"}
-    if here == "jdm.config":
+    if here.startswith("jdm.config"):
         assert not names & {"torch", "numpy"}
 
 
@@ -132,32 +136,6 @@ def test_what_is_never_written(path):
         assert [found.pop().partition(": ")[2]] == ["os.execve"]
     assert found == [], path
     assert not [n.lineno for n in ast.walk(tree) if isinstance(n, ast.Name) and n.id == "NotImplementedError"], path
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "import pickle", "from pickle import loads", "import os, dill", "from torch.serialization import pickle",
-        "eval(text)", "exec(text)", "builtins.exec(text)", "__import__(name)", "compile(text, '', 'exec')",
-        "os.system(line)", "from os import system", "os.popen(line)", "subprocess.run(line, shell=True)",
-        "subprocess.run(line, shell=flag)", "subprocess.getoutput(line)", "os.execv(path, words)",
-        "torch.load(path)", "torch.load(path, weights_only=False)", "torch.load(path, weights_only=flag)",
-        "from torch import load", "np.load(path, allow_pickle=True)", "torch.jit.load(path)",
-        "import xml.etree.ElementTree", "from xml.dom import minidom", "from lxml import etree",
-        "from xml.etree.ElementTree import Element, parse",
-    ],
-)  # fmt: skip
-def test_what_is_unsafe_is_seen(line):
-    assert unsafe(ast.parse(line))
-
-
-def test_what_is_safe_is_not_refused():
-    lines = (
-        "import json, defusedxml.ElementTree", "from xml.etree.ElementTree import Element",
-        "model.eval()", "re.compile(text)", "np.load(path)", "platform.system()",
-        "torch.load(path, weights_only=True)", "subprocess.run(words)", "subprocess.run(words, shell=False)",
-    )  # fmt: skip
-    assert unsafe(ast.parse("\n".join(lines))) == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_of)

@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import jdm.checkpoint
-from jdm.checkpoint import (
+import jdm.train.checkpoint
+from jdm.config.settings import Config, DataConfig, NetworkConfig
+from jdm.data.pairs import condition_features
+from jdm.diffusion.model import build_denoiser
+from jdm.errors import CheckpointError
+from jdm.train.checkpoint import (
     METADATA,
     RESUME,
     WEIGHTS,
@@ -22,10 +26,6 @@ from jdm.checkpoint import (
     weights_sha256,
     write_atomically,
 )
-from jdm.config import Config, DataConfig, NetworkConfig
-from jdm.data.pairs import condition_features
-from jdm.diffusion.model import build_denoiser
-from jdm.errors import CheckpointError
 
 CONFIG = Config(
     network=NetworkConfig(8, (1, 1), 1, (2,), 2), data=DataConfig(patch_size=(8, 8), canvas_size=(8, 8), whole=False)
@@ -165,7 +165,7 @@ def test_a_write_that_fails_midway_keeps_what_was_there(tmp_path, weights, monke
             monkeypatch.setattr(torch, "save", full)
             save_resume_state(tmp_path, {"step": 2})
         elif failing == "weights":
-            monkeypatch.setattr(jdm.checkpoint, "save_file", full)
+            monkeypatch.setattr(jdm.train.checkpoint, "save_file", full)
             save_checkpoint(tmp_path, {k: v + 1 for k, v in weights.items()}, CONFIG, ORIGIN)
         else:
             monkeypatch.setattr(Path, "write_text", lambda self, *a, **k: full(self))
@@ -179,8 +179,8 @@ def test_a_write_that_fails_midway_keeps_what_was_there(tmp_path, weights, monke
 FULL = """
 import resource, sys, torch
 from pathlib import Path
-from jdm.checkpoint import save_checkpoint, save_resume_state
-from jdm.config import Config
+from jdm.train.checkpoint import save_checkpoint, save_resume_state
+from jdm.config.settings import Config
 from jdm.errors import CheckpointError
 folder, big = Path(sys.argv[1]), {"a": torch.zeros(200_000)}
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))

@@ -16,20 +16,20 @@ from small_runs import changed, tiny_plan, tiny_run
 import jdm.cli.export
 import jdm.cli.sample
 import jdm.cli.train
-from jdm.checkpoint import load_checkpoint, run_folder
-from jdm.config import Config, from_dict, load
+from jdm.config.settings import Config, from_dict, load
 from jdm.data.classes import classes_csv, read_classes
 from jdm.data.pairs import Batches, PairDataset, class_condition, condition_features
 from jdm.data.raw_dataset import Pair, open_dataset, read_case, read_dataset, write_case, write_dataset_json
 from jdm.diffusion.mask_estimate import UNSEEN, estimated_mask
 from jdm.diffusion.model import build_denoiser
 from jdm.diffusion.sampling import CaseNoise
+from jdm.draw.export_drawer import PairDrawer
+from jdm.draw.guidance import check_guidance, directed
 from jdm.errors import CheckpointError, ConfigError, DataError
-from jdm.export import export
-from jdm.export_draw import PairDrawer
-from jdm.export_guidance import check_guidance, directed
-from jdm.export_request import ExportRequest, check_request, class_of
-from jdm.export_size import balanced, batches_of, network_calls, real_amounts
+from jdm.export.amount import balanced, batches_of, network_calls, real_amounts
+from jdm.export.pairs import export
+from jdm.export.request import ExportRequest, check_request, class_of
+from jdm.train.checkpoint import load_checkpoint, run_folder
 
 NAMES = ("bright", "dark")
 TOLD = {"network": {"class_names": list(NAMES)}}
@@ -396,7 +396,7 @@ def test_classes_that_do_not_fit_stop_a_training(toy, monkeypatch, capsys, tmp_p
 
 
 def test_a_run_is_not_resumed_with_other_classes_and_an_old_one_is(toy, tmp_path):
-    from jdm.training import train
+    from jdm.train.loop import train
 
     real, classes = toy
     ids = (list(real.cases[:-1]), list(real.cases[-1:]))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jdm.config import CodecConfig
+from jdm.config.settings import CodecConfig
 from jdm.data.codec import PairCodec
 from jdm.errors import DataError
 

@@ -14,7 +14,7 @@ from jdm.data.image_io import write_raster
 from jdm.data.raster import Raster
 from jdm.data.raw_dataset import Geometry, Pair, read_case, read_dataset, write_case, write_dataset_json
 from jdm.errors import ExistsError
-from jdm.sample_request import SampleRequest
+from jdm.sample.request import SampleRequest
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 PARTS = ("masks", "images", "inpaint", "vary", "interpolate", "compare")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jdm.config import (
+from jdm.config.settings import (
     AugmentConfig,
     CodecConfig,
     Config,

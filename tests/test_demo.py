@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from jdm.cli.demo import MARK, DemoOptions, call, claim, commands
-from jdm.demo import Places, Step, read_field, write_demo_report, write_tiles
+from jdm.cli.demo_report import Places, Step, read_field, write_demo_report, write_tiles
 from jdm.errors import ConfigError, ExistsError, JdmError
 
 

@@ -4,11 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from jdm.errors import DataError
-from jdm.evaluation.distribution import (
+from distribution import (
     KernelDistance,
     bootstrap_counts,
     estimate,
@@ -17,6 +13,10 @@ from jdm.evaluation.distribution import (
     standardised,
     subset_counts,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jdm.errors import DataError
 
 
 def brute_force(x: np.ndarray, y: np.ndarray) -> float:

@@ -9,10 +9,10 @@ from raw_miniatures import edit_json, make_dataset, make_pair
 from small_runs import tiny_run, write_pictures
 
 import jdm.cli.doctor
-import jdm.doctor
-from jdm.checkpoint import WEIGHTS, run_folder
-from jdm.doctor import Report, examine
+import nnunet_integration.doctor
 from jdm.errors import ConfigError
+from jdm.train.checkpoint import WEIGHTS, run_folder
+from nnunet_integration.doctor import Report, examine
 from nnunet_integration.settings import ext_folder
 
 CURE = re.compile(
@@ -27,8 +27,8 @@ def folders(nnunet_folders, monkeypatch):
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
     for variable in ("OMP_THREAD_LIMIT", "nnUNet_n_proc_DA"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(jdm.doctor, "_LEAST_FREE", 0)
-    monkeypatch.setattr(jdm.doctor.shutil, "which", lambda name: None)
+    monkeypatch.setattr(nnunet_integration.doctor, "_LEAST_FREE", 0)
+    monkeypatch.setattr(nnunet_integration.doctor.shutil, "which", lambda name: None)
     return nnunet_folders
 
 
@@ -75,7 +75,7 @@ def test_what_is_well_has_no_findings_and_nothing_is_changed(folders, tmp_path, 
     ],
 )
 def test_a_wrong_variable_is_one_finding_with_the_line_to_type(folders, monkeypatch, variable, value, found):
-    monkeypatch.setattr(jdm.doctor, "_gpus", lambda report: [])
+    monkeypatch.setattr(nnunet_integration.doctor, "_gpus", lambda report: [])
     if value is None:
         monkeypatch.delenv(variable)
     else:
@@ -90,14 +90,14 @@ def test_a_folder_that_cannot_be_written_or_is_full_is_found(folders, monkeypatc
             raise PermissionError(13, "Permission denied")
         return open(dir / "probe", "wb")  # noqa: PTH123
 
-    monkeypatch.setattr(jdm.doctor.tempfile, "TemporaryFile", refused)
+    monkeypatch.setattr(nnunet_integration.doctor.tempfile, "TemporaryFile", refused)
     (finding,) = examine().findings
     assert re.search(r"nnUNet_results: cannot write .*Permission denied.*export nnUNet_results=", finding)
     monkeypatch.undo()
 
 
 def test_little_room_is_found(folders, monkeypatch):
-    monkeypatch.setattr(jdm.doctor, "_LEAST_FREE", 2**80)
+    monkeypatch.setattr(nnunet_integration.doctor, "_LEAST_FREE", 2**80)
     findings = examine().findings
     assert [f.split(":")[0] for f in findings] == [
         "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "jdm_results"
@@ -106,15 +106,17 @@ def test_little_room_is_found(folders, monkeypatch):
 
 
 def test_packages_that_are_missing_or_of_another_version_are_found(folders, monkeypatch):
-    monkeypatch.setattr(jdm.doctor, "_requirements", lambda: ["nnunetv2<1", "no-such-package-of-ours>=2", "numpy"])
+    monkeypatch.setattr(
+        nnunet_integration.doctor, "_requirements", lambda: ["nnunetv2<1", "no-such-package-of-ours>=2", "numpy"]
+    )
     first, second = examine().findings
     assert re.search(r"nnunetv2 is 2\S*; expected <1; type: pip install 'nnunetv2<1'", first)
     assert re.search(r"no-such-package-of-ours is missing; expected >=2; type: pip install", second)
 
 
 def test_a_driver_without_a_gpu_in_torch_is_found(folders, monkeypatch):
-    monkeypatch.setattr(jdm.doctor, "_gpus", lambda report: [])
-    monkeypatch.setattr(jdm.doctor.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
+    monkeypatch.setattr(nnunet_integration.doctor, "_gpus", lambda report: [])
+    monkeypatch.setattr(nnunet_integration.doctor.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
     assert ["torch sees no GPU" in finding for finding in examine().findings] == [True]
 
 

@@ -11,12 +11,12 @@ from export_runs import REQUEST, exported
 from small_runs import changed, tiny_run, write_pictures
 
 import jdm.cli.export
-import jdm.export
-from jdm.checkpoint import load_checkpoint, run_folder
+import jdm.export.pairs
 from jdm.data.raw_dataset import check_dataset, open_dataset, read_case
 from jdm.errors import ConfigError
-from jdm.export import case_seed, check_origin, export
-from jdm.export_request import check_request, default_sampler
+from jdm.export.pairs import case_seed, check_origin, export
+from jdm.export.request import check_request, default_sampler
+from jdm.train.checkpoint import load_checkpoint, run_folder
 
 
 def test_repeated_resumed_and_sharded_exports_are_the_same_bytes(real, checkpoint, monkeypatch):
@@ -29,7 +29,7 @@ def test_repeated_resumed_and_sharded_exports_are_the_same_bytes(real, checkpoin
     )
     assert exported(load_checkpoint(run_folder(real.name, "all")), real) == first
 
-    write_case, written = jdm.export.write_case, []
+    write_case, written = jdm.export.pairs.write_case, []
 
     def dies(folder, pair, *rest):
         written.append(pair.case_id)
@@ -38,10 +38,10 @@ def test_repeated_resumed_and_sharded_exports_are_the_same_bytes(real, checkpoin
         write_case(folder, pair, *rest)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(jdm.export, "write_case", dies)
+        patch.setattr(jdm.export.pairs, "write_case", dies)
         export(checkpoint, real, REQUEST, overwrite=True)
     monkeypatch.setattr(
-        jdm.export, "write_case", lambda f, pair, *r: (written.append(pair.case_id), write_case(f, pair, *r))
+        jdm.export.pairs, "write_case", lambda f, pair, *r: (written.append(pair.case_id), write_case(f, pair, *r))
     )
     written.clear()
     assert exported(checkpoint, real) == first

@@ -14,22 +14,22 @@ import pytest
 from export_runs import REQUEST, contents, exported
 
 import jdm.cli.export
-import jdm.export
+import jdm.export.pairs
 from jdm.data.raw_dataset import check_dataset, open_dataset
 from jdm.errors import DataError, ExistsError
-from jdm.export import export
-from jdm.export_folder import ExportFolder
-from jdm.locks import held, locked
+from jdm.export.folder import ExportFolder
+from jdm.export.pairs import export
+from jdm.system.locks import held, locked
 
 
 def test_nothing_is_visible_before_it_is_whole(real, checkpoint, monkeypatch):
-    raw, write_case, seen = real.folder.parent, jdm.export.write_case, []
+    raw, write_case, seen = real.folder.parent, jdm.export.pairs.write_case, []
 
     def watching(*arguments):
         seen.append(sorted(f.name for f in raw.iterdir() if not f.name.startswith(".")))
         write_case(*arguments)
 
-    monkeypatch.setattr(jdm.export, "write_case", watching)
+    monkeypatch.setattr(jdm.export.pairs, "write_case", watching)
     export(checkpoint, real, REQUEST)
     assert len(seen) == 5 and all(names == [real.name] for names in seen)
     assert open_dataset(521).cases == tuple(f"syn_{i:06d}" for i in range(5))
@@ -63,7 +63,7 @@ def begun(checkpoint, real, request=REQUEST, shards=2) -> Path:
 def failing(checkpoint, real, monkeypatch, request) -> None:
     """An export that dies before its first batch is done."""
     with monkeypatch.context() as patch, pytest.raises(DataError):
-        patch.setattr(jdm.export.PairFactory, "sample", lambda self, seeds: -np.ones((len(seeds), 2, 16, 24)))
+        patch.setattr(jdm.export.pairs.PairFactory, "sample", lambda self, seeds: -np.ones((len(seeds), 2, 16, 24)))
         export(checkpoint, real, request)
 
 
@@ -190,7 +190,7 @@ def test_a_shard_that_starts_while_the_last_one_seals_finds_the_dataset(real, ch
 def test_a_failure_to_seal_is_no_success(real, checkpoint, monkeypatch):
     begun(checkpoint, real)
     with monkeypatch.context() as patch, pytest.raises(FileNotFoundError):
-        patch.setattr(jdm.export_folder, "_describe", lambda *_: Path("absent").read_text())
+        patch.setattr(jdm.export.folder, "_describe", lambda *_: Path("absent").read_text())
         export(checkpoint, real, REQUEST, shard=(1, 2))
     interleaved(
         monkeypatch, "seal", lambda: shutil.rmtree(next(real.folder.parent.glob(".jdm-partial-*_syn"))), before=True
@@ -209,11 +209,11 @@ def test_a_sealer_that_is_killed_is_continued_without_sampling(real, checkpoint,
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         if dies_at == "rmtree":
-            patch.setattr(jdm.export_folder.shutil, "rmtree", dies)
+            patch.setattr(jdm.export.folder.shutil, "rmtree", dies)
         else:
             patch.setattr(Path, "rename", dies)
         export(checkpoint, real, REQUEST, shard=(1, 2))
-    monkeypatch.setattr(jdm.export.PairFactory, "sample", dies)
+    monkeypatch.setattr(jdm.export.pairs.PairFactory, "sample", dies)
     assert export(checkpoint, real, REQUEST, shard=(1, 2)).finished
     assert len(open_dataset(521).cases) == 5
     assert not list((open_dataset(521).folder / "imagesTr").glob(".*"))
@@ -221,9 +221,9 @@ def test_a_sealer_that_is_killed_is_continued_without_sampling(real, checkpoint,
 
 def test_a_batch_is_marked_after_its_files_are_on_disk(real, checkpoint, monkeypatch):
     synced, written = [], []
-    monkeypatch.setattr(jdm.export, "sync", lambda paths: synced.extend(path.name for path in paths))
-    write_text = jdm.export.write_text
-    monkeypatch.setattr(jdm.export, "write_text", lambda p, t: (written.append(set(synced)), write_text(p, t)))
+    monkeypatch.setattr(jdm.export.pairs, "sync", lambda paths: synced.extend(path.name for path in paths))
+    write_text = jdm.export.pairs.write_text
+    monkeypatch.setattr(jdm.export.pairs, "write_text", lambda p, t: (written.append(set(synced)), write_text(p, t)))
     export(checkpoint, real, REQUEST)
     folders = {"imagesTr", "labelsTr", ".jdm-partial-Dataset521_Stripes_syn"}
     assert written[0] == {f"syn_00000{i}{end}" for i in (0, 1) for end in ("_0000.png", ".png")} | folders

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from small_runs import changed, tiny_run, write_pictures
 
 import jdm.cli.export
-from jdm.config import Config
+from jdm.config.settings import Config
 from jdm.data.image_io import read_raster, write_raster
 from jdm.data.raster import Raster
 from jdm.data.raw_dataset import open_dataset, read_case, read_dataset
 from jdm.errors import ConfigError, DataError, ExistsError
-from jdm.evaluation.plausible import ForegroundRange
-from jdm.export import export
-from jdm.export_masks import GivenMasks, deformed, recombined
-from jdm.export_request import ExportRequest, check_request
+from jdm.export.masks import GivenMasks, deformed, recombined
+from jdm.export.pairs import export
+from jdm.export.request import ExportRequest, check_request
+from jdm.plan.foreground import ForegroundRange
 
 REQUEST = ExportRequest(
     id=521, name="Stripes_syn", count=6, canvas_size=(16, 24), steps=3, batch_size=4, seed=4, given_masks="real"

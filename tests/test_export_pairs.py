@@ -10,19 +10,19 @@ from export_runs import REQUEST, exported
 from small_runs import changed, tiny_run, write_pictures
 
 import jdm.cli.export
-import jdm.export
-from jdm.config import CodecConfig
+import jdm.export.pairs
+from jdm.config.settings import CodecConfig
 from jdm.data.pairs import PairDataset
 from jdm.data.raw_dataset import open_dataset, read_case
 from jdm.errors import ConfigError, DataError
-from jdm.evaluation.plausible import ForegroundRange, foreground_shares, real_foreground
-from jdm.export import case_seed, export, restore_zero_border, zero_is_lowest
-from jdm.export_request import check_request
-from jdm.export_size import batches_of, network_calls, slices_of, synthetic_count
+from jdm.export.amount import batches_of, network_calls, slices_of, synthetic_count
+from jdm.export.pairs import case_seed, export, restore_zero_border, zero_is_lowest
+from jdm.export.request import check_request
+from jdm.plan.foreground import ForegroundRange, foreground_shares, real_foreground
 
 
 def test_degenerate_pairs_are_drawn_again_and_counted(real, checkpoint, monkeypatch):
-    sample = jdm.export.PairFactory.sample
+    sample = jdm.export.pairs.PairFactory.sample
     empty = {case_seed(4, 1, 0), case_seed(4, 1, 1), case_seed(4, 3, 0)}
 
     def sometimes_empty(self, seeds):
@@ -32,7 +32,7 @@ def test_degenerate_pairs_are_drawn_again_and_counted(real, checkpoint, monkeypa
                 samples[index, 1] = -0.5
         return samples
 
-    monkeypatch.setattr(jdm.export.PairFactory, "sample", sometimes_empty)
+    monkeypatch.setattr(jdm.export.pairs.PairFactory, "sample", sometimes_empty)
     done = export(checkpoint, real, REQUEST)
     records = [json.loads(line) for line in (done.folder / "manifest.jsonl").read_text().splitlines()]
     assert [record["attempt"] for record in records] == [0, 2, 0, 1, 0]
@@ -45,7 +45,7 @@ def test_a_model_that_makes_only_degenerate_pairs_is_refused(real, checkpoint, m
     def empty(self, seeds):
         return -np.ones((len(seeds), 2, 16, 24))
 
-    monkeypatch.setattr(jdm.export.PairFactory, "sample", empty)
+    monkeypatch.setattr(jdm.export.pairs.PairFactory, "sample", empty)
     with pytest.raises(DataError, match=r"case 0 is degenerate in 20 draws: label 0 fills the sample.*--margin"):
         export(checkpoint, real, REQUEST)
     assert [f.name for f in real.folder.parent.iterdir() if not f.name.startswith(".")] == [real.name]
@@ -95,7 +95,7 @@ def test_a_canvas_larger_than_the_patch_is_filled(real, sampler):
 
 def test_estimated_masks_leave_images_alone_and_are_not_for_the_thesis_preset(real, checkpoint):
     factory, plain = (
-        jdm.export.PairFactory(checkpoint, real, dataclasses.replace(REQUEST, masks=masks), "cpu")
+        jdm.export.pairs.PairFactory(checkpoint, real, dataclasses.replace(REQUEST, masks=masks), "cpu")
         for masks in ("estimated", "sampled")
     )
     estimated, sampled = factory.sample([1, 2]), plain.sample([1, 2])
@@ -118,7 +118,7 @@ def test_a_network_of_v_that_ends_in_pure_noise_is_trained_and_exported(real):
     checkpoint = tiny_run(real, preset="thesis", train={"steps": 1}, augment={"probability": 0.0}, diffusion=zero)
     for sampler, calls in (("ancestral", 4), ("unipc", 5)):
         request = dataclasses.replace(REQUEST, count=1, sampler=sampler, steps=4)
-        factory, made = jdm.export.PairFactory(checkpoint, real, request, "cpu"), []
+        factory, made = jdm.export.pairs.PairFactory(checkpoint, real, request, "cpu"), []
         factory.drawer.denoiser.register_forward_hook(lambda *_, made=made: made.append(1))
         factory.drawer.denoiser.network.register_forward_hook(lambda *_, made=made: made.append(0))
         assert np.isfinite(factory.sample([1])).all()
@@ -156,11 +156,13 @@ def test_borders_are_restored_only_where_stored_zero_is_black(low, high, expecte
 
 
 def test_no_border_is_restored_in_images_whose_zero_is_grey(real, checkpoint, monkeypatch):
-    monkeypatch.setattr(jdm.export.PairFactory, "sample", lambda self, seeds: np.full((len(seeds), 2, 16, 24), -0.99))
+    monkeypatch.setattr(
+        jdm.export.pairs.PairFactory, "sample", lambda self, seeds: np.full((len(seeds), 2, 16, 24), -0.99)
+    )
     for low, lowest in ((0.0, 0), (-200.0, -199)):
         codec = {"low": [low], "high": [low + 255], "zero_border": True, "image_dtype": "int16"}
         other = dataclasses.replace(checkpoint, config=changed(checkpoint.config, {"codec": codec}))
-        factory = jdm.export.PairFactory(other, real, REQUEST, "cpu")
+        factory = jdm.export.pairs.PairFactory(other, real, REQUEST, "cpu")
         assert np.unique(factory.decoded(0, factory.sample([1])[0])[0]).tolist() == [lowest]
 
 

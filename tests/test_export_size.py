@@ -8,11 +8,11 @@ from export_runs import REQUEST
 from small_runs import changed, tiny_run
 
 import jdm.cli.export
-import jdm.export
+import jdm.export.pairs
 from jdm.data.pairs import PairDataset
 from jdm.errors import ConfigError, TrainingError
-from jdm.export import export
-from jdm.export_size import batches_of, duration, export_seconds, network_calls, synthetic_count
+from jdm.export.amount import batches_of, duration, export_seconds, network_calls, synthetic_count
+from jdm.export.pairs import export
 
 
 @pytest.mark.parametrize(("ratio", "count"), [(1.0, 5), (2.0, 10), (0.5, 2), (0.3, 2)])
@@ -43,7 +43,7 @@ def test_a_ratio_of_patches_counts_pixels(real, checkpoint):
 def test_the_estimate_counts_the_calls_that_are_made(real, change, windows, evaluations):
     checkpoint = tiny_run(real, train={"steps": 1}, data={"whole": False, "patch_size": [16, 24]})
     request = dataclasses.replace(REQUEST, **change)
-    factory, made = jdm.export.PairFactory(checkpoint, real, request, "cpu"), []
+    factory, made = jdm.export.pairs.PairFactory(checkpoint, real, request, "cpu"), []
     factory.drawer.denoiser.register_forward_hook(lambda *_: made.append(1))
     factory.sample([1, 2])
     assert network_calls(checkpoint.config, request, [range(2)]) == len(made) == windows * evaluations
@@ -55,7 +55,7 @@ def test_the_estimate_counts_the_calls_that_are_made(real, change, windows, eval
 def test_the_estimate_is_one_timed_call_times_their_number(real, checkpoint, monkeypatch, capsys):
     times, seen, batches = iter([0.0, 9.0, 10.0, 12.0]), [], batches_of(REQUEST)
     with monkeypatch.context() as patch:
-        patch.setattr(jdm.export_size.time, "monotonic", lambda: next(times))
+        patch.setattr(jdm.export.amount.time, "monotonic", lambda: next(times))
         seconds = export_seconds(
             lambda x, sigma: seen.append((tuple(x.shape), tuple(sigma.shape))),
             checkpoint.config,
@@ -75,7 +75,7 @@ def test_a_full_memory_names_the_batch_size_of_the_export(real, checkpoint, monk
     def full(self, seeds):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr(jdm.export.PairFactory, "sample", full)
+    monkeypatch.setattr(jdm.export.pairs.PairFactory, "sample", full)
     with pytest.raises(TrainingError, match=r"out of memory.*run again with --batch-size 1$") as error:
         export(checkpoint, real, REQUEST)
     assert "\n" not in str(error.value)

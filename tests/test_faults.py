@@ -18,10 +18,10 @@ from fault_list import FAULTS
 from fault_processes import read_starved, tree
 from raw_miniatures import make_dataset, make_pair, with_image
 
-from jdm.checkpoint import METADATA, WEIGHTS, load_checkpoint, save_checkpoint
-from jdm.config import Config
+from jdm.config.settings import Config
 from jdm.data.raw_dataset import read_case, read_dataset
 from jdm.errors import CheckpointError, DataError
+from jdm.train.checkpoint import METADATA, WEIGHTS, load_checkpoint, save_checkpoint
 
 HERE = Path(__file__).resolve().parent
 

@@ -15,14 +15,21 @@ from fault_processes import NETWORK, REQUEST, export_words, tree, typed
 from raw_miniatures import make_pair
 from small_runs import changed, tiny_plan, tiny_run, write_pictures
 
-from jdm.checkpoint import WEIGHTS, load_checkpoint, load_resume_state, run_folder, save_checkpoint, save_resume_state
 from jdm.cli import run_command
-from jdm.config import Config
+from jdm.config.settings import Config
 from jdm.data.raw_dataset import FILE_ENDINGS, NATURAL_ENDINGS, check_dataset, open_dataset
 from jdm.data.raw_dataset import write_case as write_raw_case
 from jdm.errors import CheckpointError, DataError, ExistsError, TrainingError
-from jdm.export_folder import ExportFolder
-from jdm.training import train
+from jdm.export.folder import ExportFolder
+from jdm.train.checkpoint import (
+    WEIGHTS,
+    load_checkpoint,
+    load_resume_state,
+    run_folder,
+    save_checkpoint,
+    save_resume_state,
+)
+from jdm.train.loop import train
 
 
 @contextmanager
@@ -171,7 +178,7 @@ def test_fault_11_memory_that_runs_out_beside_the_steps(nnunet_folders, tmp_path
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(f"jdm.training.{part}", full)
+    monkeypatch.setattr(f"jdm.train.loop.{part}", full)
     dataset = write_pictures(nnunet_folders["nnUNet_raw"])
     ids = list(dataset.cases[:-1]), list(dataset.cases[-1:])
     with pytest.raises(TrainingError, match=r"memory ran out at a batch size of 2.*--train\.batch-size 1"):

@@ -24,12 +24,19 @@ from fault_processes import (
 )
 from small_runs import changed, tiny_plan, tiny_run, write_pictures
 
-from jdm.checkpoint import RESUME, load_checkpoint, load_resume_state, run_folder, save_checkpoint, save_resume_state
-from jdm.config import Config, dumps
+from jdm.config.settings import Config, dumps
 from jdm.errors import DataError
-from jdm.export import export
-from jdm.run_log import read_log
-from jdm.training import train
+from jdm.export.pairs import export
+from jdm.train.checkpoint import (
+    RESUME,
+    load_checkpoint,
+    load_resume_state,
+    run_folder,
+    save_checkpoint,
+    save_resume_state,
+)
+from jdm.train.log import read_log
+from jdm.train.loop import train
 
 
 def test_fault_01_kill_in_training(nnunet_folders, tmp_path, host, kills, record_property):

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from fuzzing import TOKENS, altered, bytes_of
 
-from jdm.checkpoint import RESUME, WEIGHTS, load_checkpoint, load_resume_state, save_checkpoint, save_resume_state
-from jdm.config import Config, validate
+from jdm.config.settings import Config, validate
+from jdm.train.checkpoint import RESUME, WEIGHTS, load_checkpoint, load_resume_state, save_checkpoint, save_resume_state
 
 
 def checkpoint_with(description: Any, content: bytes) -> bytes:

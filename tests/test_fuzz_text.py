@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from raw_miniatures import make_dataset, make_pair
 
 from dataset_conversion.msd import read_names
-from jdm.config import Config, dumps, from_dict, load, validate
+from jdm.config.settings import Config, dumps, from_dict, load, validate
 from jdm.data.raw_dataset import RawDataset, check_dataset, read_dataset
 from jdm.data.splits import fold_split
 from jdm.evaluation.figures import _read_log
-from jdm.export_folder import finished_records, read_manifest
-from jdm.run_log import FIELDS, read_log
+from jdm.export.folder import finished_records, read_manifest
+from jdm.train.log import FIELDS, read_log
 from nnunet_integration.provenance import read_generator, read_run
 
 

@@ -11,18 +11,19 @@ from nnunet_blobs import LABELS, write_blobs, write_provenance, write_real_and_s
 
 os.environ.setdefault("nnUNet_def_n_proc", "1")  # read by nnU-Net on import
 
+from segmenter import Segmenter, real_arm
+
 from jdm.cli.experiment import main
 from jdm.data.image_io import read_raster
 from jdm.data.raw_dataset import read_image
 from jdm.data.splits import fold_split
 from jdm.errors import ConfigError, DataError, ExistsError
-from jdm.locks import held
+from jdm.system.locks import held
 from nnunet_integration.arms import ARMS, ExperimentOptions, Resolved
 from nnunet_integration.experiment import _claim, run_experiment
 from nnunet_integration.pictures import draw_case, evenly_spaced
 from nnunet_integration.preparation import Experiment, prepare
 from nnunet_integration.report import notes, settings_line
-from nnunet_integration.segmenter import Segmenter, real_arm
 
 OPTIONS = ExperimentOptions(
     real="11", synthetic="511", seeds=(0,), iterations=6, epochs=2, batch_size=4, network_features=(8, 16, 32),

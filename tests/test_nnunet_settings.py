@@ -195,7 +195,7 @@ def test_moved_plans_are_named_as_nnunet_renames_them():
 
 
 def test_tables_skip_undefined_scores():
-    from jdm.evaluation.strict_json import strict
+    from jdm.system.files import strict
     from nnunet_integration.report import score_table
 
     def case(case_id, label, dice):

@@ -25,7 +25,7 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 import jdm.cli.train
 from jdm.data.splits import fold_split
 from jdm.errors import CheckpointError, ConfigError, DataError
-from jdm.locks import locked
+from jdm.system.locks import locked
 from nnunet_integration import provenance, trainers
 from nnunet_integration.checkpoints import load_body, load_head, read_checkpoint
 from nnunet_integration.host import HostRun, read_plans, train

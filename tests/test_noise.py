@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from jdm.config import NoiseConfig
+from jdm.config.settings import NoiseConfig
 from jdm.diffusion.noise import Denoiser, draw_sigmas, level_positions, per_channel
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from jdm.config import CodecConfig, Config, NoiseConfig
-from jdm.objective import sample_losses
+from jdm.config.settings import CodecConfig, Config, NoiseConfig
+from jdm.train.objective import sample_losses
 
 
 class Silent(nn.Module):

@@ -8,7 +8,7 @@ from closed_forms import DEVIATION, MEAN, PROCESS, SIGMAS, GaussianNetwork, gaus
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, Normal
 
-from jdm.config import NetworkConfig
+from jdm.config.settings import NetworkConfig
 from jdm.diffusion.conditioning import Known
 from jdm.diffusion.noise import Denoiser
 from jdm.diffusion.ode import (

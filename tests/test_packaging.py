@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from jdm.config import Config
+from jdm.config.settings import Config
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = {point.name: point for point in distribution("jdm").entry_points if point.group == "console_scripts"}

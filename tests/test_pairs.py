@@ -9,7 +9,7 @@ from scipy import ndimage
 from small_runs import changed, tiny_plan, write_pictures
 
 import jdm.data.pairs
-from jdm.config import AugmentConfig, CodecConfig, Config, DataConfig, NetworkConfig, NoiseConfig
+from jdm.config.settings import AugmentConfig, CodecConfig, Config, DataConfig, NetworkConfig, NoiseConfig
 from jdm.data.pairs import (
     Batches,
     PairDataset,

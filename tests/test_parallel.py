@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_runs import tiny_plan, write_pictures
 
-from jdm.config import Config
+from jdm.config.settings import Config
 from jdm.data.pairs import condition_features
 from jdm.diffusion.model import build_denoiser
-from jdm.objective import loss_and_gradients, sample_losses, step_generator
-from jdm.parallel import on_all_cores, parts_of, side_by_side
+from jdm.system.parallel import on_all_cores, parts_of, side_by_side
+from jdm.train.objective import loss_and_gradients, sample_losses, step_generator
 
 CPU = torch.device("cpu")
 

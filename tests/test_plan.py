@@ -10,14 +10,14 @@ import pytest
 from small_runs import write_pictures
 
 from jdm.cli.train import TrainCommand, planned, summary
-from jdm.config import CodecConfig, validate
+from jdm.config.settings import CodecConfig, validate
 from jdm.data.codec import PairCodec
-from jdm.data.fingerprint import Fingerprint, fingerprint
 from jdm.data.pairs import PairDataset
-from jdm.data.plan import plan, planned_patch, steps_within
 from jdm.data.raw_dataset import Geometry, Pair, read_case, read_dataset, write_case, write_dataset_json
+from jdm.draw.canvas import planned_pair
 from jdm.errors import ConfigError
-from jdm.sample_canvas import planned_pair
+from jdm.plan.fingerprint import Fingerprint, fingerprint
+from jdm.plan.rules import plan, planned_patch, steps_within
 
 PHOTOGRAPHS = Fingerprint(
     cases=30, items=30, channels=3, classes=2, dtype="uint8", median_shape=(1000, 1000),

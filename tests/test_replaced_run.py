@@ -11,9 +11,9 @@ from fault_processes import NETWORK, tree
 from small_runs import tiny_run, write_pictures
 
 import jdm.cli.train
-import jdm.training
-from jdm.checkpoint import load_checkpoint, run_folder, set_aside
+import jdm.train.loop
 from jdm.errors import CheckpointError
+from jdm.train.checkpoint import load_checkpoint, run_folder, set_aside
 
 STEPS = ["--train.steps", "4", "--train.batch-size", "2", "--train.validate-every", "2"]
 
@@ -38,8 +38,8 @@ def typed(monkeypatch, *flags: str) -> int:
 
 def at_step(monkeypatch, step, act):
     """Have `act` called instead of a loss at a step of the training."""
-    whole, count = jdm.training.loss_and_gradients, iter(range(100))
-    monkeypatch.setattr(jdm.training, "loss_and_gradients", lambda *a: act() if next(count) == step else whole(*a))
+    whole, count = jdm.train.loop.loss_and_gradients, iter(range(100))
+    monkeypatch.setattr(jdm.train.loop, "loss_and_gradients", lambda *a: act() if next(count) == step else whole(*a))
 
 
 def out_of_memory():

@@ -13,7 +13,8 @@ from PIL import Image
 from jdm.errors import DataError
 from jdm.evaluation import figures
 from jdm.evaluation.figures import Comparison, Match, outlined, plane, to_rgb
-from jdm.evaluation.report import Figure, Section, Table, describe_run, table_markdown, write_report
+from jdm.evaluation.report import Figure, Section, Table, table_markdown, write_report
+from jdm.system.machine import describe_run
 
 
 @dataclass(frozen=True)

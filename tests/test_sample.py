@@ -16,14 +16,14 @@ import jdm.cli.sample
 from jdm.data.image_io import read_raster, write_raster
 from jdm.data.raster import Raster
 from jdm.data.raw_dataset import Pair, read_case, write_case
+from jdm.draw.canvas import CaseCanvas, around, decoded, in_type, seam
+from jdm.draw.drawer import Drawer, evaluations, planned_seconds
+from jdm.draw.given import painted
 from jdm.errors import ConfigError, DataError, ExistsError
-from jdm.sample import draw_planes, sample
-from jdm.sample_canvas import CaseCanvas, around, decoded, in_type, seam
-from jdm.sample_conditions import painted
-from jdm.sample_draw import Drawer, evaluations, planned_seconds
-from jdm.sample_output import Row, write_sheet
-from jdm.sample_request import SampleRequest, check_request, known_numbers
-from jdm.sample_starts import _inpainting, prepare
+from jdm.sample.modes import draw_planes, sample
+from jdm.sample.output import Row, write_sheet
+from jdm.sample.request import SampleRequest, check_request, known_numbers
+from jdm.sample.starts import _inpainting, prepare
 
 FAST = SampleRequest("given-images", steps=3, samples=2, jump_length=1, repetitions=2, batch_size=3, seed=4)
 

@@ -12,11 +12,11 @@ from closed_forms import DEVIATION, MEAN, gaussian
 from small_runs import changed, tiny_plan, tiny_run, write_pictures
 
 import jdm.cli.sample
+from jdm.config.samplers import SamplerSettings
 from jdm.data.pairs import PairDataset
 from jdm.errors import ConfigError, DataError
-from jdm.sample_likelihood import Bits, _measured, bin_widths, chosen_cases, measure_bits, summary
-from jdm.sample_request import SampleRequest, check_request
-from jdm.samplers import SamplerSettings
+from jdm.sample.likelihood import Bits, _measured, bin_widths, chosen_cases, measure_bits, summary
+from jdm.sample.request import SampleRequest, check_request
 
 REQUEST = SampleRequest(
     "bits-per-dim",
@@ -78,7 +78,7 @@ def test_what_is_counted():
         config = changed(plan, {"codec": codec})
         return bin_widths(config)
 
-    from jdm.config import Config
+    from jdm.config.settings import Config
 
     plan = Config()
     assert widths() == [2 / 255, 0.0]

@@ -11,16 +11,16 @@ from PIL import Image
 from small_runs import picture, tiny_run, write_pictures
 
 import jdm.cli.sample
-from jdm.config import CodecConfig
+from jdm.config.settings import CodecConfig
 from jdm.data.codec import PairCodec
 from jdm.data.image_io import read_raster
 from jdm.data.raw_dataset import Pair, read_case, write_case
+from jdm.draw.drawer import Drawer, Job, evaluations
 from jdm.errors import ConfigError
-from jdm.sample import _segmentations, sample
-from jdm.sample_draw import Drawer, Job, evaluations
-from jdm.sample_request import SampleRequest, check_request, estimates
-from jdm.sample_segment import Segmentation, estimated_shares, shares_of
-from jdm.sample_starts import prepare
+from jdm.sample.modes import _segmentations, sample
+from jdm.sample.request import SampleRequest, check_request, estimates
+from jdm.sample.segment import Segmentation, estimated_shares, shares_of
+from jdm.sample.starts import prepare
 
 FAST = SampleRequest("given-images", steps=3, samples=3, jump_length=1, repetitions=2, batch_size=3, seed=4)
 

@@ -8,7 +8,7 @@ import torch
 from closed_forms import SIGMAS, gaussian, mixture, normal, source
 from small_runs import changed, tiny_plan, write_pictures
 
-from jdm.checkpoint import Checkpoint
+from jdm.config.samplers import SAMPLERS, SamplerSettings, check_sampler, default_steps, evaluations, is_deterministic
 from jdm.data.pairs import condition_features
 from jdm.diffusion.conditioning import Known
 from jdm.diffusion.model import build_denoiser
@@ -16,13 +16,13 @@ from jdm.diffusion.named import named_sampler
 from jdm.diffusion.ode import Solver, sample_ode
 from jdm.diffusion.sampling import CaseNoise, Churn, sample_ddim, sample_heun, sample_heun_stochastic
 from jdm.diffusion.sde import Langevin, sample_euler_maruyama, sample_predictor_corrector
+from jdm.draw.drawer import Drawer, Job
+from jdm.draw.export_drawer import PairDrawer
 from jdm.errors import ConfigError
-from jdm.export_draw import PairDrawer
-from jdm.export_request import ExportRequest, check_request
-from jdm.sample_draw import Drawer, Job
-from jdm.sample_request import SampleRequest
-from jdm.sample_request import check_request as check_sample
-from jdm.samplers import SAMPLERS, SamplerSettings, check_sampler, default_steps, evaluations, is_deterministic
+from jdm.export.request import ExportRequest, check_request
+from jdm.sample.request import SampleRequest
+from jdm.sample.request import check_request as check_sample
+from jdm.train.checkpoint import Checkpoint
 
 THESIS = {"preset": "thesis", "augment": {"probability": 0.0}}
 EXPORT = ExportRequest(1, "x", 4, (16, 24), steps=4, batch_size=2)

@@ -5,17 +5,17 @@ import json
 
 import numpy as np
 import pytest
+from export_evaluations import counted, steps_by_evaluations
 from small_runs import tiny_plan, write_pictures
+from step_quality import METRICS, Judged, Measured, real_scores, sampler_scores
+from step_report import draw_steps, fewest_evaluations, step_table
 
-from jdm.checkpoint import Checkpoint
 from jdm.data.pairs import condition_features
 from jdm.diffusion.model import build_denoiser
+from jdm.draw.export_drawer import PairDrawer
 from jdm.errors import DataError
-from jdm.evaluation.step_quality import METRICS, Judged, Measured, real_scores, sampler_scores
-from jdm.evaluation.step_report import draw_steps, fewest_evaluations, step_table
-from jdm.export_draw import PairDrawer
-from jdm.export_evaluations import counted, steps_by_evaluations
-from jdm.export_request import ExportRequest
+from jdm.export.request import ExportRequest
+from jdm.train.checkpoint import Checkpoint
 
 
 @pytest.fixture

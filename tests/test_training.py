@@ -16,15 +16,15 @@ import torch
 from small_runs import TINY, changed, tiny_plan, write_pictures
 from torch import nn
 
-import jdm.objective
-import jdm.training
-from jdm.checkpoint import load_checkpoint, load_resume_state, run_folder
-from jdm.config import NoiseConfig, TrainConfig, load
+import jdm.train.loop
+import jdm.train.objective
+from jdm.config.settings import NoiseConfig, TrainConfig, load
 from jdm.data.pairs import Batches, PairDataset
 from jdm.errors import CheckpointError, TrainingError
-from jdm.objective import measure_step_seconds, step_generator
-from jdm.run_log import read_log
-from jdm.training import Ema, learning_rate, train
+from jdm.train.checkpoint import load_checkpoint, load_resume_state, run_folder
+from jdm.train.log import read_log
+from jdm.train.loop import Ema, learning_rate, train
+from jdm.train.objective import measure_step_seconds, step_generator
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -58,8 +58,8 @@ def environment(**variables: str) -> dict[str, str]:
 KILLED = """
 import os, signal
 from pathlib import Path
-import jdm.data.pairs, jdm.training
-from jdm.config import load
+import jdm.data.pairs, jdm.train.loop
+from jdm.config.settings import load
 from jdm.data.raw_dataset import open_dataset
 dataset = open_dataset(21)
 ids = list(dataset.cases)
@@ -69,12 +69,12 @@ def killed(self, step):
         os.kill(os.getpid(), signal.SIGKILL)
     return draw(self, step)
 jdm.data.pairs.Batches.__getitem__ = killed
-jdm.training.train(load(Path(sys.argv[1])), dataset, 0, (ids[:-1], ids[-1:]), Path(sys.argv[2]))
+jdm.train.loop.train(load(Path(sys.argv[1])), dataset, 0, (ids[:-1], ids[-1:]), Path(sys.argv[2]))
 """
 
 
 def test_a_killed_run_resumed_is_the_uninterrupted_run(dataset, ids, tmp_path):
-    from jdm.config import dumps
+    from jdm.config.settings import dumps
 
     config = config_of(dataset, ids)
     whole = train(config, dataset, 0, ids, tmp_path / "whole")
@@ -101,20 +101,20 @@ import sys
 import time
 from pathlib import Path
 import torch
-import jdm.training
-from jdm.config import load
+import jdm.train.loop
+from jdm.config.settings import load
 from jdm.data.raw_dataset import open_dataset
 torch.set_num_threads(1)
 dataset = open_dataset(21)
 ids = list(dataset.cases)
 print("ready", flush=True)
-jdm.training.train(load(Path(sys.argv[1])), dataset, 0, (ids[:-1], ids[-1:]), Path(sys.argv[2]), resume=True)
+jdm.train.loop.train(load(Path(sys.argv[1])), dataset, 0, (ids[:-1], ids[-1:]), Path(sys.argv[2]), resume=True)
 """
 
 
 @pytest.mark.slow
 def test_a_run_killed_at_ten_random_moments_is_the_uninterrupted_run(dataset, ids, tmp_path):
-    from jdm.config import dumps
+    from jdm.config.settings import dumps
 
     config = config_of(dataset, ids)
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=300))
@@ -159,7 +159,7 @@ def test_a_signal_saves_and_ends_with_its_own_status(dataset, ids, tmp_path, mon
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_finite_state(dataset, ids, tmp_path, monkeypatch):
-    compute = jdm.training.loss_and_gradients
+    compute = jdm.train.loop.loss_and_gradients
 
     def explodes(denoiser, *arguments):
         loss = compute(denoiser, *arguments)
@@ -171,7 +171,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_finite_state(dataset
         return loss * math.nan
 
     calls: list[torch.Tensor] = []
-    monkeypatch.setattr(jdm.training, "loss_and_gradients", explodes)
+    monkeypatch.setattr(jdm.train.loop, "loss_and_gradients", explodes)
     with pytest.raises(TrainingError, match=r"step 6 has the loss nan.*fp32.*learning-rate") as error:
         train(config_of(dataset, ids), dataset, 0, ids, tmp_path / "run")
     assert "\n" not in str(error.value)
@@ -207,7 +207,7 @@ def test_the_weights_of_the_smoothed_held_out_minimum_are_exported(dataset, ids,
     def measured(self, denoiser):
         return 0.5 if len(self._batches.pairs.items) > 1 else next(curve)
 
-    monkeypatch.setattr(jdm.training.FixedLoss, "__call__", measured)
+    monkeypatch.setattr(jdm.train.loop.FixedLoss, "__call__", measured)
     config = config_of(dataset, ids, steps=8)
     checkpoint = train(config, dataset, 0, ids, tmp_path / "best")
     assert checkpoint.metadata["step"] == 6 and checkpoint.metadata["held_out_loss"] == 4.5
@@ -287,12 +287,12 @@ def test_the_budget_ends_a_run(dataset, ids, tmp_path):
 
 def test_a_resumed_run_knows_at_once_what_its_clock_says(dataset, ids, tmp_path, monkeypatch):
     """Processes of a group ask each other every tenth step only; a run may be resumed at any."""
-    monkeypatch.setattr(jdm.training, "agreed", lambda number, step: 0 if step % 10 else number)
-    monkeypatch.setattr(jdm.training._Progress, "spent", lambda self: 0.7)
+    monkeypatch.setattr(jdm.train.loop, "agreed", lambda number, step: 0 if step % 10 else number)
+    monkeypatch.setattr(jdm.train.loop._Progress, "spent", lambda self: 0.7)
     config = config_of(dataset, ids, steps=7, learning_rate=1e-3, warmup_steps=0)
     train(config, dataset, 0, ids, tmp_path / "run")
     longer = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=5000))
-    monkeypatch.setattr(jdm.training._Progress, "spent", lambda self: 0.7 if self.step < 15 else 2.0)
+    monkeypatch.setattr(jdm.train.loop._Progress, "spent", lambda self: 0.7 if self.step < 15 else 2.0)
     train(longer, dataset, 0, ids, tmp_path / "run", resume=True)
     rates = [float(row["learning_rate"]) for row in read_log(tmp_path / "run" / "log.csv")]
     assert len(rates) > 7 and max(rates) == pytest.approx(3e-4)
@@ -320,8 +320,8 @@ def test_the_randomness_of_a_step_is_its_own():
 
 def test_slow_steps_are_timed_once(dataset, ids, monkeypatch):
     steps = []
-    monkeypatch.setattr(jdm.objective, "loss_and_gradients", lambda *_: steps.append(1))
-    monkeypatch.setattr(jdm.objective.time, "monotonic", lambda: 10.0 * len(steps))
+    monkeypatch.setattr(jdm.train.objective, "loss_and_gradients", lambda *_: steps.append(1))
+    monkeypatch.setattr(jdm.train.objective.time, "monotonic", lambda: 10.0 * len(steps))
     assert measure_step_seconds(config_of(dataset, ids), torch.device("cpu")) == 10.0 and len(steps) == 1
 
 
@@ -332,10 +332,10 @@ def test_a_step_is_timed(dataset, ids):
 SPY = """
 import hashlib, json, os
 import numpy as np, torch
-import jdm.training
+import jdm.train.loop
 from jdm.data.pairs import Batches
 torch.set_num_threads(1)
-loop = jdm.training._loop
+loop = jdm.train.loop._loop
 def spy(config, pairs, measures, trained, *rest):
     loop(config, pairs, measures, trained, *rest)
     rank = int(os.environ["RANK"])
@@ -346,7 +346,7 @@ def spy(config, pairs, measures, trained, *rest):
         "data": digest([Batches(pairs, config.train.batch_size, config.train.seed, rank)[0][0]]),
     }
     open(os.path.join(os.environ["SPY"], f"{rank}.json"), "w").write(json.dumps(found))
-jdm.training._loop = spy
+jdm.train.loop._loop = spy
 from jdm.cli.train import main
 main()
 """
@@ -376,7 +376,7 @@ def test_two_processes_see_different_data_and_end_with_equal_weights(dataset, tm
 def test_the_held_out_loss_is_of_fixed_samples(dataset, ids):
     config = config_of(dataset, ids)
     pairs = PairDataset(dataset, ids[1], config)
-    denoiser = jdm.training.build_denoiser(config, jdm.training.condition_features(2))
-    measures = [jdm.training.FixedLoss(pairs, config, torch.device("cpu")) for _ in range(2)]
+    denoiser = jdm.train.loop.build_denoiser(config, jdm.train.loop.condition_features(2))
+    measures = [jdm.train.loop.FixedLoss(pairs, config, torch.device("cpu")) for _ in range(2)]
     assert measures[0](denoiser) == measures[1](denoiser) == measures[0](denoiser)
     assert config.network == TINY

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
-from jdm.checkpoint import import_improved_diffusion
-from jdm.config import NetworkConfig
+from jdm.config.settings import NetworkConfig
 from jdm.diffusion.normalization import norm_silu
 from jdm.diffusion.unet import SelfAttention, UNet, Upsample, sinusoids
 from jdm.errors import CheckpointError, ConfigError
+from jdm.train.checkpoint import import_improved_diffusion
 
 REFERENCE = json.loads((Path(__file__).parent / "reference" / "improved_diffusion.json").read_text(encoding="utf-8"))
 Module = TypeVar("Module", bound=nn.Module)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from jdm.config import Config, DiffusionConfig, validate
+from jdm.config.settings import Config, DiffusionConfig, validate
 from jdm.diffusion.conditioning import Known
 from jdm.diffusion.sampling import karras_sigmas, sample_ancestral, sample_ddim, sample_heun
 from jdm.diffusion.vp import VPDenoiser, VPProcess

@@ -10,8 +10,8 @@ os.environ.setdefault("nnUNet_def_n_proc", "1")  # read by nnU-Net on import
 
 from jdm.data.image_io import read_raster
 from jdm.data.raw_dataset import check_dataset, open_dataset, read_case, read_dataset, write_case
-from jdm.export import export
-from jdm.export_request import ExportRequest
+from jdm.export.pairs import export
+from jdm.export.request import ExportRequest
 from nnunet_integration.arms import ExperimentOptions
 from nnunet_integration.experiment import run_experiment
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from jdm.cli import run_command
 
 if TYPE_CHECKING:
-    from jdm.demo import Step
+    from jdm.cli.demo_report import Step
 
 REAL, SYNTHETIC = (1, "Dataset001_Nuclei"), (501, "Dataset501_Nuclei_syn")
 MARK = "demo.txt"
@@ -53,7 +53,7 @@ def main() -> None:
 
 def run(options: DemoOptions) -> None:
     """Make the pictures, run the commands, write the report, print table and path."""
-    from jdm.demo import Places, read_field, write_demo_report, write_tiles
+    from jdm.cli.demo_report import Places, read_field, write_demo_report, write_tiles
     from nnunet_integration.arms import DESCRIPTIONS
 
     image, mask = read_field()
@@ -118,7 +118,7 @@ def call(command: list[str], folder: Path, variables: dict[str, str]) -> Step:
 
     Raises: JdmError if it fails; its own message is on the terminal by then.
     """
-    from jdm.demo import Step
+    from jdm.cli.demo_report import Step
     from jdm.errors import JdmError
 
     print(f"\n$ {shlex.join(command)}", flush=True)

@@ -26,7 +26,7 @@ class Doctor:
 
 
 def run(options: Doctor) -> None:
-    from jdm.doctor import examine
+    from nnunet_integration.doctor import examine
 
     report = examine(options.dataset)
     print(report.text(None if options.all else 20), end="")

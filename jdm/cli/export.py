@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from jdm.cli import run_command
+from jdm.config.samplers import ExportSampler, SamplerSettings, default_steps
 from jdm.errors import ConfigError
-from jdm.export_request import ExportRequest, Masks, check_request, default_sampler
-from jdm.samplers import ExportSampler, SamplerSettings, default_steps
+from jdm.export.request import ExportRequest, Masks, check_request, default_sampler
 
 if TYPE_CHECKING:
-    from jdm.checkpoint import Checkpoint
     from jdm.data.pairs import PairDataset
     from jdm.data.raw_dataset import RawDataset
-    from jdm.export_request import ExportRequest
+    from jdm.export.request import ExportRequest
+    from jdm.train.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,11 @@ def _run() -> None:
     command = tyro.cli(ExportCommand, prog="jdm-export")
     import torch
 
-    from jdm.checkpoint import load_checkpoint, run_folder
     from jdm.data.raw_dataset import open_dataset
-    from jdm.export import check_origin, export
-    from jdm.export_guidance import check_guidance
-    from jdm.export_masks import identified
+    from jdm.draw.guidance import check_guidance
+    from jdm.export.masks import identified
+    from jdm.export.pairs import check_origin, export
+    from jdm.train.checkpoint import load_checkpoint, run_folder
 
     shard, local_rank = _shard(command.shard)
     dataset = open_dataset(command.dataset)
@@ -125,9 +125,9 @@ def _run() -> None:
 
 
 def _estimate(checkpoint: Checkpoint, request: ExportRequest, shard: tuple[int, int], device: str) -> str:
-    from jdm.export_size import batches_of, duration, export_seconds
-    from jdm.objective import memory_errors
-    from jdm.parallel import on_all_cores
+    from jdm.export.amount import batches_of, duration, export_seconds
+    from jdm.system.parallel import on_all_cores
+    from jdm.train.objective import memory_errors
 
     mine = batches_of(request)[shard[0] :: shard[1]]
     with memory_errors(request.batch_size, flag="--batch-size"):
@@ -138,7 +138,7 @@ def _estimate(checkpoint: Checkpoint, request: ExportRequest, shard: tuple[int, 
 
 def _request(command: ExportCommand, checkpoint: Checkpoint, dataset: RawDataset) -> ExportRequest:
     from jdm.data.pairs import PairDataset
-    from jdm.export_size import slices_of, synthetic_count
+    from jdm.export.amount import slices_of, synthetic_count
 
     config = checkpoint.config
     if (command.ratio is None) == (command.count is None):
@@ -173,8 +173,8 @@ def _classes(
     command: ExportCommand, checkpoint: Checkpoint, pairs: PairDataset, request: ExportRequest
 ) -> tuple[tuple[str, int], ...]:
     """Class and number of its pairs, as the user asks for."""
-    from jdm.export_guidance import check_class_names
-    from jdm.export_size import balanced, real_amounts
+    from jdm.draw.guidance import check_class_names
+    from jdm.export.amount import balanced, real_amounts
 
     config = checkpoint.config
     if command.balance and command.class_label is not None:

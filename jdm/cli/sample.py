@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from jdm.cli import run_command
+from jdm.config.samplers import Sampler, SamplerSettings, default_steps
 from jdm.errors import ConfigError
-from jdm.export_request import Masks
-from jdm.samplers import Sampler, SamplerSettings, default_steps
+from jdm.export.request import Masks
 
 if TYPE_CHECKING:
-    from jdm.checkpoint import Checkpoint
-    from jdm.config import Config
+    from jdm.config.settings import Config
     from jdm.data.raw_dataset import RawDataset
-    from jdm.sample_request import Mode, SampleRequest
+    from jdm.sample.request import Mode, SampleRequest
+    from jdm.train.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -110,12 +110,12 @@ def _run() -> None:
     mode = _mode(command)
     import torch
 
-    from jdm.checkpoint import load_checkpoint, run_folder
     from jdm.data.raw_dataset import open_dataset
-    from jdm.export_guidance import check_guidance
-    from jdm.sample import sample
-    from jdm.sample_output import check_target
-    from jdm.sample_request import check_request
+    from jdm.draw.guidance import check_guidance
+    from jdm.sample.modes import sample
+    from jdm.sample.output import check_target
+    from jdm.sample.request import check_request
+    from jdm.train.checkpoint import load_checkpoint, run_folder
 
     dataset = open_dataset(command.dataset)
     run = run_folder(dataset.name, command.fold)
@@ -127,7 +127,7 @@ def _run() -> None:
     check_guidance(checkpoint, [request.class_label] if request.class_label else [], request.guidance, weaker)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if request.mode == "bits-per-dim":
-        from jdm.sample_likelihood import measure_bits
+        from jdm.sample.likelihood import measure_bits
 
         if command.dry_run:
             check_request(checkpoint.config, request)
@@ -145,10 +145,10 @@ def _run() -> None:
 
 
 def _plan(checkpoint: Checkpoint, dataset: RawDataset, request: SampleRequest, device: str) -> str:
-    from jdm.export_size import duration
-    from jdm.sample_draw import planned_seconds
-    from jdm.sample_request import estimates
-    from jdm.sample_starts import prepare
+    from jdm.draw.drawer import planned_seconds
+    from jdm.export.amount import duration
+    from jdm.sample.request import estimates
+    from jdm.sample.starts import prepare
 
     starts = prepare(checkpoint, dataset, request)
     shapes = [plane.canvas.x.shape[1:] for start in starts for plane in start.planes] * request.samples
@@ -187,7 +187,7 @@ def _mode(command: SampleCommand) -> Mode:
 
 def _request(command: SampleCommand, mode: Mode, config: Config) -> SampleRequest:
     """The request of a command line, with what it leaves to us."""
-    from jdm.sample_request import SampleRequest, default_sampler
+    from jdm.sample.request import SampleRequest, default_sampler
 
     cases = command.cases
     if command.inpaint is not None:

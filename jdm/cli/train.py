@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from jdm.cli import run_command
-from jdm.config import Config, Preset, dumps, load, validate
+from jdm.config.settings import Config, Preset, dumps, load, validate
 from jdm.errors import ConfigError, DataError, ExistsError
 
 if TYPE_CHECKING:
@@ -62,9 +62,9 @@ def _run() -> None:
     started = time.monotonic()
     command, rest = tyro.cli(TrainCommand, prog="jdm-train", return_unknown_args=True)
     from jdm.data.raw_dataset import open_dataset
-    from jdm.processes import processes, rank
-    from jdm.replaced_run import replacing
-    from jdm.training import train
+    from jdm.system.processes import processes, rank
+    from jdm.train.loop import train
+    from jdm.train.replaced_run import replacing
 
     if command.resume and command.overwrite:
         raise ConfigError("--resume and --overwrite are both given; expected one of them: go on, or start anew")
@@ -108,10 +108,10 @@ def _alone(command: TrainCommand, dataset: RawDataset) -> Iterator[None]:
 
     Raises: ExistsError if one is at work in it.
     """
-    from jdm.checkpoint import run_folder
-    from jdm.locks import held
-    from jdm.processes import decided_by_first, rank
-    from jdm.replaced_run import settle
+    from jdm.system.locks import held
+    from jdm.system.processes import decided_by_first, rank
+    from jdm.train.checkpoint import run_folder
+    from jdm.train.replaced_run import settle
 
     folder = run_folder(dataset.name, command.fold)
     if command.dry_run:
@@ -129,9 +129,9 @@ def _prepared(
     command: TrainCommand, rest: list[str], dataset: RawDataset, training_ids: list[str]
 ) -> tuple[Config, Path, dict[str, str] | None]:
     """The plan to train by, the folder to train in, and the classes."""
-    from jdm.checkpoint import WEIGHTS, has_resume_state, run_folder
     from jdm.data.classes import FILE_NAME, read_classes
-    from jdm.processes import decided_by_first, rank
+    from jdm.system.processes import decided_by_first, rank
+    from jdm.train.checkpoint import WEIGHTS, has_resume_state, run_folder
 
     out_dir = run_folder(dataset.name, command.fold)
     saved = out_dir / "plan.toml"
@@ -198,10 +198,10 @@ def planned(
     import torch
 
     from jdm.data.classes import class_names
-    from jdm.data.fingerprint import WIDEST_SPACING, fingerprint
-    from jdm.data.plan import plan, planned_patch
     from jdm.data.raw_dataset import check_dataset
-    from jdm.objective import measure_step_seconds
+    from jdm.plan.fingerprint import WIDEST_SPACING, fingerprint
+    from jdm.plan.rules import plan, planned_patch
+    from jdm.train.objective import measure_step_seconds
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     names = () if classes is None else class_names(classes, training_ids, command.classes or "--classes")
@@ -294,7 +294,7 @@ def summary(
 
 
 def _steps_done(out_dir: Path) -> int:
-    from jdm.run_log import read_log
+    from jdm.train.log import read_log
 
     return int(read_log(out_dir / "log.csv")[-1]["step"])
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jdm.config import CodecConfig
+from jdm.config.settings import CodecConfig
 from jdm.data.case_io import label_dtype
 from jdm.errors import DataError
 

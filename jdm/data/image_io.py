@@ -31,6 +31,7 @@ from jdm.data.raster import (
     sniff,
 )
 from jdm.errors import DataError
+from jdm.system.files import replaced
 
 _MOST_BEFORE_VOXELS = 2**24  # bytes of header and extensions in a NIfTI file
 _NIFTI_HEADER = 352  # bytes before the voxels in ITK's files
@@ -174,16 +175,11 @@ def write_raster(path: Path, raster: Raster) -> None:
     end.
     Raises: DataError if the format cannot hold the values; OSError if the disk does not take all of it.
     """
-    ending = ending_of(path)
-    temporary = path.with_name(f".{path.name[: -len(ending)]}.partial-{os.getpid()}{ending}")
-    try:
-        if ending in VOLUME_ENDINGS:
+    with replaced(path, sync=False) as temporary:
+        if ending_of(path) in VOLUME_ENDINGS:
             _write_volume(temporary, raster, path)
         else:
             write_picture(temporary, raster.array, path)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _write_volume(temporary: Path, raster: Raster, path: Path) -> None:

@@ -13,7 +13,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from jdm.config import AugmentConfig, Config, DataConfig
+from jdm.config.settings import AugmentConfig, Config, DataConfig
 from jdm.data.codec import PairCodec
 from jdm.data.raw_dataset import Pair, RawDataset, read_case
 from jdm.errors import TrainingError

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from jdm.data.raw_layout import (
     used_ids,
 )
 from jdm.errors import ConfigError, DataError
+from jdm.system.files import write_json
 
 __all__ = [
     "FILE_ENDINGS", "NATURAL_ENDINGS", "VOLUME_ENDINGS", "Geometry", "Pair", "RawDataset", "check_dataset",
@@ -128,12 +128,7 @@ def write_dataset_json(
     }
     parse_labels(path, content)
     content = {**(extra or {}), **content}
-    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_json(path, content)
 
 
 def check_dataset(dataset: RawDataset) -> list[str]:

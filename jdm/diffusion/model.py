@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from jdm.config import Config
+from jdm.config.settings import Config
 from jdm.diffusion.noise import Denoiser
 from jdm.diffusion.unet import UNet
 from jdm.diffusion.vp import VPDenoiser, VPProcess

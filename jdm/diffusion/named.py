@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from jdm.config.samplers import Sampler, SamplerSettings
 from jdm.diffusion.conditioning import Noise
 from jdm.diffusion.multistep import sample_unipc
 from jdm.diffusion.ode import Solver, sample_ode
 from jdm.diffusion.repaint import Sample
 from jdm.diffusion.sampling import Churn, sample_ddim, sample_dpmpp_2m, sample_heun, sample_heun_stochastic
 from jdm.diffusion.sde import SDE, Langevin, sample_euler_maruyama, sample_predictor_corrector
-from jdm.samplers import Sampler, SamplerSettings
 
 _SNR: dict[SDE, float] = {"ve": 0.16, "vp": 0.01}
 
@@ -17,7 +17,7 @@ def named_sampler(name: Sampler, settings: SamplerSettings, fresh: Noise, sde: S
     """The sampler of a name of --sampler.
 
     Args:
-        settings: see `jdm.samplers.check_sampler`.
+        settings: see `jdm.config.samplers.check_sampler`.
         fresh: source of the noise that the sampler renews, such as the `CaseNoise` that its start came from.
         sde: process that euler-maruyama and predictor-corrector reverse: that which the network was trained on.
     """

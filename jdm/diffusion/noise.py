@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from jdm.config import NoiseConfig
+from jdm.config.settings import NoiseConfig
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """(x, sigma) -> estimate of x0, with x (B, C, *spatial) = x0 + sigma * noise and sigma (B, 2)."""

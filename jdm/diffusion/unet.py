@@ -1,7 +1,7 @@
 """The denoising network: one U-Net for images and volumes.
 
 The architecture is that of Nichol & Dhariwal 2021 (arXiv:2102.09672) so that weights trained with it can be
-imported (`jdm.checkpoint.import_improved_diffusion`); what differs is what it is told: any number of noise levels
+imported (`jdm.train.checkpoint.import_improved_diffusion`); what differs is what it is told: any number of noise levels
 per sample and, optionally, a condition vector and a class.
 """
 
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jdm.config import NetworkConfig
+from jdm.config.settings import NetworkConfig
 from jdm.diffusion.normalization import group_norm, norm_silu
 from jdm.errors import ConfigError
 

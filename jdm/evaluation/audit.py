@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from jdm.errors import DataError
-from jdm.evaluation.strict_json import strict
+from jdm.system.files import strict
 
 COPY_RATIO = 1 / 3
 """Nearest over second nearest distance below which a sample is suspected to be a copy."""

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jdm.evaluation.strict_json import strict
+from jdm.system.files import strict
 
 Convention = Literal["nnunet", "thesis", "pranet"]
 

@@ -1,0 +1,161 @@
+"""Real cases as the network sees them, and the way back to the grid and the intensities of their files."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from jdm.config.settings import Config
+from jdm.data.codec import PairCodec
+from jdm.data.pairs import case_moments, centred_margins, planned_arrays, zoomed
+from jdm.data.raw_dataset import Pair
+from jdm.errors import DataError
+from jdm.export.pairs import restore_zero_border, zero_is_lowest
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """One image, or one slice of a volume, encoded and padded to at least the training patch."""
+
+    x: np.ndarray
+    """Float32, (channels, *spatial)."""
+    inside: tuple[slice, ...]
+    """Where the image itself lies, in (*spatial)."""
+
+
+class CaseCanvas:
+    """A case's canvases, and what comes back from samples of them."""
+
+    def __init__(self, pair: Pair, config: Config) -> None:
+        """Raises: DataError if the case has another number of axes than the plan, or a size it was not made for."""
+        self.pair, self.config, self.codec = pair, config, PairCodec(config.codec)
+        axes = config.data.dims + (config.data.slice_axis is not None)
+        if pair.label.ndim != axes:
+            raise DataError(
+                f"case {pair.case_id}: has {pair.label.ndim} axes, {pair.label.shape}; expected {axes} as the training "
+                "cases have; give images like those"
+            )
+        image, label = planned_arrays(pair, config)
+        self.image, self.label = self._planes(image, 1), self._planes(label, 0)
+        """By plane: (planes, channels, *spatial) and (planes, *spatial), in planned spacing."""
+        check_size(pair.case_id, self.label.shape[1:], config)
+
+    def canvas(self, plane: int, label: np.ndarray | None = None, crop: tuple[slice, ...] = ()) -> Canvas:
+        """A plane's canvas, or that of a part of it; `label` (*spatial of the plane) in place of its own."""
+        shown = self.label[plane] if label is None else label
+        x = self.codec.encode(self.image[plane][(slice(None), *crop)], shown[crop])
+        sides = x.shape[1:]
+        size = tuple(max(side, least) for side, least in zip(sides, self.config.data.patch_size, strict=True))
+        margins = centred_margins(sides, size)
+        inside = tuple(slice(before, before + side) for (before, _), side in zip(margins, sides, strict=True))
+        return Canvas(np.pad(x, [(0, 0), *margins], mode="symmetric"), inside)
+
+    def native_label(self, planes: np.ndarray) -> np.ndarray:
+        """(planes, *spatial) of labels on the case's own grid, nearest neighbours."""
+        return self._native(planes, order=0)
+
+    def native_shares(self, planes: np.ndarray) -> np.ndarray:
+        """(planes, classes, *spatial) of probabilities on the case's own grid: (classes, *spatial)."""
+        return np.stack([self._native(planes[:, value], order=1) for value in range(planes.shape[1])])
+
+    def native_image(self, planes: np.ndarray, own_units: bool = True) -> np.ndarray:
+        """(planes, channels, *spatial) of decoded intensities on the case's own grid and in its own type.
+
+        Args: own_units: intensities of arbitrary units become those of this case, else they stay those of the codec.
+        """
+        image = planes.astype(np.float64)
+        if own_units and self.config.data.case_mean:
+            image = self._own_units(image)
+        channels = [self._native(image[:, channel], order=1) for channel in range(image.shape[1])]
+        return in_type(np.stack(channels), self.pair.image.dtype)
+
+    def _own_units(self, planes: np.ndarray) -> np.ndarray:
+        """The inverse of `jdm.data.pairs.rescaled`."""
+        column = (None, slice(None), *[None] * (planes.ndim - 2))
+        data = self.config.data
+        mean, std = case_moments(self.pair.image, self.config.codec.zero_border)
+        gain = std / np.array(data.case_std)
+        return (planes - np.array(data.case_mean)[column]) * gain[column] + mean[column]
+
+    def _planes(self, array: np.ndarray, axis: int) -> np.ndarray:
+        """The slices, or the one image, along a new first axis."""
+        return array[None] if self.config.data.slice_axis is None else np.moveaxis(array, axis, 0)
+
+    def _native(self, planes: np.ndarray, order: int) -> np.ndarray:
+        slice_axis = self.config.data.slice_axis
+        array = planes[0] if slice_axis is None else np.moveaxis(planes, 0, slice_axis)
+        wanted = self.pair.label.shape
+        if array.shape == wanted:
+            return array
+        return zoomed(array, [want / side for want, side in zip(wanted, array.shape, strict=True)], order)
+
+
+def decoded(config: Config, canvas: Canvas, sample: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Image and label of a sample (channels, *canvas), without the padding."""
+    sample = sample[(slice(None), *canvas.inside)]
+    image, label = PairCodec(config.codec).decode(sample)
+    if config.codec.zero_border and zero_is_lowest(config.codec):
+        image = restore_zero_border(image, sample[: len(image)])
+    return image, label
+
+
+def planned_pair(case_id: str, image: np.ndarray, label: np.ndarray, config: Config) -> Pair:
+    """A pair in the plan's spacing; of volumes, one slice of them."""
+    data = config.data
+    if data.slice_axis is None:
+        return Pair(case_id, image, label, data.spacing)
+    spacing = list(data.spacing)
+    spacing.insert(data.slice_axis, data.slice_spacing)
+    return Pair(
+        case_id,
+        np.expand_dims(image, 1 + data.slice_axis),
+        np.expand_dims(label, data.slice_axis),
+        tuple(spacing),
+    )
+
+
+def check_size(case_id: str, shape: tuple[int, ...], config: Config) -> None:
+    """Raises: DataError for an image too small for the training patch, or too large for a plan of whole images."""
+    patch, whole = config.data.patch_size, config.data.whole
+    for side, trained in zip(shape, patch, strict=True):
+        if side < math.ceil(trained / 2) or (whole and side > 2 * trained):
+            upper = f" and at most {tuple(2 * p for p in patch)}" if whole else ""
+            raise DataError(
+                f"case {case_id}: the size is {shape} in the plan's spacing, the model was trained on {patch}; "
+                f"expected at least {tuple(math.ceil(p / 2) for p in patch)}{upper}; give images like the training ones"
+            )
+
+
+def in_type(image: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Real intensities in a stored type: rounded and clipped where that is of integers."""
+    if dtype.kind not in "iu":
+        return image.astype(dtype)
+    limits = np.iinfo(dtype)
+    return np.clip(np.rint(image), limits.min, limits.max).astype(dtype)
+
+
+def around(region: np.ndarray, patch: tuple[int, ...]) -> tuple[slice, ...]:
+    """The part of (*spatial) that holds a region, with half a patch around it and at least a patch along each axis."""
+    parts = []
+    for axis, (side, trained) in enumerate(zip(region.shape, patch, strict=True)):
+        marked = np.flatnonzero(region.any(axis=tuple(k for k in range(region.ndim) if k != axis)))
+        first, behind = int(marked[0]) - trained // 2, int(marked[-1]) + 1 + trained // 2
+        missing = max(0, trained - (min(behind, side) - max(first, 0)))
+        first, behind = max(0, first - missing), min(side, behind + missing)
+        parts.append(slice(first, behind))
+    return tuple(parts)
+
+
+def seam(region: np.ndarray, feather: int, slice_axis: int | None = None) -> np.ndarray:
+    """Weight of what is sampled, (*spatial): 0 outside the region, rising to 1 within `feather` pixels inside it.
+
+    Of slices each has a seam of its own. A region too narrow for the feather gets a narrower one, so that its core is
+    sampled whole.
+    """
+    if slice_axis is not None:
+        return np.stack([seam(part, feather) for part in np.moveaxis(region, slice_axis, 0)], slice_axis)
+    inside = np.asarray(ndimage.distance_transform_edt(region))
+    return np.clip(inside / max(1.0, min(feather + 1, inside.max())), 0, 1)

@@ -1,0 +1,92 @@
+"""What the denoiser of a sample is told and pushed by: a class, and guidance by itself without it or by another one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from jdm.config.settings import Config, to_dict
+from jdm.data.pairs import class_condition
+from jdm.diffusion.guidance import conditioned, guided
+from jdm.diffusion.noise import Denoise, Denoiser
+from jdm.diffusion.vp import VPDenoiser
+from jdm.errors import ConfigError
+from jdm.system.parallel import on_all_cores
+from jdm.train.checkpoint import Checkpoint, differences
+
+AnyDenoiser = Denoiser | VPDenoiser
+
+
+def directed(
+    denoiser: AnyDenoiser, config: Config, class_name: str = "", scale: float = 1.0, weaker: AnyDenoiser | None = None
+) -> Denoise:
+    """The denoiser told a class, if one is named, and guided, if the scale is not 1.
+
+    It is guided away from the weaker one told the same class or, where there is none, from itself not told it.
+    """
+
+    def told(one: AnyDenoiser) -> Denoise:
+        return on_all_cores(conditioned(one, class_condition(config, class_name)) if class_name else one)
+
+    if scale == 1:
+        return told(denoiser)
+    return guided(told(denoiser), on_all_cores(denoiser) if weaker is None else told(weaker), scale)
+
+
+def check_guidance(
+    checkpoint: Checkpoint, classes: Collection[str], scale: float, weaker: Checkpoint | None = None
+) -> None:
+    """Refuse classes that the model was not told, and guidance that is not possible.
+
+    Args:
+        classes: those to sample; none samples without one. weaker: a checkpoint of the same plan that guides.
+    Raises: ConfigError.
+    """
+    check_class_names(checkpoint, classes)
+    if weaker is not None:
+        _check_guide(checkpoint, scale, weaker)
+    elif scale != 1 and not classes:
+        raise ConfigError(
+            f"--guidance is {scale} with neither a class nor a --guide; expected the scale 1, --class-label NAME of a "
+            "model trained with --classes, or a weaker checkpoint's folder as --guide; give one of them"
+        )
+    elif scale != 1 and checkpoint.config.train.class_dropout == 0:
+        raise ConfigError(
+            f"--guidance is {scale}, but the model was told every class in training (train.class_dropout 0); expected "
+            "a --guide, or a model that knows what pairs without a class are; leave --guidance out"
+        )
+
+
+def check_class_names(checkpoint: Checkpoint, classes: Collection[str]) -> None:
+    """Raises: ConfigError if the model was not told of one of these classes in training."""
+    names = checkpoint.config.network.class_names
+    if classes and not names:
+        raise ConfigError(
+            "a class is asked for, but the model was trained without classes; expected one of jdm-train --classes; "
+            "train such a one, or leave --class-label and --balance out"
+        )
+    if unknown := sorted({*classes} - {*names}):
+        raise ConfigError(f"--class-label is {unknown[0]!r}; expected one of {', '.join(names)}; correct it")
+
+
+def _check_guide(checkpoint: Checkpoint, scale: float, weaker: Checkpoint) -> None:
+    if scale == 1:
+        raise ConfigError(
+            "--guidance is 1.0 with a --guide; expected another scale, such as 2, at which it guides; give it, or "
+            "leave --guide out"
+        )
+    lines = []
+    for part in ("preset", "codec", "data"):
+        found, expected = ({part: to_dict(c.config)[part]} for c in (weaker, checkpoint))
+        lines += differences(found, expected)
+    found, expected = ({"network.class_names": c.config.network.class_names} for c in (weaker, checkpoint))
+    lines += differences(found, expected)
+    kept = ("dataset", "labels", "channel_names")
+    found, expected = ({key: c.metadata[key] for key in kept} for c in (weaker, checkpoint))
+    lines += differences(found, expected)
+    if lines:
+        raise ConfigError(f"the guiding checkpoint is of another plan: {'; '.join(lines)}; give one of the same")
+    if strange := sorted({*weaker.metadata["training_ids"]} - {*checkpoint.metadata["training_ids"]}):
+        raise ConfigError(
+            f"the guiding checkpoint was trained on {', '.join(strange[:5])}, which the guided one never saw; expected "
+            "a guide of the same fold, so that held-out cases stay so; give such a one"
+        )

@@ -1,0 +1,282 @@
+"""The folder an export grows in: taken names, who may write, and putting the finished dataset in place.
+
+Whoever works in the hidden folder shares a lock beside it; whoever makes, discards or seals it holds that lock alone.
+So nothing is discarded or sealed under a worker, and a folder whose lock can be had alone is held by nobody. Inside,
+each shard has a lock of its own. All locks go with their process, however it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import math
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jdm.data.classes import FILE_NAME, classes_csv
+from jdm.data.raw_dataset import RawDataset, dataset_name, nnunet_folder, used_ids, write_dataset_json
+from jdm.errors import DataError, ExistsError
+from jdm.export.amount import batches_of
+from jdm.export.request import ExportRequest
+from jdm.system.files import write_text
+from jdm.system.locks import locked
+from jdm.train.checkpoint import Checkpoint, differences
+
+PARTIAL = ".jdm-partial-"
+
+
+@dataclass(frozen=True)
+class ExportFolder:
+    """One process's view of the dataset that it helps to make."""
+
+    request: ExportRequest
+    checkpoint: Checkpoint
+    shards: int
+    """How many processes share the work."""
+    overwrite: bool
+    """Replace an earlier synthetic dataset, and discard an unfinished export of other settings."""
+
+    @property
+    def target(self) -> Path:
+        return nnunet_folder("nnUNet_raw") / dataset_name(self.request.id, self.request.name)
+
+    @property
+    def partial(self) -> Path:
+        return self.target.with_name(PARTIAL + self.target.name)
+
+    @property
+    def gate(self) -> Path:
+        """The lock beside the hidden folder."""
+        return self.partial.with_name(self.partial.name + ".lock")
+
+    @contextlib.contextmanager
+    def shared(self) -> Iterator[bool]:
+        """Take part in the export; yields whether there is nothing left to do, as the dataset is in place.
+
+        Raises: ExistsError if the name is taken, an unfinished export of other settings is in the way, or the disk is
+            too small.
+        """
+        self.check_id()
+        with contextlib.ExitStack() as stack:
+            sealed = self._prepare()
+            stack.enter_context(locked(self.gate, fcntl.LOCK_SH))
+            while not (sealed or self._joined()):
+                stack.close()  # sealed or discarded between the two locks
+                sealed = self._prepare()
+                stack.enter_context(locked(self.gate, fcntl.LOCK_SH))
+            yield sealed
+
+    def check_id(self) -> None:
+        """Raises: ExistsError if another dataset has the id."""
+        others = {path.name for path in used_ids().get(self.request.id, []) if path.name != self.target.name}
+        if others:
+            raise ExistsError(
+                f"dataset id {self.request.id} is taken by {', '.join(sorted(others))}; expected a free one; "
+                "choose another --id"
+            )
+
+    def records(self) -> list[dict[str, Any]] | None:
+        """Manifest records of all batches in order, or None while some are missing; with a lock held."""
+        return finished_records(self.partial, len(batches_of(self.request)))
+
+    def seal(self, provenance: Mapping[str, Any], dataset: RawDataset) -> None:
+        """Put the dataset in place, unless another shard has done so.
+
+        Raises: ExistsError if the folder is gone and no dataset of this request and checkpoint is in place.
+        """
+        with locked(self.gate, fcntl.LOCK_EX):
+            ours = _without_shards(self._found()) == _without_shards(self._wanted())
+            records = self.records() if ours else None
+            if records is not None:
+                _describe(self.partial, records, provenance, dataset)
+                _place(self.partial, self.target)
+            elif not self.is_in_place():
+                raise ExistsError(
+                    f"{self.partial} was discarded by another export before it was put in place; expected it to stay; "
+                    "run this one again"
+                )
+
+    def is_in_place(self) -> bool:
+        """Whether the finished dataset is there, of this request and checkpoint."""
+        return self._is_whole(self.target)
+
+    def _prepare(self) -> bool:
+        """Make the hidden folder ours if nobody works in it; whether there is nothing left to do."""
+        with locked(self.gate, fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
+            if not alone:
+                return False
+            if self.shards > 1 and self.is_in_place():
+                return True
+            self._check_target()
+            if self._is_whole(self.partial):  # a sealer was killed in its last moments
+                _place(self.partial, self.target)
+                return True
+            found, wanted = self._found(), self._wanted()
+            if found is not None and _without_shards(found) != _without_shards(wanted):
+                if self._holds_work() and not self.overwrite:
+                    raise self._other_settings(found, "; give those to finish it, or discard it with --overwrite")
+                found = None
+            if found is None:
+                shutil.rmtree(self.partial, ignore_errors=True)
+                self._check_disk()
+                (self.partial / "batches").mkdir(parents=True)
+            write_text(self.partial / "request.json", json.dumps(wanted))
+            return False
+
+    def _holds_work(self) -> bool:
+        """Whether a batch is finished, or all of them were."""
+        return any((self.partial / "batches").glob("*.json")) or (self.partial / "provenance.json").exists()
+
+    def _joined(self) -> bool:
+        """Whether the hidden folder is there to work in; called with the lock held.
+
+        Raises: ExistsError if the name is taken, or another export works in it.
+        """
+        found, wanted = self._found(), self._wanted()
+        if found is None:
+            return False
+        self._check_target()
+        if _without_shards(found) != _without_shards(wanted):
+            raise self._other_settings(found, " and is being written; wait for it, or choose another --id")
+        if found != wanted:
+            raise ExistsError(
+                f"{self.partial} is being written in {found['shards']} shards; expected {self.shards}; "
+                f"give --shard i/{found['shards']}, or wait until those have ended"
+            )
+        return True
+
+    def _check_target(self) -> None:
+        """Raises: ExistsError if the name is taken."""
+        target = self.target
+        if not target.exists():
+            return
+        if not (target / "provenance.json").is_file():
+            raise ExistsError(
+                f"{target} is a real dataset; expected a free name or a synthetic set; choose another --id"
+            )
+        if not self.overwrite:
+            raise ExistsError(f"{target} exists; expected a free name; choose another --id, or add --overwrite")
+
+    def _check_disk(self) -> None:
+        """Raises: ExistsError if the pairs will hardly fit."""
+        pixels = self.request.count * self.request.slices * math.prod(self.request.canvas_size)
+        codec = self.checkpoint.config.codec
+        need = pixels * (len(codec.low) * np.dtype(codec.image_dtype).itemsize + 1)
+        free = shutil.disk_usage(self.partial.parent).free
+        if need > free:
+            raise ExistsError(
+                f"the disk of {self.partial.parent} has {free // 2**20} MiB free; expected about {need // 2**20} MiB; "
+                "free space first"
+            )
+
+    def _other_settings(self, found: dict[str, Any], cure: str) -> ExistsError:
+        lines = differences(_without_shards(found), _without_shards(self._wanted()))
+        return ExistsError(f"{self.partial} holds an unfinished export of other settings: {'; '.join(lines)}{cure}")
+
+    def _wanted(self) -> dict[str, Any]:
+        """What request.json holds: all that fixes the bytes, and how the work is dealt out."""
+        content = {**asdict(self.request), "checkpoint_sha256": self.checkpoint.sha256, "shards": self.shards}
+        return json.loads(json.dumps(content))
+
+    def _found(self) -> dict[str, Any] | None:
+        return _read(self.partial / "request.json")
+
+    def _is_whole(self, folder: Path) -> bool:
+        """Whether a folder's provenance, written last, is of this request and checkpoint."""
+        found = _read(folder / "provenance.json") or {}
+        generator = found.get("generator")
+        sha256 = generator.get("checkpoint_sha256") if isinstance(generator, dict) else None
+        wanted = _without_shards(self._wanted())
+        return {**{key: found.get(key) for key in wanted}, "checkpoint_sha256": sha256} == wanted
+
+
+def finished_records(partial: Path, batches: int) -> list[dict[str, Any]] | None:
+    """Manifest records of all batches in order, or None while some are missing."""
+    paths = [partial / "batches" / f"{number:06d}.json" for number in range(batches)]
+    if not all(path.is_file() for path in paths):
+        return None
+    return [record for path in paths for record in _batch_records(path)]
+
+
+def _batch_records(path: Path) -> list[dict[str, Any]]:
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        records = None
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise DataError(
+            f"{path} is damaged; expected the records of a batch; remove it and give the same command again"
+        )
+    return records
+
+
+def read_manifest(path: Path) -> list[dict[str, Any]]:
+    """Records of a manifest.jsonl, one for each case.
+
+    Raises: DataError naming the file and line if it is not what an export writes.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); expected the file of an export; export again") from None
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            record = None
+        if not isinstance(record, dict) or not isinstance(record.get("case_id"), str):
+            raise DataError(f"{path}: line {number} is no record with a case_id; export the set again")
+        records.append(record)
+    return records
+
+
+def _describe(partial: Path, records: list[dict[str, Any]], provenance: Mapping[str, Any], dataset: RawDataset) -> None:
+    """Write what describes the dataset; the provenance last, which says that the rest is there."""
+    write_text(partial / "manifest.jsonl", "".join(json.dumps(record) + "\n" for record in records))
+    if classes := {record["case_id"]: record["class"] for record in records if "class" in record}:
+        write_text(partial / FILE_NAME, classes_csv(classes))
+    write_dataset_json(
+        partial,
+        channel_names=dataset.channel_names,
+        labels=dataset.labels,
+        file_ending=dataset.file_ending,
+        num_training=len(records),
+    )
+    write_text(partial / "provenance.json", json.dumps(provenance, indent=2) + "\n")
+
+
+def _place(partial: Path, target: Path) -> None:
+    """Drop what only the export needed, and rename; killed at any point, it can be done again."""
+    for folder in (partial, partial / "imagesTr", partial / "labelsTr"):
+        for stray in folder.glob(".*"):  # of a killed writer
+            stray.unlink()
+    replaced = partial.with_name(partial.name + ".replaced")
+    shutil.rmtree(replaced, ignore_errors=True)
+    if target.exists():  # a synthetic one, which the user chose to overwrite
+        target.rename(replaced)
+    shutil.rmtree(partial / "batches", ignore_errors=True)
+    for lock in partial.glob("*.lock"):
+        lock.unlink()
+    (partial / "request.json").unlink(missing_ok=True)
+    partial.rename(target)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _without_shards(content: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {key: value for key, value in (content or {}).items() if key != "shards"}
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """The JSON object in a file; None if there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None

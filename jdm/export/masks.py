@@ -1,0 +1,211 @@
+"""Masks that an export is given: those of the training cases, of a folder, or new ones deformed from the training's."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from jdm.config.settings import Config
+from jdm.data.case_io import read_label
+from jdm.data.codec import PairCodec
+from jdm.data.pairs import centred_margins, planned_arrays
+from jdm.data.raw_dataset import Pair, RawDataset, read_case
+from jdm.draw.given import given_masks
+from jdm.errors import DataError
+from jdm.export.request import ExportRequest
+from jdm.plan.foreground import ForegroundRange
+
+_ATTEMPTS = 20
+_KEPT, _ADDED = 0.75, 0.5  # chance of a component to stay, and of one of another mask to be added
+_ELASTIC_REACH, _ELASTIC_SHIFT = 1 / 8, 0.03  # of a side: over what displacements are alike, and their size
+
+
+class GivenMasks:
+    """The mask of each case of an export, a function of the request's seed and the case's index.
+
+    Masks are taken in turn. Larger ones than the canvas are cropped where chance will have it.
+    """
+
+    def __init__(
+        self,
+        dataset: RawDataset,
+        training_ids: list[str],
+        config: Config,
+        request: ExportRequest,
+        real: ForegroundRange,
+    ) -> None:
+        """Args: real: what a deformed mask is held to. Raises: DataError for a folder that cannot be used."""
+        self.dataset, self.config, self.request, self.real = dataset, config, request, real
+        self.codec = PairCodec(config.codec)
+        self.training_ids = sorted(training_ids)
+        self.pairs: list[Pair] = []
+        if request.given_masks not in ("real", "deformed"):
+            self.pairs = given_masks(dataset, Path(request.given_masks), config.codec.image_dtype)
+        self.label = functools.lru_cache(maxsize=64)(self._label)
+
+    def source(self, case: int) -> str:
+        """The id of the mask that a case is made from."""
+        ids = [pair.case_id for pair in self.pairs] or self.training_ids
+        return ids[case % len(ids)]
+
+    def _label(self, case: int) -> np.ndarray:
+        """Label planes of a case, (slices, *spatial), at most as large as the canvas.
+
+        Plans of patches always fill the canvas, like their training samples; whole images keep their size.
+        """
+        planes = self._planes(case)
+        if self.request.given_masks != "deformed":
+            return self._cut(planes, np.random.default_rng([self.request.seed, case]))
+        other = self._planes(case + 1)
+        for attempt in range(_ATTEMPTS):
+            rng = np.random.default_rng([self.request.seed, case, attempt])
+            made = self._cut(deformed(planes, other, self.config, rng), rng)
+            if all(self.real.problem(plane) is None for plane in made):
+                return made
+        return self._cut(planes, np.random.default_rng([self.request.seed, case]))  # no deformation of it is plausible
+
+    def encoded(self, numbers: Sequence[int]) -> np.ndarray:
+        """The masks of images, or of slices by number, as model channels: (n, mask channels, *canvas_size)."""
+        slices = self.request.slices
+        return np.stack([self._encoded(self.label(number // slices)[number % slices]) for number in numbers])
+
+    def _encoded(self, label: np.ndarray) -> np.ndarray:
+        image = np.zeros((self.codec.image_channels, *label.shape))
+        margins = [(0, 0), *centred_margins(label.shape, self.request.canvas_size)]
+        return np.pad(self.codec.encode(image, label)[self.codec.image_channels :], margins, mode="symmetric")
+
+    def cut(self, sample: np.ndarray, case: int) -> np.ndarray:
+        """A sample (channels, *canvas_size) of a case without what its mask was padded with."""
+        label = self.label(case)
+        margins = centred_margins(label.shape[1:], sample.shape[1:])
+        inside = [slice(a, a + side) for (a, _), side in zip(margins, label.shape[1:], strict=True)]
+        return sample[(slice(None), *inside)]
+
+    def _planes(self, case: int) -> np.ndarray:
+        """The mask of a case in the plan's spacing, as many slices of it as the export has."""
+        pair = self.pairs[case % len(self.pairs)] if self.pairs else read_case(self.dataset, self.source(case))
+        _, label = planned_arrays(pair, self.config)
+        if self.config.data.slice_axis is None:
+            label = label[None]
+        if label.ndim != self.config.data.dims + 1:
+            raise DataError(
+                f"mask {pair.case_id}: has {label.ndim - 1} axes; expected {self.config.data.dims}; give masks of "
+                f"{self.dataset.name}"
+            )
+        chosen = np.rint(np.linspace(0, len(label) - 1, self.request.slices)).astype(int)
+        return label[chosen] if len(label) != self.request.slices else label
+
+    def _cut(self, planes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """At most canvas_size of the planes; of plans of patches exactly, small ones mirrored at their borders."""
+        canvas = self.request.canvas_size
+        starts = [rng.integers(0, max(side - want, 0) + 1) for side, want in zip(planes.shape[1:], canvas, strict=True)]
+        part = planes[(slice(None), *(slice(a, a + want) for a, want in zip(starts, canvas, strict=True)))]
+        if self.config.data.whole:
+            return part
+        return np.pad(part, [(0, 0), *centred_margins(part.shape[1:], canvas)], mode="symmetric")
+
+
+def identified(request: ExportRequest, dataset: RawDataset, training_ids: list[str]) -> ExportRequest:
+    """The request with a hash of the masks in its folder, if it names one, after these have been checked.
+
+    Masks named as validation or test cases are refused: nothing that is made from the export may have seen them.
+    Raises: DataError for a folder that cannot be used.
+    """
+    if request.given_masks in ("", "real", "deformed"):
+        return request
+    folder, digest = Path(request.given_masks), hashlib.sha256()
+    masks = given_masks(dataset, folder, "uint8")
+    _refuse_kept_back(masks, dataset, training_ids)
+    for mask_id in (pair.case_id for pair in masks):
+        content = (folder / (mask_id + dataset.file_ending)).read_bytes()
+        digest.update(f"{mask_id}\n{len(content)}\n".encode() + content)
+    return dataclasses.replace(request, given_masks_sha256=digest.hexdigest())
+
+
+def _refuse_kept_back(masks: Sequence[Pair], dataset: RawDataset, training_ids: Sequence[str]) -> None:
+    """Raises: DataError if a mask has the name of a case that the model never saw, or is its label."""
+    advice = (
+        "expected masks of its training cases or of none, so that no evaluation is seen in training; leave them out"
+    )
+    kept_back = {*dataset.cases, *dataset.test_cases} - {*training_ids}
+    if leaking := sorted({pair.case_id for pair in masks} & kept_back):
+        raise DataError(
+            f"masks {', '.join(leaking[:5])} are named as cases of {dataset.name} that the model never saw; {advice}"
+        )
+    labels = {_content(pair.label): pair.case_id for pair in masks if pair.label.any()}  # empty ones tell nothing
+    for case in sorted(kept_back):
+        path = {**dataset.training_files, **dataset.test_files}[case].label
+        if path is not None and (mask_id := labels.get(_content(read_label(path).array[0]))):
+            raise DataError(
+                f"mask {mask_id} is the label of {case} of {dataset.name}, a case that the model never saw; {advice}"
+            )
+
+
+def _content(label: np.ndarray) -> bytes:
+    """Of equal labels equal, whatever their pixels' type."""
+    return hashlib.sha256(f"{label.shape}".encode() + label.astype(np.uint16).tobytes()).digest()
+
+
+def deformed(planes: np.ndarray, other: np.ndarray, config: Config, rng: np.random.Generator) -> np.ndarray:
+    """A new mask out of two: components recombined, flipped where the plan allows it, zoomed, turned, shifted and bent.
+
+    Args:
+        planes: label planes (slices, *spatial), deformed alike.
+        other: another mask, whose components may be added where sizes agree.
+    Returns: like planes, with values of the two only.
+    """
+    label = recombined(planes, other, rng) if planes.shape == other.shape else planes.copy()
+    for axis in config.augment.mirror_axes:
+        if rng.random() < 0.5:
+            label = np.flip(label, 1 + axis)
+    grid = _bent_grid(label.shape[1:], config, rng)
+    return np.stack([ndimage.map_coordinates(plane, grid, order=0, mode="reflect") for plane in label])
+
+
+def recombined(planes: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Some components of one mask, and some of another where they touch none of them.
+
+    A mask of a single component, as of an organ, stays what it is.
+    """
+    own, count = _components(planes)
+    theirs, more = _components(other)
+    if min(count, more) < 2:
+        return planes.copy()
+    kept = 1 + np.flatnonzero(rng.random(count) < _KEPT)
+    label = np.where(np.isin(own, kept), planes, 0).astype(planes.dtype)
+    for number in 1 + rng.permutation(more):
+        component = theirs == number
+        grown = np.asarray(ndimage.binary_dilation(component), dtype=bool)
+        if rng.random() < _ADDED and not label[grown].any():
+            label[component] = other[component]
+    return label
+
+
+def _components(planes: np.ndarray) -> tuple[np.ndarray, int]:
+    """Connected foreground of any class, numbered from 1, and how many there are."""
+    numbers = np.empty(planes.shape, np.int32)
+    ndimage.label(planes > 0, output=numbers)
+    return numbers, int(numbers.max())
+
+
+def _bent_grid(shape: tuple[int, ...], config: Config, rng: np.random.Generator) -> np.ndarray:
+    """Where each pixel's value comes from, (axes, *spatial): zoom, rotation in the last two axes, shift, bending."""
+    augment, axes = config.augment, len(shape)
+    centre = (np.array(shape) - 1) / 2
+    grid = np.stack(np.meshgrid(*(np.arange(side) - c for side, c in zip(shape, centre, strict=True)), indexing="ij"))
+    zoom = 2.0 ** (augment.scale * rng.standard_normal())
+    angle = np.deg2rad(augment.rotation_degrees) * rng.standard_normal()
+    turn = np.eye(axes)
+    turn[-2:, -2:] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    shift = augment.translation * np.array(shape) * rng.standard_normal(axes)
+    grid = np.tensordot(turn / zoom, grid, axes=1) + (centre + shift).reshape(-1, *[1] * axes)
+    for axis, side in enumerate(shape):
+        field = ndimage.gaussian_filter(rng.standard_normal(shape), [_ELASTIC_REACH * s for s in shape], mode="reflect")
+        grid[axis] += _ELASTIC_SHIFT * side * field / max(float(field.std()), 1e-12)
+    return grid

@@ -1,0 +1,74 @@
+"""The joint model as a segmenter: probabilities of labels, from samples or from the mean of the mask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from tqdm import tqdm
+
+from jdm.data.case_io import label_dtype
+from jdm.data.raw_dataset import Pair
+from jdm.draw.drawer import Drawer, job
+from jdm.sample.request import SampleRequest
+from jdm.sample.starts import Start
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What the model says of an image."""
+
+    shares: np.ndarray
+    """Probability of each label value per pixel, (classes, *spatial)."""
+    samples: list[Pair] = field(default_factory=list)
+    """The samples that it comes from, if it does."""
+
+    def most_probable(self) -> tuple[np.ndarray, np.ndarray]:
+        """Most probable label, the lowest of equals, and the entropy of the probabilities: both (*spatial).
+
+        The entropy is in units of log(classes): 0 where one label is certain, at most 1.
+        """
+        classes = len(self.shares)
+        positive = self.shares > 0
+        surprise = np.where(positive, -np.log(np.where(positive, self.shares, 1.0)), 0.0)
+        label = self.shares.argmax(axis=0).astype(label_dtype(classes))
+        return label, (self.shares * surprise).sum(axis=0) / np.log(classes)
+
+
+def shares_of(labels: Sequence[np.ndarray], classes: int) -> np.ndarray:
+    """Share of the samples that give a pixel each label value, (classes, *spatial). Args: labels: (*spatial) each."""
+    return np.stack([np.mean([label == value for label in labels], axis=0) for value in range(classes)])
+
+
+def estimated(drawer: Drawer, starts: Sequence[Start], request: SampleRequest) -> Iterator[Segmentation]:
+    """Segmentations by the mean of the mask given the image (see `estimated_mask`), on the cases' own grids."""
+    for start, shares in zip(starts, estimated_shares(drawer, starts, request), strict=True):
+        yield Segmentation(start.case.native_shares(np.stack([shares[plane.number] for plane in start.planes])))
+
+
+def estimated_shares(
+    drawer: Drawer, starts: Sequence[Start], request: SampleRequest
+) -> Iterator[dict[int, np.ndarray]]:
+    """Of each start in turn the probability of each label by plane, (classes, *spatial), in the plan's spacing.
+
+    A mean over `request.samples` noises, which differ little: one network evaluation each. Few starts are held at once,
+    since probabilities of many classes are large.
+    """
+    asked = [(number, plane) for number, start in enumerate(starts) for plane in start.planes]
+    together = max(1, request.batch_size // request.samples)
+    shares: dict[int, dict[int, np.ndarray]] = {number: {} for number in range(len(starts))}
+    waiting = 0
+    for first in tqdm(range(0, len(asked), together), disable=None, unit="batch"):
+        part = asked[first : first + together]
+        made = iter(
+            drawer.estimates([job(p, request, number, k) for number, p in part for k in range(request.samples)])
+        )
+        for number, plane in part:
+            codec = starts[number].case.codec
+            inside = (slice(codec.image_channels, None), *plane.canvas.inside)
+            some = [codec.probabilities(next(made)[inside]) for _ in range(request.samples)]
+            shares[number][plane.number] = np.mean(some, axis=0)
+        while waiting in shares and len(shares[waiting]) == len(starts[waiting].planes):
+            yield shares.pop(waiting)
+            waiting += 1

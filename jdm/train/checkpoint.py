@@ -1,0 +1,216 @@
+"""Checkpoints: safetensors weights with plain metadata, and a resume state without code in it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import sys
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from jdm.config.settings import Config, from_dict, to_dict, validate
+from jdm.data.pairs import condition_features
+from jdm.diffusion.model import build_denoiser
+from jdm.diffusion.noise import Denoiser
+from jdm.diffusion.vp import VPDenoiser
+from jdm.errors import CheckpointError, ConfigError
+from jdm.system.files import replaced
+from jdm.train.imported_weights import import_improved_diffusion as import_improved_diffusion
+
+WEIGHTS, METADATA, RESUME = "checkpoint.safetensors", "checkpoint.json", "resume.pt"
+_PREVIOUS = ".previous"
+_DESCRIPTION = "description_sha256"  # of all else in the header; files written before it existed have none
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights to sample from, and where they come from."""
+
+    config: Config
+    weights: Mapping[str, Tensor]
+    metadata: Mapping[str, Any]
+    """dataset, fold, training_ids, held_out_ids, step, sha256, jdm_version, commit, hardware, ..."""
+
+    @property
+    def sha256(self) -> str:
+        return self.metadata["sha256"]
+
+    def denoiser(self, device: torch.device | str = "cpu") -> Denoiser | VPDenoiser:
+        """The network with these weights, ready to sample on `device`."""
+        denoiser = build_denoiser(self.config, condition_features(self.config.data.dims))
+        denoiser.load_state_dict(dict(self.weights))
+        return denoiser.to(device).eval().requires_grad_(False)
+
+
+def run_folder(dataset_name: str, fold: int | str) -> Path:
+    """Folder of a training run: $jdm_results/DatasetNNN_Name/fold_F, or below ./jdm_results."""
+    return Path(os.environ.get("jdm_results", "jdm_results")) / dataset_name / f"fold_{fold}"  # noqa: SIM112
+
+
+def set_aside(folder: Path) -> Path:
+    """Where the earlier run of a folder is while `jdm.train.replaced_run` puts another into its place."""
+    return folder.with_name(f".{folder.name}.replaced")
+
+
+@contextlib.contextmanager
+def _written(path: Path, keep: Path | None = None, size: int | None = None) -> Iterator[Path]:
+    """As `jdm.system.files.replaced`; a full disk is a CheckpointError that says how much is needed and free.
+
+    Args: size: bytes that the file takes, where they are known.
+    """
+    try:
+        with replaced(path, keep=keep) as temporary:
+            yield temporary
+    except (OSError, RuntimeError, SafetensorError) as error:  # the C++ and Rust writers raise the latter two
+        free = shutil.disk_usage(path.parent).free // 2**20
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        needed = "room for it" if size is None else f"about {size // 2**20 + 1} MiB"
+        kept = "; the previous file is kept" if path.exists() else ""
+        again = " with --resume" if has_resume_state(path.parent) else ""
+        raise CheckpointError(
+            f"cannot write {path}: {reason}; {free} MiB are free; expected {needed}{kept}; "
+            f"free space and run again{again}"
+        ) from error
+
+
+def write_run_text(path: Path, text: str) -> None:
+    """Write a text file of a run's folder. Raises: CheckpointError if the disk does not take it."""
+    with _written(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def save_checkpoint(folder: Path, weights: Mapping[str, Tensor], config: Config, metadata: Mapping[str, Any]) -> None:
+    """Write checkpoint.safetensors, whose header holds everything, and checkpoint.json, the same to read."""
+    weights = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in weights.items()}
+    content = {**metadata, "sha256": weights_sha256(weights), "config": to_dict(config)}
+    content = json.loads(json.dumps(content))  # as it will be read
+    content[_DESCRIPTION] = _description_sha256(content)
+    header = {"jdm": json.dumps(content)}  # one entry: safetensors writes several in any order
+    with _written(folder / WEIGHTS, size=_stored_bytes(weights)) as path:
+        save_file(weights, str(path), metadata=header)
+    write_run_text(folder / METADATA, json.dumps(content, indent=2) + "\n")
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Read a checkpoint and verify it.
+
+    Raises: CheckpointError if it is missing, truncated, not of jdm, or differs from its checksum.
+    """
+    path, aside = folder / WEIGHTS, set_aside(folder)
+    if not path.is_file():
+        raise CheckpointError(
+            f"no checkpoint {path}; expected one written by jdm-train; train first, or name its folder"
+            + (f"; the earlier run is in {aside}, jdm-train --resume puts it back" if aside.exists() else "")
+        )
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            header = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = _described(header)
+        config = validate(from_dict(Config, metadata["config"]))
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}; the file was written by another version of jdm; train again") from None
+    except (SafetensorError, KeyError, ValueError, TypeError, OSError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not a whole jdm checkpoint: {error}; restore it or train again") from None
+    if weights_sha256(weights) != metadata.get("sha256"):
+        raise CheckpointError(
+            f"{path} is damaged: the checksum of its weights is {weights_sha256(weights)[:12]}, expected "
+            f"{str(metadata.get('sha256'))[:12]}; restore it or train again"
+        )
+    return Checkpoint(config, weights, metadata)
+
+
+def _described(header: Mapping[str, str]) -> dict[str, Any]:
+    """What a checkpoint's header says of it. Raises: KeyError, ValueError if it is damaged or not of jdm."""
+    metadata = json.loads(header["jdm"])
+    if not isinstance(metadata, dict) or not isinstance(metadata["config"], dict):
+        raise ValueError("its description is no JSON object with a config")
+    if _DESCRIPTION in metadata and metadata[_DESCRIPTION] != _description_sha256(metadata):
+        raise ValueError("the checksum of its description is wrong")
+    return metadata
+
+
+def _description_sha256(metadata: Mapping[str, Any]) -> str:
+    """SHA-256 over all that a checkpoint's header says, but this."""
+    rest = {key: value for key, value in metadata.items() if key != _DESCRIPTION}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def weights_sha256(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, shapes and values, independent of file layout."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].contiguous()
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def save_resume_state(folder: Path, state: Mapping[str, Any]) -> None:
+    """Write resume.pt, keeping the one before it."""
+    path, keep = resume_paths(folder)
+    with _written(path, keep, _stored_bytes(state)) as temporary:
+        torch.save(dict(state), temporary)
+
+
+def _stored_bytes(state: Any) -> int:
+    """Bytes of the tensors in nested mappings and lists."""
+    if isinstance(state, Tensor):
+        return state.numel() * state.element_size()
+    parts = state.values() if isinstance(state, Mapping) else state if isinstance(state, list | tuple) else ()
+    return sum(map(_stored_bytes, parts))
+
+
+def resume_paths(folder: Path) -> tuple[Path, Path]:
+    """Where a run's last resume state is, and the one before it."""
+    return folder / RESUME, folder / (RESUME + _PREVIOUS)
+
+
+def has_resume_state(folder: Path) -> bool:
+    """Whether a run has saved a state, readable or not."""
+    return any(path.is_file() for path in resume_paths(folder))
+
+
+def load_resume_state(folder: Path) -> dict[str, Any] | None:
+    """The newest readable resume state, or None where there is none; says so if it is not the last one.
+
+    Raises: CheckpointError if there are only damaged ones.
+    """
+    if not has_resume_state(folder):
+        return None
+    problem = ""
+    for path in resume_paths(folder):
+        try:
+            with zipfile.ZipFile(path) as file:
+                if file.testzip() is not None:  # torch.load does not look at the checksums
+                    raise zipfile.BadZipFile("wrong checksum")
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # a damaged file fails in a dozen ways
+            problem = problem or f"{path} cannot be read ({type(error).__name__})"
+            print(f"jdm: warning: {problem}; falling back to the state before it", file=sys.stderr)
+            continue
+        return state
+    raise CheckpointError(f"{problem}; expected a state written by jdm-train; train anew with --overwrite")
+
+
+def differences(found: Mapping[str, Any], expected: Mapping[str, Any], path: str = "") -> list[str]:
+    """Field by field, where two nested mappings differ: `train.steps: 100, expected 200`."""
+    lines = []
+    for key in sorted({*found, *expected}):
+        a, b = found.get(key), expected.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            lines += differences(a, b, f"{path}{key}.")
+        elif a != b:
+            lines.append(f"{path}{key}: {a}, expected {b}")
+    return lines

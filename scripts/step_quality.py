@@ -1,0 +1,169 @@
+"""What samplers give for their network evaluations: numbers with intervals, beside those of real images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from distribution import (
+    Estimate,
+    KernelDistance,
+    bootstrap_counts,
+    estimate,
+    pooled_dice,
+    share_distances,
+    standardised,
+    subset_counts,
+)
+
+from jdm.errors import DataError
+
+METRICS = ("kernel_distance", "agreement", "share_distance")
+"""Of `agreement` more is better, of the others less."""
+_RESAMPLES, _SETS = 1000, 200
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a network trained on real images says about n pairs."""
+
+    features: np.ndarray
+    """(n, d)"""
+    overlap: np.ndarray
+    """(n, foreground classes, 3): true positives, false positives and false negatives of its segmentation against the
+    pair's mask, in pixels."""
+    shares: np.ndarray
+    """(n, foreground classes): share of the mask's pixels."""
+    cases: np.ndarray
+    """(n,): number of the case that an image or slice is of."""
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def part(self, chosen: np.ndarray) -> Judged:
+        """Some of the pairs, by index or as a boolean mask."""
+        return Judged(*(getattr(self, field.name)[chosen] for field in fields(self)))
+
+    def save(self, file: Path) -> None:
+        """Write an .npz file, whole or not at all."""
+        partial = file.with_suffix(".partial.npz")
+        np.savez(partial, **{field.name: getattr(self, field.name) for field in fields(self)})
+        partial.replace(file)
+
+    @classmethod
+    def load(cls, file: Path) -> Judged:
+        with np.load(file, allow_pickle=False) as stored:
+            return cls(*(stored[field.name] for field in fields(cls)))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One sampler at one number of steps."""
+
+    sampler: str
+    steps: int
+    evaluations: float
+    """Of the network, per pair."""
+    seconds: float
+    """CPU time of sampling, per pair."""
+    judged: Judged
+
+
+class Reference:
+    """Real images that others are compared with."""
+
+    def __init__(self, images: Judged, scale: np.ndarray) -> None:
+        """Args: scale: features (m, d) that give each feature its unit; see `standardised`."""
+        self.images, self.scale = images, scale
+        self._distance = KernelDistance(standardised(images.features, scale))
+
+    def resampled(self, judged: Judged, counts: np.ndarray) -> dict[str, np.ndarray]:
+        """Each of `METRICS` (resamples,) for resamples (resamples, n) of judged pairs."""
+        shares = [share_distances(judged.shares, self.images.shares, row).mean() for row in counts]
+        return {
+            "kernel_distance": self._distance.resampled(standardised(judged.features, self.scale), counts),
+            "agreement": pooled_dice(judged.overlap, counts),
+            "share_distance": np.array(shares),
+        }
+
+    def values(self, judged: Judged) -> dict[str, float]:
+        """Each of `METRICS` for all judged pairs."""
+        return {name: float(found[0]) for name, found in self.resampled(judged, np.ones((1, len(judged)))).items()}
+
+
+def real_scores(training: Judged, other: Judged, size: int) -> dict[str, dict[str, Estimate]]:
+    """`METRICS` of sets of `size` real images: their mean and the range of 95 % of the sets.
+
+    Returns:
+        training: random training images against all other ones, which is what a sampler scores that only repeats them.
+        other: random images of one half of the other cases against the other half, halved anew for each set: what
+            is left where there is no difference.
+    Raises: DataError if the other images are of fewer than two cases.
+    """
+    cases, rng = np.unique(other.cases), np.random.default_rng(0)
+    if len(cases) < 2:
+        raise DataError("the real images to compare with are of one case; expected at least two; hold back more")
+    scale = training.features
+    sets = {"training": Reference(other, scale).resampled(training, subset_counts(len(training), size, _SETS, 0))}
+    halves = []
+    for _ in range(_SETS):
+        first = np.isin(other.cases, rng.permutation(cases)[: len(cases) // 2])
+        drawn = rng.permutation(np.flatnonzero(first))[:size]
+        halves.append(Reference(other.part(~first), scale).values(other.part(drawn)))
+    sets["other"] = {metric: np.array([found[metric] for found in halves]) for metric in METRICS}
+    return {
+        name: {metric: estimate(float(values.mean()), values) for metric, values in found.items()}
+        for name, found in sets.items()
+    }
+
+
+def sampler_scores(rows: Sequence[Measured], training: Judged, other: Judged, classes: Sequence[str]) -> list[dict]:
+    """Plain values of each row: `METRICS` with bootstrap intervals over pairs, foreground per class, and `ties`.
+
+    `ties` names the metrics in which a row cannot be told from the best one: the interval of their difference holds
+    zero. All rows have the same starting noises, so pairs are resampled together.
+
+    Args: classes: names of the foreground classes.
+    Raises: DataError if rows have different numbers of pairs.
+    """
+    sizes = {len(row.judged) for row in rows}
+    if len(sizes) != 1:
+        raise DataError(f"samplers with {sorted(sizes)} pairs; expected the same number; measure them anew")
+    reference = Reference(other, training.features)
+    counts = bootstrap_counts(sizes.pop(), _RESAMPLES, 0)
+    values = [reference.values(row.judged) for row in rows]
+    resampled = [reference.resampled(row.judged, counts) for row in rows]
+    found: list[dict[str, Any]] = [
+        {
+            "sampler": row.sampler,
+            "steps": row.steps,
+            "evaluations": row.evaluations,
+            "seconds_per_pair": round(row.seconds, 4),
+            **{metric: estimate(own[metric], drawn[metric])._asdict() for metric in METRICS},
+            "classes": _classes(row.judged, other, classes),
+            "ties": [],
+        }
+        for row, own, drawn in zip(rows, values, resampled, strict=True)
+    ]
+    for metric in METRICS:
+        sign = -1 if metric == "agreement" else 1
+        best = int(np.argmin([sign * own[metric] for own in values]))
+        for row, own, drawn in zip(found, values, resampled, strict=True):
+            difference = own[metric] - values[best][metric]
+            around = estimate(difference, drawn[metric] - resampled[best][metric])
+            if around.low <= 0 <= around.high:
+                row["ties"].append(metric)
+    return found
+
+
+def _classes(judged: Judged, other: Judged, names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Mean share of pixels per class, and the distance of its distribution over images."""
+    distances = share_distances(judged.shares, other.shares)
+    means = judged.shares.mean(0)
+    return {
+        name: {"mean_share": float(mean), "share_distance": float(distance)}
+        for name, mean, distance in zip(names, means, distances, strict=True)
+    }
