@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import filecmp
 import json
 import os
@@ -242,9 +241,9 @@ def alone(dataset: str) -> Iterator[None]:
     """Keep other processes of jdm from writing a dataset's preprocessed folder, after waiting for the one that does."""
     lock = nnunet_folder("nnUNet_preprocessed") / f".{dataset}.jdm.lock"
     with ExitStack() as stack:
-        if not stack.enter_context(locked(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)):
+        if not stack.enter_context(locked(lock, wait=False)):
             print(f"waiting for another process that plans or preprocesses {dataset}", flush=True)
-            stack.enter_context(locked(lock, fcntl.LOCK_EX))
+            stack.enter_context(locked(lock))
         yield
 
 

@@ -8,11 +8,9 @@ from typing import Literal, get_args
 from jdm.errors import ConfigError
 
 Sampler = Literal[
-    "heun", "heun-stochastic", "dpmpp-2m", "unipc", "ddim", "euler-maruyama", "predictor-corrector", "ode"
+    "heun", "heun-stochastic", "dpmpp-2m", "unipc", "ddim", "euler-maruyama", "predictor-corrector", "ode", "ancestral"
 ]
-"""Those over a `Denoise`, with every preset and canvas; `jdm.diffusion.named` makes them."""
-ExportSampler = Literal[Sampler, "ancestral"]
-"""And the thesis's own, over its process."""
+"""All but "ancestral", which is the thesis's own over its process, serve every preset and canvas."""
 
 SAMPLERS: tuple[str, ...] = get_args(Sampler)
 DETERMINISTIC = ("heun", "dpmpp-2m", "unipc", "ddim", "ode")

@@ -49,7 +49,7 @@ def open_dataset(dataset: str | int) -> RawDataset:
     raw = nnunet_folder("nnUNet_raw")
     names = sorted(f.name for f in raw.iterdir() if f.is_dir() and NAME.fullmatch(f.name))
     text = str(dataset).strip()
-    matches = [n for n in names if _matches(n, text)]
+    matches = [n for n in names if matches_dataset(n, text)]
     if len(matches) != 1:
         state = "is ambiguous" if matches else "is not there"
         raise ConfigError(
@@ -66,10 +66,12 @@ def open_dataset(dataset: str | int) -> RawDataset:
     return read_dataset(raw / matches[0])
 
 
-def _matches(folder_name: str, text: str) -> bool:
+def matches_dataset(folder_name: str, text: str) -> bool:
+    """Whether a folder is that of the dataset of an id, name or full name."""
     match = NAME.fullmatch(folder_name)
-    assert match is not None
-    return text in (folder_name, match[2]) or (text.isascii() and text.isdigit() and int(text) == int(match[1]))
+    return match is not None and (
+        text in (folder_name, match[2]) or (text.isascii() and text.isdigit() and int(text) == int(match[1]))
+    )
 
 
 def read_dataset(folder: Path) -> RawDataset:

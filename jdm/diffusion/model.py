@@ -23,6 +23,7 @@ def build_denoiser(config: Config, condition_features: int) -> Denoiser | VPDeno
         channels,
         2 * channels if thesis else channels,  # the thesis's network also predicts the variance
         config.network,
+        classes=len(config.facts.class_names),
         dims=config.data.dims,
         levels=1 if thesis else 2,
         condition_features=0 if thesis else condition_features,
@@ -34,4 +35,4 @@ def build_denoiser(config: Config, condition_features: int) -> Denoiser | VPDeno
         part = config.diffusion
         process = VPProcess(part.steps, part.schedule, prediction=part.prediction, zero_snr=part.zero_terminal_snr)
         return VPDenoiser(network, process, config.image_channels, config.mask_channels)
-    return Denoiser(network, config.image_channels, config.noise.sigma_data, config.noise.data_mean)
+    return Denoiser(network, config.image_channels, config.sigma_data, config.data_mean)

@@ -26,6 +26,7 @@ class UNet(nn.Module):
     Args:
         levels: how many noise levels each sample has (2: image and mask; 1: a single step).
         condition_features: length of the optional condition vector, the class aside; 0 for none.
+        classes: classes of whole cases that the network can be conditioned on.
         bf16: compute in bfloat16 by autocast; weights, input and output stay float32.
     """
 
@@ -37,6 +38,7 @@ class UNet(nn.Module):
         dims: int = 2,
         levels: int = 2,
         condition_features: int = 0,
+        classes: int = 0,
         bf16: bool = False,
     ) -> None:
         super().__init__()
@@ -45,7 +47,7 @@ class UNet(nn.Module):
             raise ConfigError(f"setting network.base_channels is {base}; expected a multiple of 4; change it")
         self.dims, self.bf16 = dims, bf16
         self.multiple = 2 ** (len(multipliers) - 1)
-        self.embedding = LevelEmbedding(base, levels, condition_features, len(network.class_names))
+        self.embedding = LevelEmbedding(base, levels, condition_features, classes)
 
         def block(width_in: int, width_out: int) -> nn.Module:
             return ResidualBlock(width_in, width_out, 4 * base, dims, network.dropout)
