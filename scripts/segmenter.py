@@ -12,12 +12,16 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from jdm.config.settings import Config
 from jdm.errors import CheckpointError, DataError
 from nnunet_integration import trainers
 from nnunet_integration.checkpoints import read_checkpoint
 from nnunet_integration.host import FINAL
 from nnunet_integration.provenance import read_run
 from nnunet_integration.register import chatter_to
+
+PICTURE_SPACING = 999.0
+"""nnU-Net takes a picture for the one slice, this thick, of a volume."""
 
 
 def real_arm(experiment: Path, seed: int) -> Path:
@@ -37,6 +41,13 @@ def real_arm(experiment: Path, seed: int) -> Path:
             "only; choose another experiment"
         )
     return found[0].parent
+
+
+def as_volume(planes: np.ndarray, config: Config) -> tuple[np.ndarray, tuple[float, ...]]:
+    """Images (n, channels, *spatial) as nnU-Net reads slices of one case: (channels, z, y, x), and its spacing."""
+    axis, spacing = config.data.slice_axis, list(config.facts.spacing)
+    spacing.insert(axis or 0, PICTURE_SPACING if axis is None else config.facts.slice_spacing)
+    return np.moveaxis(planes, 0, 1 + (axis or 0)), tuple(spacing)
 
 
 class Segmenter:
