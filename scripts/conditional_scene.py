@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -82,7 +82,9 @@ class Scene:
     """None for the parts that do not ask it."""
     predictions: Path
     """Folder of the segmenter's predictions of the test cases."""
-    resampling: Resampling = Resampling(InpaintRequest.jump_length, InpaintRequest.repetitions)
+    resampling: Resampling = field(
+        default_factory=lambda: Resampling(InpaintRequest.jump_length, InpaintRequest.repetitions)
+    )
 
     @property
     def config(self) -> Config:

@@ -1,6 +1,6 @@
 """How near synthetic pairs come to training pairs, beside held-out real ones: the numbers of results/*/copies.json.
 
-python scripts/copies.py 504 --like 4 --out results/hippocampus/copies.json
+python scripts/copies.py 504 --out results/hippocampus/copies.json
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ from typing import Annotated
 
 import numpy as np
 import tyro
+from shared import about, generator_of
 
 from jdm.cli import run_command
 from jdm.config.settings import Config
 from jdm.data.pairs import PairDataset
 from jdm.data.raw_dataset import open_dataset
-from jdm.errors import DataError
 from jdm.evaluation.audit import audit
-from jdm.system.machine import describe_run
-from jdm.train.checkpoint import load_checkpoint, run_folder
+from jdm.system.files import write_json
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,6 @@ class Options:
 
     synthetic: Annotated[str, tyro.conf.Positional]
     """Id or name of the synthetic dataset."""
-    like: str
-    """Id or name of the real dataset."""
     out: Path
     """JSON file to write."""
     count: int = 300
@@ -44,38 +41,29 @@ class Options:
 
 def main(options: Options) -> None:
     """Write the audit of pairs (image and mask channels, RMS distance)."""
-    real, synthetic = open_dataset(options.like), open_dataset(options.synthetic)
-    origin = json.loads((synthetic.folder / "provenance.json").read_text(encoding="utf-8"))["generator"]
-    checkpoint = load_checkpoint(run_folder(real.name, origin["fold"]))
-    if checkpoint.sha256 != origin["checkpoint_sha256"]:
-        raise DataError(
-            f"{synthetic.name} comes from checkpoint {origin['checkpoint_sha256'][:12]}, found "
-            f"{checkpoint.sha256[:12]}; "
-            "export again, or restore the checkpoint"
-        )
-    config = checkpoint.config
-    training = PairDataset(real, list(origin["training_ids"]), config)
-    held_out = PairDataset(real, list(origin["held_out_ids"]), config)
+    synthetic = open_dataset(options.synthetic)
+    run, _ = generator_of(synthetic)
+    config, real = run.config, run.real_for("scripts/copies.py")
+    training, held_out = (
+        PairDataset(real, run.checkpoint.metadata[key], config) for key in ("training_ids", "held_out_ids")
+    )
     made = PairDataset(synthetic, list(synthetic.cases), stored_as_is(config))
     found = audit(
         crops(made, options.count),
-        crops(training, max(options.training_crops, len(training)) if not config.data.whole else len(training)),
+        crops(training, len(training) if config.data.whole else max(options.training_crops, len(training))),
         crops(held_out, options.count),
         symmetries=not config.data.whole,
         size=options.size,
         mask_channels=config.mask_channels,
     ).to_dict()
     del found["nearest"]
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    about = describe_run()
-    run = {"command": about.command, "commit": about.commit, "hardware": about.hardware}
-    options.out.write_text(json.dumps({**run, "size": options.size, **found}, indent=2) + "\n", encoding="utf-8")
+    write_json(options.out, {**about(), "size": options.size, **found})
     print(json.dumps(found, indent=2))
 
 
 def stored_as_is(config: Config) -> Config:
     """The plan for exported cases, whose intensities are on one scale already."""
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, case_mean=(), case_std=()))
+    return dataclasses.replace(config, facts=dataclasses.replace(config.facts, case_mean=(), case_std=()))
 
 
 def crops(pairs: PairDataset, count: int) -> np.ndarray:
@@ -86,5 +74,4 @@ def crops(pairs: PairDataset, count: int) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    options = tyro.cli(Options)
-    run_command(lambda: main(options))
+    run_command(lambda: main(tyro.cli(Options)))
