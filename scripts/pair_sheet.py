@@ -61,11 +61,10 @@ def main(options: Options) -> None:
         raise ConfigError(
             f"count is {options.count}; expected 1 to {len(pairs)}, the cases of {dataset.name}; lower it"
         )
-    chosen = [pair.case_id for pair in pairs]
     options.out.parent.mkdir(parents=True, exist_ok=True)
     pair_grid(pairs, options.out, options.columns, options.crop)
     shrink(options.out, 1000 * options.most_kilobytes)
-    print(f"{options.out}: {', '.join(chosen)}")
+    print(f"{options.out}: {', '.join(pair.case_id for pair in pairs)}")
 
 
 def shrink(path: Path, most: int) -> None:
@@ -79,5 +78,4 @@ def shrink(path: Path, most: int) -> None:
 
 
 if __name__ == "__main__":
-    arguments = tyro.cli(Options)
-    run_command(lambda: main(arguments))
+    run_command(lambda: main(tyro.cli(Options)))

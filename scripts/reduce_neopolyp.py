@@ -41,22 +41,19 @@ def main(options: Options) -> None:
         raise DataError(f"{options.source}: no images found; expected the folders images and masks; correct the path")
     if options.out.exists():
         raise ExistsError(f"{options.out} exists; expected a free name; choose another")
-    classes = {}
-    for folder in ("images", "masks"):
-        (options.out / folder).mkdir(parents=True)
+    images, masks, classes = options.out / "images", options.out / "masks", {}
+    images.mkdir(parents=True)
+    masks.mkdir()
     for image_path, mask_path in tqdm(pairs, disable=None):
         with Image.open(image_path) as image, Image.open(mask_path) as mask:
             size = (image.width // FACTOR, image.height // FACTOR)
-            image.convert("RGB").resize(size, Image.Resampling.BOX).save(
-                options.out / "images" / f"{image_path.stem}.png"
-            )
+            image.convert("RGB").resize(size, Image.Resampling.BOX).save(images / f"{image_path.stem}.png")
             small = mask.resize(size, Image.Resampling.NEAREST)
-            small.save(options.out / "masks" / mask_path.name)
+            small.save(masks / mask_path.name)
         kinds = [name for value, name in KINDS.items() if value in np.unique(small)]
         classes[image_path.stem] = kinds[0] if len(kinds) == 1 else ""
     (options.out / FILE_NAME).write_text(classes_csv(classes), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    options = tyro.cli(Options)
-    run_command(lambda: main(options))
+    run_command(lambda: main(tyro.cli(Options)))

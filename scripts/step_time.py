@@ -22,11 +22,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import torch
 import torch.nn.functional as F
 import tyro
+from shared import about
 from torch import Tensor, nn
 
 from jdm.config.settings import NetworkConfig
 from jdm.diffusion.unet import UNet
-from jdm.system.machine import describe_run
 
 SIDE, BATCH, CHANNELS, BASE, MULTIPLIERS, BLOCKS = 64, 8, 4, 32, (1, 2, 2, 4), 2
 ATTENTION = (4, 8)  # downsampling factors: 16 and 8 px
@@ -106,12 +106,9 @@ def main(options: Options) -> None:
             seconds = step()
             if turn >= options.warm_up:
                 times[name].append(1000 * seconds)
-    run = describe_run()
     medians = {name: statistics.median(values) for name, values in times.items()}
     result = {
-        "command": f"python scripts/{run.command}",
-        "commit": run.commit,
-        "hardware": run.hardware,
+        **about(),
         "threads": 1,
         "n": options.steps,
         "median_ms": {name: round(value, 1) for name, value in medians.items()},
