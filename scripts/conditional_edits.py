@@ -14,6 +14,7 @@ from conditional_sheets import Line, write_sheet
 from jdm.data.raw_dataset import Pair, read_case, read_dataset
 from jdm.draw.canvas import CaseCanvas
 from jdm.draw.given import region_of
+from jdm.evaluation.scores import mean_defined
 from jdm.sample.interpolate import interpolation
 from jdm.sample.modes import prepare, sample
 from jdm.sample.request import InpaintRequest, InterpolateRequest, VaryRequest, way_for
@@ -49,7 +50,7 @@ def inpainting(scene: Scene) -> dict[str, Any]:
     title = "inpainting of the dotted box: image and mask anew, and the image with the mask emptied"
     write_sheet(scene.options.out / "inpainting.png", title, ["real", *SAMPLE_NAMES], lines[:SHOWN])
     means = {
-        f"{name}_{key}": float(np.mean([values[key] for values in found]))
+        f"{name}_{key}": mean_defined(values[key] for values in found)
         for name, found in measured.items()
         for key in found[0]
     }
@@ -214,9 +215,12 @@ def _inside(scene: Scene, after: Slice, before: Slice, region: np.ndarray) -> di
 
 
 def border_step(image: np.ndarray, region: np.ndarray) -> float:
-    """Mean absolute difference of neighbours of which one lies in the region, in units of the codec's range."""
+    """Mean absolute difference of neighbours of which one lies in the region, in units of the codec's range.
+
+    NaN for a region that is the whole image.
+    """
     steps = []
     for axis in range(region.ndim):
         crossing = np.diff(region.astype(np.int8), axis=axis) != 0
         steps.append(np.abs(np.diff(image, axis=1 + axis))[:, crossing].ravel())
-    return float(np.concatenate(steps).mean())
+    return mean_defined(np.concatenate(steps))

@@ -46,13 +46,9 @@ def markdown(content: Found) -> str:
 
 
 def _masks(found: Found, _: Found) -> list[str]:
-    rows = [
-        ("real images (ceiling)", _interval(found["ceiling"])),
-        ("sampled images", _interval(found["samples"])),
-        ("difference", _interval(found["samples_minus_ceiling"], signed=True)),
-    ]
+    names = {"ceiling": "real images (ceiling)", "samples": "sampled images", "samples_minus_ceiling": "difference"}
     return [
-        _table("images", ["Dice"], rows),
+        _table("images", ["Dice"], _rows(found, names)),
         f"The segmenter is the experiment's nnU-Net of real cases only. {found['mask_pixels_changed']} pixels of the "
         "given masks were changed.",
     ]
@@ -60,15 +56,15 @@ def _masks(found: Found, _: Found) -> list[str]:
 
 def _images(found: Found, settings: Found) -> list[str]:
     way = "estimated" if found["estimated"] else "majority"
-    rows = [
-        ("nnU-Net", _interval(found["nnunet"])),
-        *([("jdm, estimated", _interval(found["jdm"]))] if found["estimated"] else []),
-        (f"jdm, majority of {settings['samples']} samples", _interval(found["majority"])),
-        ("jdm, single samples", _interval(found["single_sample"])),
-        (f"jdm, {way}, minus nnU-Net", _interval(found["jdm_minus_nnunet"], signed=True)),
-    ]
+    names = {
+        "nnunet": "nnU-Net",
+        **({"jdm": "jdm, estimated"} if found["estimated"] else {}),
+        "majority": f"jdm, majority of {settings['samples']} samples",
+        "single_sample": "jdm, single samples",
+        "jdm_minus_nnunet": f"jdm, {way}, minus nnU-Net",
+    }
     return [
-        _table("masks", ["Dice"], rows),
+        _table("masks", ["Dice"], _rows(found, names)),
         f"Mean entropy of the probabilities ({way}): {found['entropy_where_right']:.3f} of its maximum where the most "
         f"probable label is right, {found['entropy_where_wrong']:.3f} where it is wrong.",
     ]
@@ -125,13 +121,9 @@ def _interpolate(found: Found, _: Found) -> list[str]:
 
 
 def _channels(found: Found, _: Found) -> list[str]:
-    rows = [
-        ("their own case", _interval(found["distance_own"])),
-        ("the other cases", _interval(found["distance_other"])),
-        ("difference", _interval(found["other_minus_own"], signed=True)),
-    ]
+    names = {"distance_own": "their own case", "distance_other": "the other cases", "other_minus_own": "difference"}
     return [
-        _table("sampled channels, to those of", ["distance"], rows),
+        _table("sampled channels, to those of", ["distance"], _rows(found, names)),
         f"Channel {found['known']} is known in the middle of {found['cases']} cases, the others and the mask are "
         f"sampled. {found['known_pixels_changed']} of its pixels were changed. Dice of the sampled masks against the "
         f"references: {_interval(found['mask_dice'])}.",
@@ -189,6 +181,11 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Found, Found], list[str]]]] = {
 
 def _table(first: str, header: Sequence[str], rows: Sequence[tuple[str, ...]]) -> str:
     return table_markdown(Table("", (first, *header), tuple(rows))).rstrip()
+
+
+def _rows(found: Found, names: Mapping[str, str]) -> list[tuple[str, ...]]:
+    """A row for each number, by its key and name; differences with their sign."""
+    return [(name, _interval(found[key], signed="_minus_" in key)) for key, name in names.items()]
 
 
 def _interval(found: Found, signed: bool = False) -> str:
