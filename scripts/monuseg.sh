@@ -8,5 +8,4 @@ jdm-train 11 0 --budget-minutes 60 --data.canvas-size 256 256
 jdm-export 11 0 --ratio 0.2 --id 511 --steps 10
 jdm-experiment 11 --synthetic 511 --fold 0 --iterations 200 --epochs 10 --patch-size 128 128
 scripts/publish.sh 11 511 0 results/monuseg
-python scripts/seams.py 511 --out results/monuseg/seams.json
 python scripts/conditionals.py 11 0 --parts channels --edits 6 --out results/channels

@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
-# What results/ holds of a finished experiment: tables, nearest pairs, a sheet, and the generator as a segmenter.
+# What results/ holds of a finished experiment: tables, nearest pairs, seams, a sheet, and the generator as a segmenter.
 # usage: scripts/publish.sh REAL_ID SYNTHETIC_ID FOLD OUT
 set -euo pipefail
 real=$1 synthetic=$2 fold=$3 out=$4
 dataset=$(echo "$nnUNet_raw/Dataset$(printf '%03d' "$real")"_*)
 segmented=$(mktemp -d)/segmented
 python scripts/publish.py "$synthetic" "$out"
-python scripts/copies.py "$synthetic" --out "$out/copies.json"
 python scripts/pair_sheet.py "$synthetic" 24 "$out/pairs.png" 0
 jdm-sample segment "$real" "$fold" "$dataset/imagesTs" --samples 1 --out "$segmented"
 jdm-evaluate --predictions "$segmented/labels" --references "$dataset/labelsTs" --out "$segmented/evaluation"

@@ -8,9 +8,7 @@ kinds gets no class.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import tyro
@@ -25,23 +23,19 @@ KINDS = {127: "non-neoplastic", 255: "neoplastic"}
 FACTOR = 4
 
 
-@dataclass(frozen=True)
-class Options:
-    """Reduce NeoPolyp's pictures and list their classes."""
+def main(source: Path, out: Path, /) -> None:
+    """Reduce NeoPolyp's pictures and list their classes.
 
-    source: Annotated[Path, tyro.conf.Positional]
-    """Folder with images and masks."""
-    out: Annotated[Path, tyro.conf.Positional]
-    """Folder to write."""
-
-
-def main(options: Options) -> None:
-    pairs = [(path, options.source / "masks" / f"{path.stem}.png") for path in sorted(options.source.glob("images/*"))]
+    Args:
+        source: Folder with images and masks.
+        out: Folder to write.
+    """
+    pairs = [(path, source / "masks" / f"{path.stem}.png") for path in sorted(source.glob("images/*"))]
     if not pairs:
-        raise DataError(f"{options.source}: no images found; expected the folders images and masks; correct the path")
-    if options.out.exists():
-        raise ExistsError(f"{options.out} exists; expected a free name; choose another")
-    images, masks, classes = options.out / "images", options.out / "masks", {}
+        raise DataError(f"{source}: no images found; expected the folders images and masks; correct the path")
+    if out.exists():
+        raise ExistsError(f"{out} exists; expected a free name; choose another")
+    images, masks, classes = out / "images", out / "masks", {}
     images.mkdir(parents=True)
     masks.mkdir()
     for image_path, mask_path in tqdm(pairs, disable=None):
@@ -52,8 +46,8 @@ def main(options: Options) -> None:
             small.save(masks / mask_path.name)
         kinds = [name for value, name in KINDS.items() if value in np.unique(small)]
         classes[image_path.stem] = kinds[0] if len(kinds) == 1 else ""
-    (options.out / FILE_NAME).write_text(classes_csv(classes), encoding="utf-8")
+    (out / FILE_NAME).write_text(classes_csv(classes), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    run_command(lambda: main(tyro.cli(Options)))
+    run_command(lambda: tyro.cli(main))

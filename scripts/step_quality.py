@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -64,17 +64,8 @@ class Judged:
             return cls(*(stored[field.name] for field in fields(cls)))
 
 
-@dataclass(frozen=True)
-class Measured:
-    """One sampler at one number of steps."""
-
-    sampler: str
-    steps: int
-    evaluations: float
-    """Of the network, per pair."""
-    seconds: float
-    """CPU time of sampling, per pair."""
-    judged: Judged
+Measured = tuple[Mapping[str, Any], Judged]
+"""What it took (sampler, steps, and per pair evaluations and CPU seconds of sampling), and the pairs."""
 
 
 def steps_by_evaluations(config: Config, order: Order, wanted: Sequence[int]) -> dict[int, int]:
@@ -150,24 +141,21 @@ def sampler_scores(rows: Sequence[Measured], training: Judged, other: Judged, cl
     Args: classes: names of the foreground classes.
     Raises: DataError if rows have different numbers of pairs.
     """
-    sizes = {len(row.judged) for row in rows}
+    sizes = {len(judged) for _, judged in rows}
     if len(sizes) != 1:
         raise DataError(f"samplers with {sorted(sizes)} pairs; expected the same number; measure them anew")
     reference = Reference(other, training.features)
     counts = bootstrap_counts(sizes.pop(), _RESAMPLES, 0)
-    values = [reference.values(row.judged) for row in rows]
-    resampled = [reference.resampled(row.judged, counts) for row in rows]
+    values = [reference.values(judged) for _, judged in rows]
+    resampled = [reference.resampled(judged, counts) for _, judged in rows]
     found: list[dict[str, Any]] = [
         {
-            "sampler": row.sampler,
-            "steps": row.steps,
-            "evaluations": row.evaluations,
-            "seconds_per_pair": round(row.seconds, 4),
+            **took,
             **{metric: estimate(own[metric], drawn[metric])._asdict() for metric in METRICS},
-            "classes": _classes(row.judged, other, classes),
+            "classes": _classes(judged, other, classes),
             "ties": [],
         }
-        for row, own, drawn in zip(rows, values, resampled, strict=True)
+        for (took, judged), own, drawn in zip(rows, values, resampled, strict=True)
     ]
     for metric in METRICS:
         sign = -1 if metric == "agreement" else 1

@@ -24,7 +24,7 @@ import numpy as np
 import tyro
 from segmenter import Segmenter, as_volume, real_arm
 from shared import about, counted, first_draws, kept
-from step_quality import Judged, Measured, real_scores, sampler_scores, steps_by_evaluations
+from step_quality import Judged, real_scores, sampler_scores, steps_by_evaluations
 from step_report import draw_steps, fewest_evaluations, step_table
 from tqdm import tqdm
 
@@ -180,20 +180,18 @@ def measure(judge: Judge, factory: PairFactory, work: Path) -> None:
     drawn = first_draws(factory)
     seconds = time.process_time() - started
     judge((number, *pair) for number, pair in enumerate(drawn)).save(work / f"{name}.npz")
-    cost = {"evaluations": round(sum(calls) / pairs, 2), "seconds": seconds / pairs}
+    cost = {"evaluations": round(sum(calls) / pairs, 2), "seconds_per_pair": round(seconds / pairs, 4)}
     write_json(work / f"{name}.json", {"sampler": way.sampler, "steps": way.steps, **cost, **about()})
 
 
 def write(out: Path, work: Path, settings: dict, dataset: RawDataset, training: Judged, other: Judged) -> None:
     """results.json, results.md and the plot, of everything measured in `work`."""
     facts = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(work.glob("*_[0-9][0-9][0-9][0-9].json"))]
+    took = ("sampler", "steps", "evaluations", "seconds_per_pair")
     rows = [
-        Measured(
-            one["sampler"], one["steps"], one["evaluations"], one["seconds"],
-            Judged.load(work / f"{one['sampler']}_{one['steps']:04d}.npz"),
-        )
+        ({key: one[key] for key in took}, Judged.load(work / f"{one['sampler']}_{one['steps']:04d}.npz"))
         for one in facts
-    ]  # fmt: skip
+    ]
     if not rows:
         raise ConfigError("nothing was measured; expected a sampler and evaluations it can do; raise --evaluations")
     names = [name for name, value in sorted(dataset.labels.items(), key=lambda label: label[1]) if value > 0]

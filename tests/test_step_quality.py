@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from shared import counted, first_draws
 from small_runs import tiny_plan, write_pictures
-from step_quality import METRICS, Judged, Measured, real_scores, sampler_scores, steps_by_evaluations
+from step_quality import METRICS, Judged, real_scores, sampler_scores, steps_by_evaluations
 from step_report import draw_steps, fewest_evaluations, step_table
 
 from jdm.data.pairs import condition_features
@@ -63,12 +63,16 @@ def judged(n: int, seed: int, shift: float = 0.0, wrong: int = 2) -> Judged:
 TRAINING, OTHER = judged(80, 1), judged(120, 2)
 
 
+def took(sampler: str, steps: int, evaluations: float, seconds: float) -> dict:
+    return {"sampler": sampler, "steps": steps, "evaluations": evaluations, "seconds_per_pair": seconds}
+
+
 def rows() -> list[dict]:
     good, bad = judged(40, 3), judged(40, 4, shift=1.0, wrong=9)
     measured = [
-        Measured("heun", 3, 5.0, 0.1, bad),
-        Measured("heun", 18, 35.0, 0.7, good),
-        Measured("ddim", 20, 20.0, 0.4, good),
+        (took("heun", 3, 5.0, 0.1), bad),
+        (took("heun", 18, 35.0, 0.7), good),
+        (took("ddim", 20, 20.0, 0.4), good),
     ]
     return sampler_scores(measured, TRAINING, OTHER, ["left", "right"])
 
@@ -100,7 +104,7 @@ def test_real_sets_of_one_distribution_have_no_distance() -> None:
 
 
 def test_rows_of_different_sizes_are_refused() -> None:
-    sizes = [Measured("heun", 3, 5.0, 0.1, judged(n, 1)) for n in (8, 9)]
+    sizes = [(took("heun", 3, 5.0, 0.1), judged(n, 1)) for n in (8, 9)]
     with pytest.raises(DataError, match=r"\[8, 9\] pairs"):
         sampler_scores(sizes, TRAINING, OTHER, ["left", "right"])
 
