@@ -20,17 +20,22 @@ class Known:
     """Entries of a sample that are given.
 
     `mode = "exact"`: the given entries stay clean throughout, and the denoiser gets noise level zero for them. In each
-    case the image must be given as a whole or not at all, and so must the mask. The other
-    entries are sampled from their conditional distribution, up to the sampler's own error.
+    case the image must be given as a whole or not at all, and so must the mask. The other entries are sampled from
+    their conditional distribution, up to the sampler's own error.
     `mode = "replacement"`: after each step the given entries are overwritten by their clean values with noise of the
     level that the step arrived at, so they are clean after the last step. Any entries can be given.
 
-    Replacement is biased: the given entries influence the rest too little. Example: an image entry and a mask entry,
-    jointly Gaussian with standard deviations 0.5 and correlation 0.8, the mask given, the exact denoiser, levels 80 to
-    0.002. Replacement by heun (18 steps) recovers 46 % of the shift of the image's conditional mean, with 1.9 times its
-    conditional variance; by heun-stochastic (25 steps) 61 %, with 1.7 times. The bias depends on the correlation:
-    36 % and 1.2 times at 0.3, 59 % and 3.6 times at 0.95 (heun). More steps of heun do not lessen it;
-    `sample_repaint` does.
+    Replacement is biased: the given entries influence the others too little. Example: an image and a mask entry,
+    jointly Gaussian with standard deviations 0.5 and correlation 0.8, the mask given, with the exact denoiser over the
+    levels 80 to 0.002. The image entry gets this share of the shift of its conditional mean, and this multiple of its
+    conditional variance:
+
+        heun (18 steps)                             46 %    1.9
+        heun-stochastic (25)                        61 %    1.7
+        ancestral (250, over its process's levels)  62 %    1.3
+
+    With heun it is 36 % and 1.2 at correlation 0.3, and 59 % and 3.6 at 0.95. More steps of heun do not lessen the
+    bias; `sample_repaint` does.
 
     Source of the replacement: thesis, Algorithm 2, lines 6 to 8, at the level those lines give, t - 1.
     """

@@ -70,9 +70,11 @@ def sample_repaint(
     the paper's forward diffusion (Algorithm 1, line 10). Multistep samplers lose their history at each jump. Without
     jumps, or if nothing is known, the result is that of `sample` bit for bit.
 
-    Part of the bias remains. In the example given at `Known`, a jump length of 3 and 4 repetitions recover 73 % of the
-    shift of the conditional mean with 1.5 times the conditional variance by heun (18 steps), and 82 % and 1.3 times by
-    heun-stochastic (25 steps); 10 repetitions 79 % and 1.4 times, 90 % and 1.2 times.
+    Part of the bias remains. In the example at `Known`, with a jump length of 3, the image entry gets this share of the
+    shift of its conditional mean, and this multiple of its conditional variance:
+
+        heun (18 steps)         4 repetitions: 73 %, 1.5    10 repetitions: 79 %, 1.4
+        heun-stochastic (25)    4 repetitions: 82 %, 1.3    10 repetitions: 90 %, 1.2
 
     Args:
         noise: standard normal (B, C, *spatial). fresh: source of more, for the jumps.

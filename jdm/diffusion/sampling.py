@@ -209,6 +209,7 @@ def sample_ancestral(
         process: the whole process or a `respaced` one.
         noise: x_T, standard normal (B, C, *spatial). fresh: source of z.
         known: of mode "replacement" (thesis, Algorithm 2), because this network has one level for image and mask.
+            Replacement is biased; see `Known`.
         clip: each estimate of x0 is clipped to [-clip, clip]; None: not clipped.
     Returns: x0, like noise.
     Raises: ConfigError if `known` is of mode "exact".

@@ -149,15 +149,15 @@ class VPProcess:
         return self.sigma(0), min(self.sigma(self.steps - 2), 80.0)
 
     def begun(self, denoise: Denoise, noise: Tensor, sigma: float, known: Known | None = None) -> Tensor:
-        """Standard normal noise for a sampler that starts at level `sigma`, changed if this process has zero SNR.
+        """The noise for a sampler to start from at level `sigma`: `noise` itself, unless this process has zero SNR.
 
-        A process with zero SNR starts above `sigma`, at a step without signal. DDIM's step from there to `sigma` ends
-        in x = x0 + sigma * noise, with x0 estimated from the noise alone. A sampler multiplies its noise by `sigma`, so
-        x / sigma is returned. For data of standard deviation d its relative error is d^2 / (2 sigma^2).
-        Known entries, and all entries of a process without zero SNR, stay as they are.
+        With zero SNR the process starts at a step without signal, above `sigma`. DDIM's step from there to `sigma` ends
+        in x = x0 + sigma * noise, with x0 estimated from the noise alone. Samplers multiply their noise by their first
+        level, so x / sigma is returned. For data of standard deviation d the step has a relative error of
+        d^2 / (2 sigma^2). Known entries stay as they are.
 
-        Args: noise: (B, C, *spatial).
-        Returns: like noise. One call of `denoise`.
+        Args: noise: standard normal (B, C, *spatial).
+        Returns: like noise. One call of `denoise` with zero SNR, otherwise none.
         Source: Song et al. 2021 (arXiv:2010.02502), Eq. 12 with eta = 0 and alpha_bar = 0.
         """
         if not self.zero_snr:
