@@ -12,7 +12,7 @@ Sampler = Literal[
 ]
 """All but "ancestral", which is the thesis's own over its process, serve every preset and canvas."""
 
-SAMPLERS: tuple[str, ...] = get_args(Sampler)
+SAMPLERS = tuple(name for name in get_args(Sampler) if name != "ancestral")
 DETERMINISTIC = ("heun", "dpmpp-2m", "unipc", "ddim", "ode")
 """Those whose sample is a function of its starting noise; ddim with eta 0."""
 
@@ -44,13 +44,8 @@ _OWNERS = {
 """Sampler of each setting, and its bounds."""
 
 
-def check_sampler(sampler: str, settings: SamplerSettings, known: tuple[str, ...] = SAMPLERS) -> None:
-    """Raises: ConfigError if the sampler is not among `known`, or a setting is out of its bounds or not the sampler's.
-
-    The line names the flag.
-    """
-    if sampler not in known:
-        raise ConfigError(f"--sampler is {sampler}; expected one of {', '.join(known)}; correct it")
+def check_sampler(sampler: str, settings: SamplerSettings) -> None:
+    """Raises: ConfigError, naming the flag, if a setting is out of its bounds or not the sampler's."""
     for name, value in asdict(settings).items():
         owner, least, most = _OWNERS[name]
         if value is not None and sampler != owner:
