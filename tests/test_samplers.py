@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from closed_forms import SIGMAS, STD, gaussian, mixture, moments, normal, source
+from jdm.draw.export_drawer import PairDrawer
 from small_runs import changed, tiny_plan, write_pictures
 
 from jdm.config.samplers import SAMPLERS, SamplerSettings, check_sampler, default_steps, evaluations, is_deterministic
@@ -24,7 +25,6 @@ from jdm.diffusion.sampling import (
 )
 from jdm.diffusion.sde import Langevin, sample_euler_maruyama, sample_predictor_corrector
 from jdm.draw.drawer import Drawer, Job
-from jdm.draw.export_drawer import PairDrawer
 from jdm.errors import ConfigError
 from jdm.export.request import ExportRequest, check_request
 from jdm.sample.request import SampleRequest
