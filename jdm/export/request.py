@@ -18,11 +18,8 @@ Masks = Literal["estimated", "sampled"]
 
 
 @dataclass(frozen=True)
-class ExportRequest(Sampling):
-    """Sample synthetic pairs from a trained run and write them as DatasetNNN_Name_syn under $nnUNet_raw.
-
-    A killed export continues when the same command is given again.
-    """
+class ExportOptions:
+    """What to export."""
 
     dataset: Dataset
     """The real dataset's id or name; or, without FOLD, a run's folder."""
@@ -53,6 +50,14 @@ class ExportRequest(Sampling):
     """Replace an earlier synthetic dataset or unfinished export."""
     dry_run: Switch = False
     """Say what would be sampled and how long it takes."""
+
+
+@dataclass(frozen=True)
+class ExportRequest(Sampling, ExportOptions):
+    """Sample synthetic pairs from a trained run and write them as DatasetNNN_Name_syn under $nnUNet_raw.
+
+    A killed export continues when the same command is given again.
+    """
 
 
 def export_way(config: Config, request: ExportRequest, canvas: tuple[int, ...]) -> Way:
