@@ -46,6 +46,8 @@ class ExportOptions:
     """Redraw pairs whose foreground leaves the real range by this share of it."""
     shard: Annotated[str, tyro.conf.arg(metavar="i/n", help_behavior_hint="")] = "0/1"
     """Part of the work, i from 0, e.g. in a Slurm array."""
+    anyway: Switch = False
+    """Export even if the first pairs look unlike the real ones."""
     overwrite: Switch = False
     """Replace an earlier synthetic dataset or unfinished export."""
     dry_run: Switch = False
