@@ -7,6 +7,7 @@ from typing import TypeVar
 import pytest
 import torch
 import torch.nn.functional as F
+from closed_forms import normal
 from safetensors.torch import save_file
 from torch import nn
 
@@ -78,38 +79,21 @@ def test_bf16_keeps_float32_at_the_door_and_stays_close():
     assert 0 < (rounded - exact).abs().max() < 0.1 * exact.abs().max()
 
 
-def modulated(norm, x, scale, shift):
-    """By PyTorch's own operations."""
-    per_pixel = (*scale.shape, *[1] * (x.ndim - 2))
-    return F.silu(norm(x) * (1 + scale.reshape(per_pixel)) + shift.reshape(per_pixel))
-
-
-def test_gradient_of_the_fast_normalisation_is_the_derivative():
-    norm = randomised(nn.GroupNorm(2, 4).double(), 1.0)
-    x, scale, shift = (
-        torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).requires_grad_()
-        for seed, shape in enumerate([(2, 4, 32, 32), (2, 4), (2, 4)])
-    )
-    inputs = (x.detach().to(memory_format=torch.channels_last).requires_grad_(), scale, shift, norm.weight, norm.bias)
-    assert torch.autograd.gradcheck(lambda x, a, b, *_: norm_silu(norm, x, a, b), inputs, fast_mode=True)
-
-
 @pytest.mark.parametrize("shape", [(2, 8, 32, 32), (3, 8, 8, 16, 16), (2, 8, 3, 5)])
-@pytest.mark.parametrize("modulate", [True, False])
-def test_fast_normalisation_is_group_norm_modulation_and_silu(shape, modulate):
-    x = (torch.randn(shape, generator=torch.Generator().manual_seed(1)) * 3 + 2).double()
-    seed = torch.randn(shape, generator=torch.Generator().manual_seed(2)).double()
-    modulation = [torch.randn(shape[:2], generator=torch.Generator().manual_seed(k)).double() for k in (3, 4)]
-    if not modulate:
-        modulation = [torch.zeros_like(m) for m in modulation]
+@pytest.mark.parametrize("modulations", [0, 2])
+def test_fast_normalisation_and_its_gradient_are_those_of_pytorchs_operations(shape, modulations):
+    x, weight, *modulation = (normal(*s, seed=k) for k, s in enumerate([shape, shape, *[shape[:2]] * modulations]))
+    if len(shape) == 4:
+        x = x.to(memory_format=torch.channels_last)
     found = []
     for ours in (True, False):
         norm = randomised(nn.GroupNorm(4, 8).double())
-        leaves = [tensor.clone().requires_grad_() for tensor in (x, *modulation)]
-        fast = norm_silu(norm, *(leaves if modulate else leaves[:1]))
-        y = fast if ours else modulated(norm, *leaves)
-        (y * seed).sum().backward()
-        found.append([y, norm.weight.grad, norm.bias.grad, *[leaf.grad for leaf in leaves[: 3 if modulate else 1]]])
+        leaves = [tensor.clone().requires_grad_() for tensor in (3 * x + 2, *modulation)]
+        per_pixel = [leaf.reshape(*shape[:2], *[1] * (len(shape) - 2)) for leaf in leaves[1:]]
+        scale, shift = per_pixel or (0, 0)
+        y = norm_silu(norm, *leaves) if ours else F.silu(norm(leaves[0]) * (1 + scale) + shift)
+        (y * weight).sum().backward()
+        found.append([y, norm.weight.grad, norm.bias.grad, *[leaf.grad for leaf in leaves]])
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs)
 
@@ -156,42 +140,44 @@ def formula_weights() -> dict[str, torch.Tensor]:
     return state
 
 
-@pytest.mark.parametrize("ending", [".pt", ".safetensors"])
-def test_imported_weights_compute_what_improved_diffusion_does(tmp_path, ending):
-    path = tmp_path / f"model{ending}"
-    state = formula_weights()
-    if ending == ".pt":
-        torch.save(state, path)
-    else:
-        save_file(state, path)
-    network = import_improved_diffusion(path)
+@pytest.mark.parametrize(("ending", "order"), [(".pt", "legacy"), (".safetensors", "legacy"), (".pt", "new")])
+def test_imported_weights_compute_what_improved_diffusion_does(tmp_path, ending, order):
+    path, state = tmp_path / f"model{ending}", formula_weights()
+    for name in [name for name in state if order == "new" and ".qkv." in name]:  # the same network in the other order
+        heads = state[name].chunk(4)  # each its queries, keys and values
+        state[name] = torch.cat([head.chunk(3)[part] for part in range(3) for head in heads])
+    (torch.save if ending == ".pt" else save_file)(state, path)
     x = torch.sin(0.37 * torch.arange(2 * 3 * 8 * 12, dtype=torch.float64)).reshape(2, 3, 8, 12).float()
     with torch.no_grad():
-        y = network(x, torch.tensor([[3.0], [741.0]]))
+        y = import_improved_diffusion(path, 4, order).unet()(x, torch.tensor([[3.0], [741.0]]))
     assert list(y.shape) == REFERENCE["output_shape"]
     expected = torch.tensor(REFERENCE["values"])
     torch.testing.assert_close(y.flatten()[REFERENCE["indices"]], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_weights_that_do_not_fit_are_refused_in_one_line(tmp_path):
-    good = {name: torch.zeros(shape) for name, shape in REFERENCE["shapes"].items()}
-    shape = REFERENCE["shapes"]["input_blocks.1.0.emb_layers.1.weight"]
-    cases = {
-        "label_emb": {**good, "label_emb.weight": torch.zeros(10, 512)},
-        "out.2.bias|out_conv": {k: v for k, v in good.items() if k != "out.2.bias"},
-        "emb_layers": {**good, "input_blocks.1.0.emb_layers.1.weight": torch.zeros(shape[0] // 2, shape[1])},
-        "64 base channels": {
-            name: torch.zeros([side // 2 if side % 64 == 0 else side for side in shape])
-            for name, shape in REFERENCE["shapes"].items()
-        },
-        "": {"conv.weight": torch.zeros(3)},
-        "tensors": {"state_dict": good},
-    }
-    for found, state in cases.items():
-        torch.save(state, tmp_path / "model.pt")
-        with pytest.raises(CheckpointError, match=rf"model\.pt.*({found})") as error:
-            import_improved_diffusion(tmp_path / "model.pt")
-        assert "\n" not in str(error.value)
+SHAPES = REFERENCE["shapes"]
+MODULATION = "input_blocks.1.0.emb_layers.1.weight"
+
+
+@pytest.mark.parametrize(
+    ("named", "changes"),
+    [
+        ("label_emb|class_cond", {"label_emb.weight": (10, 512)}),
+        ("out.2.bias|out_conv", {"out.2.bias": None}),
+        ("emb_layers", {MODULATION: (SHAPES[MODULATION][0] // 2, SHAPES[MODULATION][1])}),
+        ("3 dimensions", {"input_blocks.0.0.weight": (*SHAPES["input_blocks.0.0.weight"], 3)}),
+        ("resblock_updown", {"output_blocks.1.2.in_layers.0.weight": (128,)}),
+        ("conv_resample", {name: None for name in SHAPES if name.startswith("input_blocks.2.")}),
+        ("64 base channels", {n: [side // 2 if side % 64 == 0 else side for side in s] for n, s in SHAPES.items()}),
+        ("layout", {**dict.fromkeys(SHAPES), "conv.weight": (3,)}),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_in_one_line(tmp_path, named, changes):
+    shapes = {name: shape for name, shape in {**SHAPES, **changes}.items() if shape is not None}
+    torch.save({name: torch.zeros(shape) for name, shape in shapes.items()}, tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match=rf"model\.pt.*({named})") as error:
+        import_improved_diffusion(tmp_path / "model.pt", 4)
+    assert "\n" not in str(error.value)
 
 
 class _Payload:
@@ -206,10 +192,11 @@ class _Payload:
 
 def test_files_that_hold_no_tensors_are_refused_in_one_line_and_run_nothing(tmp_path):
     torch.save({"weight": _Payload(tmp_path / "ran")}, tmp_path / "code.pt")
+    torch.save({"state_dict": {"weight": torch.zeros(3)}}, tmp_path / "nested.pt")
     (tmp_path / "empty.pt").touch()
     (tmp_path / "text.pt").write_bytes(b"no checkpoint")
-    for name in ("code.pt", "empty.pt", "text.pt", "absent.safetensors"):
-        with pytest.raises(CheckpointError, match=name) as error:
-            import_improved_diffusion(tmp_path / name)
+    for name in ("code.pt", "nested.pt", "empty.pt", "text.pt", "absent.safetensors"):
+        with pytest.raises(CheckpointError, match=rf"{name}.*tensors") as error:
+            import_improved_diffusion(tmp_path / name, 4)
         assert "\n" not in str(error.value)
     assert not (tmp_path / "ran").exists()

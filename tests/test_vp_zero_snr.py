@@ -7,9 +7,9 @@ import torch
 from closed_forms import MEAN, STD, GaussianNetwork, levels_of, normal, source
 from hypothesis import given
 from hypothesis import strategies as st
+from small_runs import config_of
 from torch.distributions import Normal, kl_divergence
 
-from jdm.config.settings import Config, DiffusionConfig, validate
 from jdm.diffusion.conditioning import Known
 from jdm.diffusion.sampling import karras_sigmas, sample_ancestral, sample_ddim, sample_heun
 from jdm.diffusion.vp import VPDenoiser, VPProcess
@@ -131,5 +131,5 @@ def test_the_noise_cannot_be_predicted_without_signal():
     with pytest.raises(ConfigError, match=r"'epsilon'.*'v'"):
         VPProcess(zero_snr=True)
     with pytest.raises(ConfigError, match=r"diffusion\.prediction.*epsilon.*v"):
-        validate(Config(diffusion=DiffusionConfig(zero_terminal_snr=True)))
-    validate(Config(diffusion=DiffusionConfig(zero_terminal_snr=True, prediction="v")))
+        config_of(diffusion={"zero_terminal_snr": True})
+    config_of(diffusion={"zero_terminal_snr": True, "prediction": "v"})
