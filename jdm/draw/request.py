@@ -14,8 +14,8 @@ from jdm.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampling(SamplerSettings):
-    """How samples are drawn."""
+class SamplingOptions:
+    """How samples are drawn, whatever the sampler."""
 
     sampler: Annotated[Sampler | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """heun-stochastic, heun, dpmpp-2m, unipc, ddim, euler-maruyama, predictor-corrector or ode (README: which)."""
@@ -32,6 +32,12 @@ class Sampling(SamplerSettings):
     """Samples drawn together."""
     overlap: Annotated[float, tyro.conf.arg(metavar="X")] = 0.25
     """Least overlap of windows over a large image."""
+
+
+# Fields of a later base come first, and so do their flags in --help: the common ones before those of single samplers.
+@dataclass(frozen=True, kw_only=True)
+class Sampling(SamplerSettings, SamplingOptions):
+    """How samples are drawn."""
 
     @property
     def settings(self) -> SamplerSettings:

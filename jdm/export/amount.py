@@ -17,7 +17,7 @@ from jdm.errors import ConfigError
 from jdm.export.request import ExportRequest, check_request, export_way, masks_of
 from jdm.train.checkpoint import Checkpoint
 
-_PLACES = ("dataset", "fold", "shard", "overwrite", "dry_run", "guide", "ratio", "balance", "class_label")
+_PLACES = ("dataset", "fold", "shard", "anyway", "overwrite", "dry_run", "guide", "ratio", "balance", "class_label")
 """Of a request what does not fix the bytes of an export, or is in the order by another name."""
 
 

@@ -18,11 +18,8 @@ Masks = Literal["estimated", "sampled"]
 
 
 @dataclass(frozen=True)
-class ExportRequest(Sampling):
-    """Sample synthetic pairs from a trained run and write them as DatasetNNN_Name_syn under $nnUNet_raw.
-
-    A killed export continues when the same command is given again.
-    """
+class ExportOptions:
+    """What to export."""
 
     dataset: Dataset
     """The real dataset's id or name; or, without FOLD, a run's folder."""
@@ -49,10 +46,20 @@ class ExportRequest(Sampling):
     """Redraw pairs whose foreground leaves the real range by this share of it."""
     shard: Annotated[str, tyro.conf.arg(metavar="i/n", help_behavior_hint="")] = "0/1"
     """Part of the work, i from 0, e.g. in a Slurm array."""
+    anyway: Switch = False
+    """Export even if the first pairs look unlike the real ones."""
     overwrite: Switch = False
     """Replace an earlier synthetic dataset or unfinished export."""
     dry_run: Switch = False
     """Say what would be sampled and how long it takes."""
+
+
+@dataclass(frozen=True)
+class ExportRequest(Sampling, ExportOptions):
+    """Sample synthetic pairs from a trained run and write them as DatasetNNN_Name_syn under $nnUNet_raw.
+
+    A killed export continues when the same command is given again.
+    """
 
 
 def export_way(config: Config, request: ExportRequest, canvas: tuple[int, ...]) -> Way:

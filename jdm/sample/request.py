@@ -29,8 +29,8 @@ Estimates = Literal["estimated", "sampled"]
 
 
 @dataclass(frozen=True)
-class SampleRequest(Sampling):
-    """A mode's request."""
+class SampleOptions:
+    """What every mode is asked for."""
 
     dataset: Dataset
     """The dataset's id or name; or, without FOLD, the path of a run's folder."""
@@ -45,6 +45,11 @@ class SampleRequest(Sampling):
     """Replace samples that are in the output folder."""
     dry_run: Switch = False
     """Check the request, say what would be sampled and how long it takes, and stop."""
+
+
+@dataclass(frozen=True)
+class SampleRequest(Sampling, SampleOptions):
+    """A mode's request."""
 
 
 @dataclass(frozen=True)
