@@ -1,23 +1,19 @@
-"""The network: its size, its faster parts against plain ones, and weights from elsewhere."""
+"""The network: its size, what it hears, and its faster parts against plain ones."""
 
-import json
-from pathlib import Path
+import itertools
 from typing import TypeVar
 
 import pytest
 import torch
 import torch.nn.functional as F
 from closed_forms import normal
-from safetensors.torch import save_file
 from torch import nn
 
 from jdm.config.settings import NetworkConfig
 from jdm.diffusion.normalization import norm_silu
 from jdm.diffusion.unet import SelfAttention, UNet, Upsample, sinusoids
-from jdm.errors import CheckpointError, ConfigError
-from jdm.train.imported_weights import import_improved_diffusion
+from jdm.errors import ConfigError
 
-REFERENCE = json.loads((Path(__file__).parent / "reference" / "improved_diffusion.json").read_text(encoding="utf-8"))
 Module = TypeVar("Module", bound=nn.Module)
 SMALL = NetworkConfig(8, (1, 2), 1, (2,), 2)
 
@@ -44,16 +40,19 @@ def test_sizes_are_those_of_the_papers_networks():
 
 
 @pytest.mark.parametrize("dims", [2, 3])
-def test_a_fresh_network_is_zero_and_a_trained_one_hears_levels_and_condition(dims):
-    network = UNet(3, 5, SMALL, dims=dims, levels=2, condition_features=4)
+def test_a_fresh_network_is_zero_and_a_trained_one_hears_levels_condition_and_class(dims):
+    network = UNet(3, 5, SMALL, dims=dims, levels=2, condition_features=4, classes=2)
     x, levels = torch.randn(2, 3, *(8, 4, 6)[:dims]), torch.tensor([[1.0, 30.0], [-50.0, 2.0]])
     assert torch.equal(network(x, levels), torch.zeros(2, 5, *x.shape[2:]))
     randomised(network).eval()
     with torch.no_grad():
         y = network(x, levels)
         assert y.std() > 0.01
-        assert torch.allclose(network(x, levels, torch.zeros(2, 4)), y)  # zeros mean "none"
-        assert not torch.allclose(network(x, levels, torch.ones(2, 4)), y)
+        # Zeros, which mean "none"; an augmentation; two classes.
+        conditions = [[0.0] * 5, [1.0, 1.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0, 2.0]]
+        none, *told = (network(x, levels, torch.tensor([condition] * 2)) for condition in conditions)
+        assert torch.allclose(none, y)
+        assert not any(torch.allclose(a, b) for a, b in itertools.combinations([y, *told], 2))
         assert not torch.allclose(network(x, levels.flip(1)), y)  # which side has which level matters
         assert torch.allclose(network(x[1:], levels[1:]), y[1:], atol=1e-5)  # samples do not meet
 
@@ -127,76 +126,3 @@ def test_sinusoids_are_cosines_then_sines_from_one_radian_per_step_down():
     torch.testing.assert_close(table[0, 0], torch.tensor([1.0, 1, 1, 0, 0, 0]))
     angles = 2.0 * torch.tensor([1.0, 10_000 ** (-1 / 3), 10_000 ** (-2 / 3)])
     torch.testing.assert_close(table[0, 1], torch.cat([angles.cos(), angles.sin()]))
-
-
-def formula_weights() -> dict[str, torch.Tensor]:
-    """The state dict that the reference file describes in words."""
-    state = {}
-    for n, (name, shape) in enumerate(sorted(REFERENCE["shapes"].items())):
-        i = torch.arange(torch.Size(shape).numel(), dtype=torch.float64)
-        wave = torch.sin(0.01 * i * i + n)
-        values = 1 + 0.1 * wave if len(shape) == 1 else 1.5 * wave / (len(i) / shape[0]) ** 0.5
-        state[name] = values.reshape(shape).float()
-    return state
-
-
-@pytest.mark.parametrize(("ending", "order"), [(".pt", "legacy"), (".safetensors", "legacy"), (".pt", "new")])
-def test_imported_weights_compute_what_improved_diffusion_does(tmp_path, ending, order):
-    path, state = tmp_path / f"model{ending}", formula_weights()
-    for name in [name for name in state if order == "new" and ".qkv." in name]:  # the same network in the other order
-        heads = state[name].chunk(4)  # each its queries, keys and values
-        state[name] = torch.cat([head.chunk(3)[part] for part in range(3) for head in heads])
-    (torch.save if ending == ".pt" else save_file)(state, path)
-    x = torch.sin(0.37 * torch.arange(2 * 3 * 8 * 12, dtype=torch.float64)).reshape(2, 3, 8, 12).float()
-    with torch.no_grad():
-        y = import_improved_diffusion(path, 4, order).unet()(x, torch.tensor([[3.0], [741.0]]))
-    assert list(y.shape) == REFERENCE["output_shape"]
-    expected = torch.tensor(REFERENCE["values"])
-    torch.testing.assert_close(y.flatten()[REFERENCE["indices"]], expected, rtol=1e-5, atol=1e-5)
-
-
-SHAPES = REFERENCE["shapes"]
-MODULATION = "input_blocks.1.0.emb_layers.1.weight"
-
-
-@pytest.mark.parametrize(
-    ("named", "changes"),
-    [
-        ("label_emb|class_cond", {"label_emb.weight": (10, 512)}),
-        ("out.2.bias|out_conv", {"out.2.bias": None}),
-        ("emb_layers", {MODULATION: (SHAPES[MODULATION][0] // 2, SHAPES[MODULATION][1])}),
-        ("3 dimensions", {"input_blocks.0.0.weight": (*SHAPES["input_blocks.0.0.weight"], 3)}),
-        ("resblock_updown", {"output_blocks.1.2.in_layers.0.weight": (128,)}),
-        ("conv_resample", {name: None for name in SHAPES if name.startswith("input_blocks.2.")}),
-        ("64 base channels", {n: [side // 2 if side % 64 == 0 else side for side in s] for n, s in SHAPES.items()}),
-        ("layout", {**dict.fromkeys(SHAPES), "conv.weight": (3,)}),
-    ],
-)
-def test_weights_that_do_not_fit_are_refused_in_one_line(tmp_path, named, changes):
-    shapes = {name: shape for name, shape in {**SHAPES, **changes}.items() if shape is not None}
-    torch.save({name: torch.zeros(shape) for name, shape in shapes.items()}, tmp_path / "model.pt")
-    with pytest.raises(CheckpointError, match=rf"model\.pt.*({named})") as error:
-        import_improved_diffusion(tmp_path / "model.pt", 4)
-    assert "\n" not in str(error.value)
-
-
-class _Payload:
-    """What a malicious file would run on loading."""
-
-    def __init__(self, witness: Path) -> None:
-        self.witness = witness
-
-    def __reduce__(self):
-        return Path.touch, (self.witness,)
-
-
-def test_files_that_hold_no_tensors_are_refused_in_one_line_and_run_nothing(tmp_path):
-    torch.save({"weight": _Payload(tmp_path / "ran")}, tmp_path / "code.pt")
-    torch.save({"state_dict": {"weight": torch.zeros(3)}}, tmp_path / "nested.pt")
-    (tmp_path / "empty.pt").touch()
-    (tmp_path / "text.pt").write_bytes(b"no checkpoint")
-    for name in ("code.pt", "nested.pt", "empty.pt", "text.pt", "absent.safetensors"):
-        with pytest.raises(CheckpointError, match=rf"{name}.*tensors") as error:
-            import_improved_diffusion(tmp_path / name, 4)
-        assert "\n" not in str(error.value)
-    assert not (tmp_path / "ran").exists()
