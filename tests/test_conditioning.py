@@ -31,8 +31,6 @@ from jdm.diffusion.repaint import Resampling, sample_repaint
 from jdm.diffusion.sampling import karras_sigmas, sample_ancestral, sample_heun
 from jdm.errors import ConfigError
 
-torch.set_num_threads(1)
-
 
 def mask_known(dims: int = 1) -> Tensor:
     """`where` of a sample of one image and one mask channel: the mask."""

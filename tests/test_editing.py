@@ -12,8 +12,6 @@ from jdm.diffusion.editing import invert_heun, slerp, vary
 from jdm.diffusion.sampling import karras_sigmas, sample_ddim, sample_dpmpp_2m, sample_heun
 from jdm.errors import ConfigError
 
-torch.set_num_threads(1)
-
 
 @pytest.mark.parametrize("sigma", [0.02, 0.4, 2.0])
 @pytest.mark.parametrize("deterministic", [False, True])

@@ -18,8 +18,6 @@ from jdm.diffusion.run import Part
 from jdm.diffusion.sampling import karras_sigmas, sample_ddim
 from jdm.errors import ConfigError
 
-torch.set_num_threads(1)
-
 SHAPE = (2, 3, 4, 4)
 
 

@@ -16,8 +16,6 @@ from jdm.diffusion.vp import VPDenoiser, VPProcess
 from jdm.diffusion.vp_loss import l_simple, l_vlb
 from jdm.errors import ConfigError
 
-torch.set_num_threads(1)
-
 REFERENCE = json.loads((Path(__file__).parent / "reference" / "vp_process.json").read_text())
 
 

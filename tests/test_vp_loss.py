@@ -11,8 +11,6 @@ from torch.distributions import Normal, kl_divergence
 from jdm.diffusion.vp import VPDenoiser, VPProcess
 from jdm.diffusion.vp_loss import discretised_log_likelihood, l_hybrid, l_simple, l_vlb
 
-torch.set_num_threads(1)
-
 PROCESSES = (PROCESS, VPProcess(prediction="v", zero_snr=True))
 
 

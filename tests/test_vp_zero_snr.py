@@ -14,8 +14,6 @@ from jdm.diffusion.sampling import karras_sigmas, sample_ancestral, sample_ddim,
 from jdm.diffusion.vp import VPDenoiser, VPProcess
 from jdm.errors import ConfigError
 
-torch.set_num_threads(1)
-
 ZERO = {name: VPProcess(1000, name, prediction="v", zero_snr=True) for name in ("linear", "cosine")}
 
 

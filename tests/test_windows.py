@@ -10,8 +10,6 @@ from torch import Tensor
 from jdm.diffusion.windows import windowed
 from jdm.errors import ConfigError
 
-torch.set_num_threads(1)
-
 
 def _levels(batch: int) -> Tensor:
     return torch.full((batch, 2), 0.5)
