@@ -109,7 +109,14 @@ def test_report_shows_results_copies_and_commands(tmp_path: Path) -> None:
     assert "| real | real cases only | 3 | 0 | 0.5000 [0.2500, 0.7500] | undefined |" in tables[0]
     assert "| mix minus real | +0.5000 [+0.2500, +0.7500] | 0.125 |" in tables[1]
     text = re.sub(r"\s+", " ", (tmp_path / "report.html").read_text(encoding="utf-8"))
-    for words in ("8 test tiles, 1 seed", steps[0].command, "1.5 minutes", "a GPU", "A=$PWD/A", "by mix: nuclei:"):
+    for words in (
+        "8 test tiles, 1 seed",
+        "jdm-train 1 all --budget-minutes 4",
+        "1.5 minutes",
+        "a GPU",
+        "A=$PWD/A",
+        "by mix: nuclei:",
+    ):
         assert words in text
     synthetic = re.search(r"synthetic</th><td>2</td><td>(\d+)</td>", text)
     assert synthetic and synthetic[1] == "1"  # the turned tile is found out as a copy
