@@ -85,7 +85,7 @@ def main(options: Options) -> None:
         "checkpoint_sha256": checkpoint.sha256, "checkpoint_step": checkpoint.metadata["step"],
         "judge": arm.parent.name, "judge_seed": options.experiment_seed, "pairs": options.pairs,
         "batch_size": options.batch_size,
-        "real_images": options.real_images, "seed": options.seed, "canvas_size": canvas(run.config),
+        "real_images": options.real_images, "seed": options.seed, "canvas_size": run.config.data.patch_size,
     }  # fmt: skip
     kept(work / "settings.json", settings)
     write_json(work / "settings.json", settings)
@@ -94,11 +94,6 @@ def main(options: Options) -> None:
     for order in orders(run, options):
         measure(judge, PairFactory(run, order, options.device), work)
     write(options.out, work, settings, dataset, training, other)
-
-
-def canvas(config: Config) -> tuple[int, ...]:
-    """Size of a sample: that of training, without windows."""
-    return config.data.patch_size
 
 
 @dataclass(frozen=True)
@@ -142,7 +137,7 @@ def real_images(judge: Judge, run: Run, dataset: RawDataset, options: Options, w
 
 def stored(pairs: PairDataset, most: int, name: str) -> Pairs:
     """Real pairs as a perfect sample is stored: cropped to the sample's size and clipped to the codec's range."""
-    rng, size = np.random.default_rng(0), canvas(pairs.config)
+    rng, size = np.random.default_rng(0), pairs.config.data.patch_size
     ids = list(dict.fromkeys(item.case_id for item in pairs.items))
     for index in tqdm(np.sort(rng.permutation(len(pairs))[:most]), desc=f"{name} images", disable=None):
         fitting = tuple(min(side, whole) for side, whole in zip(size, pairs.item_shape(index), strict=True))
@@ -151,11 +146,12 @@ def stored(pairs: PairDataset, most: int, name: str) -> Pairs:
 
 
 def orders(run: Run, options: Options) -> list[Order]:
-    """What is to be sampled, cheapest first, each number of steps of a sampler once."""
+    """What is to be sampled, cheapest first, each number of steps of a sampler once; at the size of training, without
+    windows."""
     found = {}
     for sampler in options.samplers:
         request = ExportRequest(
-            str(run.folder), id=1, count=options.pairs, canvas_size=canvas(run.config), sampler=sampler,
+            str(run.folder), id=1, count=options.pairs, canvas_size=run.config.data.patch_size, sampler=sampler,
             seed=options.seed, batch_size=options.batch_size,
         )  # fmt: skip
         try:

@@ -52,38 +52,28 @@ def test_evaluations_are_counted_at_the_network_whatever_the_batch(run, sampler:
 def judged(n: int, seed: int, shift: float = 0.0, wrong: int = 2) -> Judged:
     """`n` pairs whose features lie `shift` from normal ones; of 20 pixels a class, `wrong` are missed."""
     rng = np.random.default_rng(seed)
-    overlap = np.stack(
-        [20 - rng.integers(0, 2 * wrong + 1, (n, 2)), np.zeros((n, 2), int), rng.integers(0, 3, (n, 2))], 2
-    )
-    return Judged(
-        rng.normal(shift, 1, (n, 6)), overlap, 0.2 + 0.02 * rng.random((n, 2)) + shift / 10, np.arange(n) // 4
-    )
+    found, missed = 20 - rng.integers(0, 2 * wrong + 1, (n, 2)), rng.integers(0, 3, (n, 2))
+    shares = 0.2 + 0.02 * rng.random((n, 2)) + shift / 10
+    overlap = np.stack([found, np.zeros((n, 2), int), missed], 2)
+    return Judged(rng.normal(shift, 1, (n, 6)), overlap, shares, np.arange(n) // 4)
 
 
 TRAINING, OTHER = judged(80, 1), judged(120, 2)
 
 
-def took(sampler: str, steps: int, evaluations: float, seconds: float) -> dict:
-    return {"sampler": sampler, "steps": steps, "evaluations": evaluations, "seconds_per_pair": seconds}
-
-
 def rows() -> list[dict]:
     good, bad = judged(40, 3), judged(40, 4, shift=1.0, wrong=9)
-    measured = [
-        (took("heun", 3, 5.0, 0.1), bad),
-        (took("heun", 18, 35.0, 0.7), good),
-        (took("ddim", 20, 20.0, 0.4), good),
-    ]
-    return sampler_scores(measured, TRAINING, OTHER, ["left", "right"])
+    keys = ("sampler", "steps", "evaluations", "seconds_per_pair")
+    facts = (("heun", 3, 5.0, 0.1), ("heun", 18, 35.0, 0.7), ("ddim", 20, 20.0, 0.4))
+    took = [dict(zip(keys, one, strict=True)) for one in facts]
+    return sampler_scores(list(zip(took, (bad, good, good), strict=True)), TRAINING, OTHER, ["left", "right"])
 
 
 def test_equal_rows_tie_and_a_worse_one_does_not() -> None:
     found = rows()
     assert [row["ties"] for row in found] == [[], list(METRICS), list(METRICS)]
-    best = fewest_evaluations(found)
-    assert best is not None and best["sampler"] == "ddim"
-    assert fewest_evaluations(found[:1]) is None
-    worse, good = found[:2]
+    worse, good, fewer = found
+    assert fewest_evaluations(found) == fewer and fewest_evaluations([worse]) is None
     assert worse["kernel_distance"]["low"] > good["kernel_distance"]["high"] > 0 > good["kernel_distance"]["low"]
     assert worse["agreement"]["high"] < good["agreement"]["low"]
     assert worse["classes"]["left"]["share_distance"] == pytest.approx(0.1, abs=0.01)
@@ -104,9 +94,8 @@ def test_real_sets_of_one_distribution_have_no_distance() -> None:
 
 
 def test_rows_of_different_sizes_are_refused() -> None:
-    sizes = [(took("heun", 3, 5.0, 0.1), judged(n, 1)) for n in (8, 9)]
-    with pytest.raises(DataError, match=r"\[8, 9\] pairs"):
-        sampler_scores(sizes, TRAINING, OTHER, ["left", "right"])
+    with pytest.raises(DataError, match=r"\[8, 9\]"):
+        sampler_scores([({}, judged(n, 1)) for n in (8, 9)], TRAINING, OTHER, ["left", "right"])
 
 
 def test_what_is_kept_comes_back(tmp_path) -> None:
