@@ -1,4 +1,4 @@
-"""NeoPolyp's pictures at a fourth of their size, and the class of each: what its polyps are.
+"""Reduce NeoPolyp's pictures to a fourth of their width and height, and list the class of each: what its polyps are.
 
 python scripts/reduce_neopolyp.py ../shared/data/neopolyp/train reduced
 
@@ -18,13 +18,14 @@ from tqdm import tqdm
 from jdm.cli import run_command
 from jdm.data.classes import FILE_NAME, classes_csv
 from jdm.errors import DataError, ExistsError
+from jdm.system.files import write_text
 
 KINDS = {127: "non-neoplastic", 255: "neoplastic"}
 FACTOR = 4
 
 
 def main(source: Path, out: Path, /) -> None:
-    """Reduce NeoPolyp's pictures and list their classes.
+    """Reduce NeoPolyp's pictures to a fourth of their width and height, and list the class of each.
 
     Args:
         source: Folder with images and masks.
@@ -46,7 +47,7 @@ def main(source: Path, out: Path, /) -> None:
             small.save(masks / mask_path.name)
         kinds = [name for value, name in KINDS.items() if value in np.unique(small)]
         classes[image_path.stem] = kinds[0] if len(kinds) == 1 else ""
-    (out / FILE_NAME).write_text(classes_csv(classes), encoding="utf-8")
+    write_text(out / FILE_NAME, classes_csv(classes))
 
 
 if __name__ == "__main__":
