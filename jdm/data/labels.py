@@ -25,13 +25,14 @@ def declared_labels(path: Path, content: dict[str, Any]) -> dict[str, int | tupl
         raise DataError(f'{path}: labels is {labels!r}; expected {{"background": 0, "name": 1, ...}}; correct it')
     found: dict[str, int | tuple[int, ...]] = {}
     for name, value in labels.items():
-        values = value if isinstance(value, list) and name not in ("background", IGNORE) else [value]
+        region = isinstance(value, list) and name not in ("background", IGNORE)
+        values: list[Any] = value if region else [value]
         if not values or any(type(v) is not int or v < 0 for v in values):
             raise DataError(
                 f"{path}: label {name!r} is {value!r}; expected consecutive integers 0 (background), 1, 2, ..., or a "
                 "list of them for a region; correct it"
             )
-        found[name] = tuple(values) if isinstance(value, list) else value
+        found[name] = tuple(values) if region else values[0]
     classes, ignore = classes_and_ignore(found)
     if found.get("background", 0) != 0 or not classes or any(ignore in values for values in classes.values()):
         raise DataError(
