@@ -27,6 +27,7 @@ from nnunet_integration.arms import (
     trainings,
     updates,
 )
+from nnunet_integration.comparison import summarise
 from nnunet_integration.pictures import draw_case, evenly_spaced
 from nnunet_integration.plans import padding_share
 from nnunet_integration.preparation import (
@@ -34,7 +35,7 @@ from nnunet_integration.preparation import (
     Experiment,
     check_folder,
     differing,
-    earlier_settings,
+    kept_settings,
     output_folder,
     prepare,
 )
@@ -59,9 +60,9 @@ def run_experiment(options: ExperimentOptions) -> tuple[Path, dict[str, Any]]:
 
 def _run(options: ExperimentOptions) -> tuple[Path, dict[str, Any]]:
     experiment = prepare(options)
-    _claim(experiment, options.overwrite)
+    claim(experiment, options.overwrite)
     settings_line = report.settings_line(experiment.settings.to_dict(), experiment.stock, experiment.patch_note)
-    print(settings_line, flush=True)
+    print(settings_line, file=sys.stderr, flush=True)
     needed = needed_trainings(experiment.settings, options.arms)
     _copy_references(experiment)
     threads = torch.get_num_threads()
@@ -80,14 +81,14 @@ def _run(options: ExperimentOptions) -> tuple[Path, dict[str, Any]]:
     return experiment.folder, _write_results(experiment, options)
 
 
-def _claim(experiment: Experiment, overwrite: bool) -> None:
+def claim(experiment: Experiment, overwrite: bool) -> None:
     """Make the output folder this experiment's own.
 
     Raises: ExistsError if it holds another experiment (with the first difference) or other files.
     """
     folder, settings = experiment.folder, experiment.settings.to_dict()
     check_folder(folder, settings, overwrite)
-    before = earlier_settings(folder)
+    before = kept_settings(folder)
     if overwrite and before and differing(before, settings):
         shutil.rmtree(folder)
     write_json(folder / SETTINGS_FILE, settings)
@@ -171,21 +172,22 @@ def _write_results(experiment: Experiment, options: ExperimentOptions) -> dict[s
         if all(file.is_file() for file in files.values()):
             scores[arm] = {seed: json.loads(file.read_text(encoding="utf-8")) for seed, file in files.items()}
     on_test_set, fold = experiment.on_test_set, experiment.settings.fold
+    data = {
+        "training_cases": len(experiment.training_ids),
+        "synthetic_cases": len(experiment.synthetic.cases),
+        "test_cases": len(experiment.evaluated_ids),
+        "test_set": "imagesTs" if on_test_set else f"validation cases of fold {fold}",
+        "chose_generator": experiment.chose_generator,
+    }
     results = {
-        **report.circumstances(),
-        "data": {
-            "training_cases": len(experiment.training_ids),
-            "synthetic_cases": len(experiment.synthetic.cases),
-            "test_cases": len(experiment.evaluated_ids),
-            "test_set": "imagesTs" if on_test_set else f"validation cases of fold {fold}",
-            "chose_generator": experiment.chose_generator,
-        },
+        **summarise(experiment.settings, _arm_facts(experiment, tuple(scores)), scores, experiment.group_of),
+        "data": data,
+        "notes": report.notes(data),
         "trainings": _minutes(experiment),
         "stock": experiment.stock,
         "patch_note": experiment.patch_note,
-        **report.summarise(experiment.settings, _arm_facts(experiment, tuple(scores)), scores, experiment.group_of),
+        **report.circumstances(),
     }
-    results["notes"] = report.notes(results)
     write_json(experiment.folder / "results.json", results)
     write_text(experiment.folder / "results.md", report.markdown(results))
     for case_id in evenly_spaced(experiment.evaluated_ids, PICTURES):

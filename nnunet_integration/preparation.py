@@ -26,8 +26,6 @@ from nnunet_integration.register import register
 
 CPU_PATCH, CPU_BATCH, CPU_FEATURES = 128, 8, (16, 32, 64, 128)
 SETTINGS_FILE = "experiment.json"
-NOTED_LATER = ("split_sha256",)
-"""Settings that experiments of an earlier jdm did not note; where all else is equal they are continued."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +154,7 @@ def _known(options: ExperimentOptions, real: RawDataset, synthetic: RawDataset, 
 
 def check_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> None:
     """Raises: ExistsError if `folder` holds files of another kind, or an experiment that differs in `settings`."""
-    before = earlier_settings(folder)
+    before = kept_settings(folder)
     if not before and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ExistsError(f"{folder} exists and is no experiment's folder; expected none; choose another --out")
     if not before or overwrite:
@@ -169,12 +167,8 @@ def check_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> Non
 
 
 def differing(before: dict[str, Any], settings: dict[str, Any]) -> list[str]:
-    """Names of the settings that differ from an earlier experiment's, as far as it noted them."""
-    return [
-        name
-        for name, value in settings.items()
-        if before.get(name) != _plain(value) and not (name in NOTED_LATER and name not in before)
-    ]
+    """Names of the settings that differ from those an experiment was started with."""
+    return [name for name, value in settings.items() if before.get(name) != _plain(value)]
 
 
 def _plain(value: Any) -> Any:
@@ -198,7 +192,7 @@ def _settle(
         features = features[: len(stage_strides(patch))]
     plans, configuration = with_experiment_configuration(plans, options.configuration, patch, batch, features)
     values = resolve(plans, configuration)
-    threads = options.threads or earlier_settings(folder).get("threads")
+    threads = options.threads or kept_settings(folder).get("threads")
     if threads is None:
         threads = host.fastest_threads(values, len(real.channel_names), _cores()) if small else 1
     return Resolved(**{**known, **sizes(values), "threads": threads}), plans, configuration, note
@@ -260,7 +254,7 @@ def _split_digest(training_ids: Sequence[str], evaluated_ids: Sequence[str], on_
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def earlier_settings(folder: Path) -> dict[str, Any]:
+def kept_settings(folder: Path) -> dict[str, Any]:
     """What an experiment in this folder was started with; empty if there is none.
 
     Raises: DataError if the file is damaged.

@@ -20,7 +20,7 @@ from jdm.data.splits import fold_split
 from jdm.errors import ConfigError, DataError, ExistsError
 from jdm.system.locks import held
 from nnunet_integration.arms import ARMS, ExperimentOptions, Resolved
-from nnunet_integration.experiment import _claim, run_experiment
+from nnunet_integration.experiment import claim, run_experiment
 from nnunet_integration.pictures import draw_case, evenly_spaced
 from nnunet_integration.preparation import Experiment, prepare
 from nnunet_integration.report import notes, settings_line
@@ -55,12 +55,13 @@ def test_all_arms_from_planning_to_the_table(datasets, nnunet_folders, monkeypat
     (real.folder / "conversion.json").write_text(json.dumps({"entries": record}), encoding="utf-8")
     monkeypatch.setattr(sys, "argv", [*arguments.split(), "--arms", "real"])
     main()
+    assert capsys.readouterr().out.startswith("Cannot tell")  # nothing to compare with yet
     first = (folder / "scores" / "real_seed_0.json").stat().st_mtime_ns
     monkeypatch.setattr(sys, "argv", arguments.split())
     main()
     printed = capsys.readouterr()
     assert "pretrain-finetune minus real-long" in printed.out
-    assert "the plans have patch 64x64, batch 2, channels 32 64 128 256 512" in printed.out
+    assert "the plans have patch 64x64, batch 2, channels 32 64 128 256 512" in printed.err
     assert (folder / "scores" / "real_seed_0.json").stat().st_mtime_ns == first  # kept, not run again
 
     results = strict_load((folder / "results.json").read_text(encoding="utf-8"))
@@ -75,8 +76,9 @@ def test_all_arms_from_planning_to_the_table(datasets, nnunet_folders, monkeypat
         "real": (6, 0), "synthetic": (0, 6), "pretrain-finetune": (6, 6), "mix": (6, 6), "real-long": (12, 0),
     }  # fmt: skip
     table = (folder / "results.md").read_text(encoding="utf-8")
-    assert all(f"| {arm} |" in table for arm in ARMS) and "pretrain-finetune minus real-long" in table
-    assert table.count("over 2 groups of images, resampled whole") == 2
+    assert all(f"| {arm} |" in table for arm in ARMS) and "| pretrain-finetune minus real-long |" in table
+    assert table.splitlines()[0] == printed.out.splitlines()[0] == results["verdict"] == next(iter(results.values()))
+    assert all(words in results["verdict"] for words in ("4 cells", "4 images of 2 groups", "1 seed", "real-long"))
     assert sorted(f.name for f in (folder / "pictures").iterdir()) == [f"t{i:02d}.png" for i in range(4)]
 
     check_judge(real, folder)
@@ -158,7 +160,7 @@ def test_a_changed_split_or_test_set_is_another_experiment(datasets, nnunet_fold
 
     def start() -> dict:
         experiment = prepare(options)
-        _claim(experiment, options.overwrite)
+        claim(experiment, options.overwrite)
         return experiment.settings.to_dict()
 
     settings = start()
@@ -177,12 +179,9 @@ def test_a_changed_split_or_test_set_is_another_experiment(datasets, nnunet_fold
     with pytest.raises(ExistsError, match="an experiment with split_sha256"):
         start()
     label.write_bytes(content)
-    # of an earlier jdm, which did not note it: continued, also with --overwrite, if all else is equal
-    file = options.out / "experiment.json"
-    file.write_text(json.dumps({k: v for k, v in settings.items() if k != "split_sha256"}), encoding="utf-8")
-    options = replace(options, overwrite=True)
-    assert start() == settings == json.loads(file.read_text(encoding="utf-8"))
+    assert start() == settings
     assert kept.read_text(encoding="utf-8") == "of this experiment"
+    options = replace(options, overwrite=True)
     options = replace(options, learning_rate=0.1)
     start()
     assert not kept.exists()
@@ -241,9 +240,9 @@ def test_cases_that_chose_the_generators_weights_are_counted(datasets, tmp_path)
     chosen = scored(validation_ids, False).chose_generator
     assert chosen == sorted(validation_ids)
     assert scored(real.test_cases, True).chose_generator == []
-    [line] = notes({"data": {"chose_generator": chosen, "test_cases": 2}})
+    [line] = notes({"chose_generator": chosen, "test_cases": 2})
     assert line.startswith("2 of the 2 scored cases chose the generator's weights (held-out loss)")
-    assert notes({"data": {"chose_generator": [], "test_cases": 4}}) == []
+    assert notes({"chose_generator": [], "test_cases": 4}) == []
 
 
 def test_pictures_are_of_cases_nobody_chose(datasets, tmp_path):

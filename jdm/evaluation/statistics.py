@@ -77,7 +77,7 @@ def mean_interval(
 
 
 def detectable(interval: Interval, tests: int = 1) -> float:
-    """The smallest true difference that is found in 80 % of repetitions with as many units, from the half width.
+    """The smallest true difference that as many units would show in 80 % of repetitions, from the half width.
 
     Args:
         tests: comparisons that share the error of 5 %; the first step of Holm's method, the hardest, counts.
