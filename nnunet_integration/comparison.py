@@ -7,7 +7,7 @@ hallucinates, and how often a class is absent, but not how well it segments.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -36,9 +36,13 @@ class Cells:
     """Scores of all arms over the same cells, which are sorted by image and class."""
 
     images: tuple[str, ...]
+    """Of each cell."""
     labels: tuple[str, ...]
+    """Class of each cell."""
+    classes: tuple[str, ...]
+    """All classes, in the dataset's order."""
     units: tuple[str, ...]
-    """Image and class of each cell, and what it is resampled with: its group, or its image."""
+    """What each cell is resampled with: its group, or its image."""
     present: np.ndarray
     """(cells,), bool: the reference has the class."""
     scores: dict[ArmName, dict[str, np.ndarray]]
@@ -83,8 +87,7 @@ def read_cells(scores: Scores, group_of: Mapping[str, str]) -> Cells:
         for seed, evaluation in seeds.items()
     }
     first, cells = next(iter(rows.items()))
-    order = list(dict.fromkeys(label for _, label in cells))
-    keys, seeds = sorted(cells, key=lambda key: (key[0], order.index(key[1]))), list(scores[first[0]])
+    keys, seeds = sorted(cells), list(scores[first[0]])
     expected = {key: cells[key]["n_ref"] for key in keys}
     for (arm, seed), found in rows.items():
         if set(scores[arm]) != set(seeds) or {key: case["n_ref"] for key, case in found.items()} != expected:
@@ -109,7 +112,8 @@ def read_cells(scores: Scores, group_of: Mapping[str, str]) -> Cells:
     images, labels = zip(*keys, strict=True)
     groups = [group_of[image] for image in images]
     units = groups if len(set(groups)) > 1 else images
-    return Cells(images, labels, tuple(units), np.array([expected[key] > 0 for key in keys]), tables)
+    classes = tuple(found["label"] for found in scores[first[0]][first[1]]["classes"])
+    return Cells(images, labels, classes, tuple(units), np.array([expected[key] > 0 for key in keys]), tables)
 
 
 def summarise(
@@ -139,15 +143,14 @@ def summarise(
 
 def _counts(cells: Cells) -> dict[str, Any]:
     """Cells with and without the class, in all and per class."""
-    of_class = {label: np.array(cells.labels) == label for label in _classes(cells)}
     return {
-        "with_class": int(cells.present.sum()),
-        "without_class": int((~cells.present).sum()),
-        "per_class": {
-            label: {"with_class": int((own & cells.present).sum()), "without_class": int((own & ~cells.present).sum())}
-            for label, own in of_class.items()
-        },
+        **_count(cells.present),
+        "per_class": {label: _count(cells.present[np.array(cells.labels) == label]) for label in cells.classes},
     }
+
+
+def _count(present: np.ndarray) -> dict[str, int]:
+    return {"with_class": int(present.sum()), "without_class": int((~present).sum())}
 
 
 def _arm(cells: Cells, arm: ArmName) -> dict[str, Any]:
@@ -158,8 +161,7 @@ def _arm(cells: Cells, arm: ArmName) -> dict[str, Any]:
         "dice": cells.mean(arm, "dice", cells.present),
         "iou": cells.mean(arm, "iou", cells.present),
         "dice_per_class": {
-            label: cells.mean(arm, "dice", cells.present & (np.array(cells.labels) == label))
-            for label in _classes(cells)
+            label: cells.mean(arm, "dice", cells.present & (np.array(cells.labels) == label)) for label in cells.classes
         },
         "false_positive_rate": cells.mean(arm, "false_positive", absent),
         "false_positive_volume": own["volume"][:, absent].mean() if absent.any() else None,
@@ -186,7 +188,7 @@ def _differences(cells: Cells) -> list[dict[str, Any]]:
             "false_positive_rate": cells.difference(arms, "false_positive", absent, tests),
             "dice_per_class": {
                 label: cells.difference(arms, "dice", present & (np.array(cells.labels) == label), tests)
-                for label in _classes(cells)
+                for label in cells.classes
             },
         }
         for arms in pairs
@@ -200,10 +202,6 @@ def _differences(cells: Cells) -> list[dict[str, Any]]:
     for result, p in zip(results, holm([result["p"] for result in results]), strict=True):
         result["p_holm"] = p
     return found
-
-
-def _classes(cells: Cells) -> Sequence[str]:
-    return list(dict.fromkeys(cells.labels))
 
 
 def _not_learned(arms: Mapping[str, Any]) -> list[str]:

@@ -45,11 +45,11 @@ PICTURES = 6
 
 
 def run_experiment(options: ExperimentOptions) -> tuple[Path, dict[str, Any]]:
-    """Run what is missing of an experiment and write its results.
+    """Run the missing parts of an experiment and write its results.
 
     Returns: the folder, and the content of its results.json.
 
-    Raises: JdmError for unusable options, datasets that do not fit, or a generator that has seen test cases;
+    Raises: JdmError for unusable options, datasets that do not fit, or a generator that was trained on test cases;
         ExistsError if the output folder holds something else, or another process runs an experiment in it.
     """
     folder = output_folder(options).resolve()
@@ -82,7 +82,7 @@ def _run(options: ExperimentOptions) -> tuple[Path, dict[str, Any]]:
 
 
 def claim(experiment: Experiment, overwrite: bool) -> None:
-    """Make the output folder this experiment's own.
+    """Take the output folder for this experiment.
 
     Raises: ExistsError if it holds another experiment (with the first difference) or other files.
     """
@@ -95,7 +95,7 @@ def claim(experiment: Experiment, overwrite: bool) -> None:
 
 
 def _copy_references(experiment: Experiment) -> None:
-    """Reference labels under their case ids, as the scores expect them."""
+    """Copy the reference labels to one folder, named by case id."""
     folder, real = experiment.folder / "references", experiment.real
     folder.mkdir(exist_ok=True)
     for case_id in experiment.evaluated_ids:
@@ -165,7 +165,7 @@ def _score(experiment: Experiment, arm: ArmName, seed: int) -> None:
 
 
 def _write_results(experiment: Experiment, options: ExperimentOptions) -> dict[str, Any]:
-    """results.json, results.md and the pictures of all arms that are complete, also from earlier calls."""
+    """Write results.json, results.md and pictures of all arms with every seed, including those of earlier calls."""
     scores: dict[ArmName, dict[int, dict[str, Any]]] = {}
     for arm in ARMS:
         files = {seed: _score_file(experiment, arm, seed) for seed in options.seeds}
@@ -199,7 +199,7 @@ def _write_results(experiment: Experiment, options: ExperimentOptions) -> dict[s
 
 
 def _minutes(experiment: Experiment) -> dict[str, dict[str, Any]]:
-    """Training minutes by training, over all seeds on disk; only of the last start where one was continued."""
+    """Minutes by training, over all seeds on disk; of a continued training only those since its last start."""
     found: dict[str, dict[str, Any]] = {}
     for file in sorted((experiment.folder / "runs").glob("*/seed_*/training.json")):
         minutes = json.loads(file.read_text(encoding="utf-8"))["minutes"]

@@ -1,4 +1,4 @@
-"""What an experiment hands over to read: the circumstances in results.json, and results.md."""
+"""An experiment's results as text: results.md, and the circumstances in results.json."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 
 def tables(results: Mapping[str, Any]) -> list[Table]:
-    """Arms, differences, classes, and false positives, as far as there are any; each says what it is over."""
+    """Tables of arms, differences, classes and false positives; each says how many cells it is over."""
     cells = results["cells"]
     over = f"the {cells['with_class']} cells (image x class) whose reference has the class"
     found = [_arm_table(results, over)]
@@ -67,7 +67,7 @@ def warning_lines(results: Mapping[str, Any]) -> list[str]:
 
 
 def notes(data: Mapping[str, Any]) -> list[str]:
-    """How the generator depends on the scored cases; empty if it does not.
+    """A warning if scored cases selected the generator's weights.
 
     Args:
         data: the part of results.json of that name.
@@ -84,7 +84,7 @@ def settings_line(settings: Mapping[str, Any], stock: Mapping[str, Any], patch_n
     """Patch, batch, network and device of all arms, and what the plans have where that differs.
 
     Args:
-        patch_note: a sentence on a patch that nobody asked for; may be empty.
+        patch_note: why the default patch is smaller than the plans'; may be empty.
     """
     ours, theirs = _sizes(settings), _sizes(stock)
     changed = "" if ours == theirs else f" (the plans have {theirs})"

@@ -74,7 +74,7 @@ def unit(summary: Mapping[str, Any]) -> str:
 
 
 def answers(arm: str, other: str, arms: Container[str]) -> bool:
-    """Whether a comparison tells if pairs help: one that trains on both kinds of cases against the control.
+    """Whether a comparison answers if pairs help: an arm trained on both kinds of cases, minus the control.
 
     The control has as many updates in total, all on real cases; without it, arm `real` stands in.
     """
@@ -82,7 +82,7 @@ def answers(arm: str, other: str, arms: Container[str]) -> bool:
 
 
 def tested(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The differences that tell whether pairs help."""
+    """The differences that answer whether pairs help."""
     return [entry for entry in summary["differences"] if answers(entry["arm"], entry["minus"], summary["arms"])]
 
 

@@ -1,6 +1,7 @@
 """Settings of the trainers, arithmetic of the arms, derived configurations: all without nnU-Net."""
 
 import json
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -46,6 +47,17 @@ def test_an_unusable_setting_is_named_in_one_line(name, value):
         read_settings({VARIABLES[name]: value})
     message = str(error.value)
     assert VARIABLES[name] in message and repr(value) in message and "\n" not in message
+
+
+@pytest.mark.parametrize("command", ["experiment", "evaluate", "register"])
+def test_help_fits_one_screen(command, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("sys.argv", [f"jdm-{command}", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        import_module(f"jdm.cli.{command}").main()
+    lines = capsys.readouterr().out.splitlines()
+    assert ended.value.code == 0
+    assert 10 < sum(max(1, -(-len(line) // 80)) for line in lines) <= 48  # of 50, with the prompt
 
 
 def test_environment_is_restored(monkeypatch):

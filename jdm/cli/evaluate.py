@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from jdm.cli import run_command
 
@@ -21,23 +23,24 @@ class EvaluateArguments:
     """nnunet: each class. thesis: foreground. pranet: maps at 256 thresholds."""
     dataset: str | None = None
     """nnU-Net dataset whose dataset.json declares the labels."""
-    labels: tuple[int, ...] = ()
-    """All label values, instead of --dataset. Without either, of the dataset.json beside the masks."""
+    labels: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N ...", help_behavior_hint="")] = ()
+    """All label values, instead of --dataset. Without either, dataset.json beside the masks declares them."""
     out: Path | None = None
     """Folder for evaluation.json, evaluation.csv and evaluation.md."""
     allow_missing: bool = False
-    """Score what both folders hold."""
-    hd95: bool = True
-    """Compute the 95 % surface distance, the slowest part."""
+    """Score the cases that both folders hold."""
+    hd95: Annotated[
+        bool, tyro.conf.arg(help="Skip the 95 % surface distance, the slowest part.", help_behavior_hint="")
+    ] = True
+    """Compute the 95 % surface distance."""
     empty_hd95: Literal["left-out", "diagonal"] = "left-out"
-    """HD95 where one mask alone is empty: not in the mean, or the image diagonal."""
+    """HD95 where just one mask is empty: left out of the mean, or the image diagonal."""
 
 
 def main() -> None:
     """Entry point of `jdm-evaluate`."""
-    import tyro
-
-    arguments = tyro.cli(EvaluateArguments, prog="jdm-evaluate", description=EvaluateArguments.__doc__)
+    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
+    arguments = tyro.cli(EvaluateArguments, prog="jdm-evaluate", config=config)
     run_command(lambda: evaluate(arguments))
 
 

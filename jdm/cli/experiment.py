@@ -32,5 +32,6 @@ def run(options: ExperimentOptions) -> None:
 
 
 def main() -> None:
-    options = tyro.cli(ExperimentOptions, prog="jdm-experiment")
+    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
+    options = tyro.cli(ExperimentOptions, prog="jdm-experiment", config=config)
     run_command(lambda: run(options))

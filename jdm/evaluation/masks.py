@@ -88,9 +88,9 @@ def two_valued_cases(pairs: Pairs, soft: bool) -> Iterator[Case]:
 
 
 def _read_classes(file: Path) -> Raster:
-    """A file of whole numbers, which some programs store as floating-point numbers with an error in the last place.
+    """A label file. Floating-point values are rounded, since some programs leave an error in the last place.
 
-    Raises: DataError as `read_label`, and for values that are no labels, as those of probability maps.
+    Raises: DataError as `read_label`, and for values that are not whole numbers, such as probabilities.
     """
     raster = read_label(file)
     if raster.array.dtype.kind != "f":
@@ -107,7 +107,7 @@ def _read_classes(file: Path) -> Raster:
 def _white(file: Path, array: np.ndarray, soft: bool) -> int:
     """The value of white in one file: 1 if none exceeds it, else 255.
 
-    Raises: DataError where the values are neither, as those of classes are not.
+    Raises: DataError for other values, such as those of several classes.
     """
     low, high = float(array.min()), float(array.max())
     if low < 0 or high > 255 or (1 < high < 127 and not soft):
