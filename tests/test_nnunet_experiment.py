@@ -99,7 +99,7 @@ def check_judge(real, folder) -> None:
         features.append(found)
         np.testing.assert_array_equal(judge(image[:, None], (999.0, 1.0, 1.0))[1], found)
     assert np.std(features, axis=0).max() > 0
-    with pytest.raises(DataError, match="0 networks of arm real, seed 3"):
+    with pytest.raises(DataError, match=r"\breal\b.*\b3\b"):
         real_arm(folder, 3)
 
 
@@ -120,7 +120,7 @@ def test_unusable_requests_are_refused_before_any_training(datasets, nnunet_fold
     real, synthetic = datasets
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("keep", encoding="utf-8")
-    with pytest.raises(ExistsError, match="no experiment's folder"):
+    with pytest.raises(ExistsError, match=r"mine.*--out"):
         run_experiment(replace(OPTIONS, out=tmp_path / "mine", overwrite=True))
     assert (tmp_path / "mine" / "thesis.txt").read_text(encoding="utf-8") == "keep"
     with pytest.raises(ConfigError, match="--fold"):
@@ -141,14 +141,11 @@ def test_unusable_requests_are_refused_before_any_training(datasets, nnunet_fold
 
 
 def test_an_output_folder_is_refused_before_anything_is_planned(datasets, nnunet_folders, tmp_path):
-    for name, content, error in (
-        ("thesis.txt", "keep", "no experiment's folder"),
-        ("experiment.json", '{"fold": 3}', ""),
-    ):
+    for name, content, named in (("thesis.txt", "keep", "--out"), ("experiment.json", '{"fold": 3}', "--overwrite")):
         folder = tmp_path / name
         folder.mkdir()
         (folder / name).write_text(content, encoding="utf-8")
-        with pytest.raises(ExistsError, match=error or "choose another --out, or --overwrite"):
+        with pytest.raises(ExistsError, match=f"{folder}.*{named}"):
             run_experiment(replace(OPTIONS, out=folder))
         assert [f.name for f in folder.iterdir()] == [name]
     assert list(nnunet_folders["nnUNet_preprocessed"].iterdir()) == []
@@ -170,13 +167,13 @@ def test_a_changed_split_or_test_set_is_another_experiment(datasets, nnunet_fold
     training_ids, validation_ids = fold_split(real, 0)
     splits = nnunet_folders["nnUNet_preprocessed"] / real.name / "splits_final.json"
     splits.write_text(json.dumps([{"train": training_ids[1:], "val": validation_ids}]), encoding="utf-8")
-    with pytest.raises(ExistsError, match="an experiment with split_sha256"):
+    with pytest.raises(ExistsError, match="split_sha256"):
         start()
     splits.unlink()
     label = real.label_file("t00", test=True)
     content = label.read_bytes()
     label.unlink()  # t00 is a test image still, but no longer scored
-    with pytest.raises(ExistsError, match="an experiment with split_sha256"):
+    with pytest.raises(ExistsError, match="split_sha256"):
         start()
     label.write_bytes(content)
     assert start() == settings
@@ -191,7 +188,7 @@ def test_a_damaged_record_of_groups_is_refused_before_anything_is_planned(datase
     real, _ = datasets
     for text in ("{", "[]", '{"entries": [{"case": "t00"}]}', '{"entries": ["t00"]}', '{"entries": 3}'):
         (real.folder / "conversion.json").write_text(text, encoding="utf-8")
-        with pytest.raises(DataError, match=r"conversion\.json: cannot be used"):
+        with pytest.raises(DataError, match=r"conversion\.json"):
             prepare(OPTIONS)
     assert list(nnunet_folders["nnUNet_preprocessed"].iterdir()) == []
 
@@ -206,7 +203,7 @@ def test_an_experiment_that_another_process_runs_is_refused(datasets, nnunet_fol
         lock = folder.with_name(f".{folder.name}.lock")
         with (
             held(lock, folder),
-            pytest.raises(ExistsError, match=f"{folder} is being written by process {os.getpid()}"),
+            pytest.raises(ExistsError, match=f"{folder}.*{os.getpid()}"),
         ):
             run_experiment(options)
     assert list(nnunet_folders["nnUNet_preprocessed"].iterdir()) == []
@@ -241,7 +238,7 @@ def test_cases_that_chose_the_generators_weights_are_counted(datasets, tmp_path)
     assert chosen == sorted(validation_ids)
     assert scored(real.test_cases, True).chose_generator == []
     [line] = notes({"chose_generator": chosen, "test_cases": 2})
-    assert line.startswith("2 of the 2 scored cases chose the generator's weights (held-out loss)")
+    assert "2 of the 2" in line
     assert notes({"chose_generator": [], "test_cases": 4}) == []
 
 

@@ -164,7 +164,7 @@ def test_derived_configuration_is_whole_and_fits_its_patch(patch, features):
 def test_a_patch_too_small_for_the_network_is_refused():
     with pytest.raises(ConfigError, match="--network-features"):
         with_experiment_configuration(PLANS, "2d", (16, 16), None, (8, 16, 32, 64))
-    with pytest.raises(ConfigError, match="2 for configuration"):
+    with pytest.raises(ConfigError, match="--patch-size"):
         with_experiment_configuration(PLANS, "2d", (16, 16, 16), None, None)
     with pytest.raises(ConfigError, match="3d_fullres"):
         with_experiment_configuration(PLANS, "3d_fullres", None, 2, None)

@@ -96,7 +96,7 @@ def test_of_a_volume_the_plane_with_most_foreground_is_shown() -> None:
     assert (third == other[:, 3]).all()
     single = plane(image[:, :1], label[:1])
     assert (single[0] == image[:, 0]).all()
-    with pytest.raises(DataError, match="shape"):
+    with pytest.raises(DataError, match=r"\(9, 5, 8\)"):
         plane(image, label[:5])
 
 
@@ -136,7 +136,7 @@ def test_comparison_and_nearest_sheets(tmp_path: Path) -> None:
     row = Comparison("case_1", pair.image, pair.label, arms)
     figures.comparison([row, row], tmp_path / "comparison.png")
     assert _read(tmp_path / "comparison.png").shape[1] == 4 * (2 * figures.TILE + 4) + 4
-    with pytest.raises(DataError, match="arms"):
+    with pytest.raises(DataError, match="pretrain-finetune"):
         figures.comparison([row, Comparison("b", pair.image, pair.label, {})], tmp_path / "x.png")
     match = Match(pair, _pair(7), "distance 1.00, ratio 0.90")
     figures.nearest_sheet([match], tmp_path / "nearest.png")
@@ -159,7 +159,7 @@ def test_curves_mark_the_selected_step(tmp_path: Path) -> None:
     figures.curves(log, tmp_path / "other.png", selected=150)
     assert (_read(tmp_path / "curves.png") != _read(tmp_path / "other.png")).any()
     log.write_text("step,loss\n")
-    with pytest.raises(DataError, match="train first"):
+    with pytest.raises(DataError, match=r"log\.csv"):
         figures.curves(log, tmp_path / "x.png")
     with pytest.raises(DataError, match=r"nothing\.csv"):
         figures.curves(tmp_path / "nothing.csv", tmp_path / "x.png")
@@ -227,7 +227,7 @@ def test_a_failed_report_leaves_the_old_one(tmp_path: Path) -> None:
     for figure in (tmp_path / "a.png", tmp_path / "missing.png"):
         with pytest.raises(DataError, match="PNG"):
             write_report(path, [Section("Second", figures=(Figure(figure, "a"),))], verdict="")
-    with pytest.raises(DataError, match="2 cells"):
+    with pytest.raises(DataError, match="'t'"):
         write_report(path, [Section("Third", tables=(Table("t", ("a",), (("b", "c"),)),))], verdict="")
     assert path.read_bytes() == before
 
