@@ -16,6 +16,7 @@ import numpy as np
 
 from jdm.data.case_io import Pair, read_case, read_image, validate_labels, write_case, write_image
 from jdm.data.image_io import read_raster
+from jdm.data.labels import parse_labels
 from jdm.data.raster import FILE_ENDINGS, NATURAL_ENDINGS, VOLUME_ENDINGS, Geometry
 from jdm.data.raw_layout import (
     NAME,
@@ -27,7 +28,6 @@ from jdm.data.raw_layout import (
     listed,
     nnunet_folder,
     parse_channel_names,
-    parse_labels,
     used_ids,
 )
 from jdm.errors import ConfigError, DataError
@@ -35,16 +35,23 @@ from jdm.system.files import write_json
 
 __all__ = [
     "FILE_ENDINGS", "NATURAL_ENDINGS", "VOLUME_ENDINGS", "Geometry", "Pair", "RawDataset", "check_dataset",
-    "dataset_name",
-    "nnunet_folder", "open_dataset", "read_case", "read_dataset", "read_image", "used_ids", "validate_labels",
-    "write_case", "write_dataset_json", "write_image",
+    "dataset_folder", "dataset_name", "nnunet_folder", "open_dataset", "read_case", "read_dataset",
+    "read_description", "read_image", "used_ids", "validate_labels", "write_case", "write_dataset_json", "write_image",
 ]  # fmt: skip
 
 
 def open_dataset(dataset: str | int) -> RawDataset:
     """Open a dataset under $nnUNet_raw by id (11), name ("MoNuSeg") or full name ("Dataset011_MoNuSeg").
 
-    Raises: ConfigError if it is not there or not unique, listing what is; DataError as `read_dataset`.
+    Raises: ConfigError as `dataset_folder`; DataError as `read_dataset`.
+    """
+    return read_dataset(dataset_folder(dataset))
+
+
+def dataset_folder(dataset: str | int) -> Path:
+    """Folder of a dataset under $nnUNet_raw, by id or name as for `open_dataset`.
+
+    Raises: ConfigError if it is not there or not unique, listing what is.
     """
     raw = nnunet_folder("nnUNet_raw")
     names = sorted(f.name for f in raw.iterdir() if f.is_dir() and NAME.fullmatch(f.name))
@@ -63,7 +70,7 @@ def open_dataset(dataset: str | int) -> RawDataset:
             f"dataset id {number} belongs to {matches[0]} and to {', '.join(others)} in nnU-Net's folders; nnU-Net "
             "stops at that; rename or remove one of them"
         )
-    return read_dataset(raw / matches[0])
+    return raw / matches[0]
 
 
 def matches_dataset(folder_name: str, text: str) -> bool:
@@ -84,17 +91,7 @@ def read_dataset(folder: Path) -> RawDataset:
     match = NAME.fullmatch(folder.name) or NAME.fullmatch(folder.resolve().name)
     if not match:
         raise DataError(f"{folder}: expected a folder named like Dataset011_MoNuSeg; rename it")
-    path = folder / "dataset.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(
-            f"{folder}: has no dataset.json; expected an nnU-Net raw dataset; make one with jdm-convert"
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); expected JSON; correct it") from None
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: holds a {type(content).__name__}; expected a JSON object; correct it")
+    path, content = folder / "dataset.json", read_description(folder)
     ending = content.get("file_ending")
     if ending not in FILE_ENDINGS:
         raise DataError(f"{path}: file_ending is {ending!r}; expected one of {' '.join(FILE_ENDINGS)}; convert it")
@@ -110,6 +107,22 @@ def read_dataset(folder: Path) -> RawDataset:
         folder, int(match[1]), match[0], channel_names, labels, ending,
         tuple(sorted(training)), tuple(sorted(test)), training, test,
     )  # fmt: skip
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """The content of a folder's dataset.json. Raises: DataError if it is missing or no JSON object."""
+    path = folder / "dataset.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(
+            f"{folder}: has no dataset.json; expected an nnU-Net raw dataset; make one with jdm-convert"
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); expected JSON; correct it") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: holds a {type(content).__name__}; expected a JSON object; correct it")
+    return content
 
 
 def write_dataset_json(
