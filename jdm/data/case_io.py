@@ -40,12 +40,8 @@ def read_case(dataset: RawDataset, case_id: str, test: bool = False) -> Pair:
         exchanges of axes bring all files onto one grid, or the label holds values that dataset.json does not declare.
     """
     path = dataset.label_file(case_id, test)
-    image = read_channels(dataset, case_id, test)
-    label = read_label(path, dataset.reader)
-    where = f"{path} and {dataset.image_files(case_id, test)[0].name}"
-    array = aligned(label.array, label.geometry, label.spacing, image, where)[0]
-    validate_labels(array, dataset.labels, str(path))
-    return Pair(case_id, image.array, array.astype(label_dtype(dataset.classes)), image.spacing, image.geometry)
+    image = joined(dataset, case_id, test, read_channels(dataset, case_id, test))
+    return paired(dataset, case_id, test, image, read_raster(path, True, dataset.reader))
 
 
 def read_image(
@@ -55,32 +51,44 @@ def read_image(
 
     Raises: DataError as `read_case`.
     """
-    image = read_channels(dataset, case_id, test)
+    image = joined(dataset, case_id, test, read_channels(dataset, case_id, test))
     return image.array, image.spacing, image.geometry
 
 
-def read_channels(dataset: RawDataset, case_id: str, test: bool = False) -> Raster:
-    """All channels of one case, on the grid of the first. Raises: DataError as `read_case`."""
-    files = dataset.image_files(case_id, test)
-    rasters = [read_raster(path, reader=dataset.reader) for path in files]
-    first = rasters[0]
-    for path, raster in zip(files, rasters, strict=True):
+def read_channels(dataset: RawDataset, case_id: str, test: bool) -> list[Raster]:
+    """The image files of one case, each as it is."""
+    return [read_raster(path, reader=dataset.reader) for path in dataset.image_files(case_id, test)]
+
+
+def joined(dataset: RawDataset, case_id: str, test: bool, channels: list[Raster]) -> Raster:
+    """The image files of one case as one image on the grid of the first. Raises: DataError as `read_case`."""
+    files, first = dataset.image_files(case_id, test), channels[0]
+    for path, raster in zip(files, channels, strict=True):
         if raster.array.dtype != first.array.dtype:
             raise DataError(
                 f"{path}: pixels are {raster.array.dtype}, but those of {files[0].name} are {first.array.dtype}; "
                 "expected one type for all channels; save them alike"
             )
-    channels = [
+    arrays = [
         aligned(raster.array, raster.geometry, raster.spacing, first, f"{path} and {files[0].name}")
-        for path, raster in zip(files, rasters, strict=True)
+        for path, raster in zip(files, channels, strict=True)
     ]
-    image = channels[0] if len(channels) == 1 else np.concatenate(channels)
+    image = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
     if image.shape[0] != len(dataset.channel_names):
         raise DataError(
             f"{files[0]}: case {case_id!r} has {image.shape[0]} channels; expected {len(dataset.channel_names)} "
             f"({', '.join(dataset.channel_names)}) as dataset.json says; correct one of them"
         )
     return replace(first, array=image)
+
+
+def paired(dataset: RawDataset, case_id: str, test: bool, image: Raster, label: Raster) -> Pair:
+    """An image and its label file as a pair on the image's grid. Raises: DataError as `read_case`."""
+    path = dataset.label_file(case_id, test)
+    where = f"{path} and {dataset.image_files(case_id, test)[0].name}"
+    array = aligned(one_channel(label.array, path)[None], label.geometry, label.spacing, image, where)[0]
+    validate_labels(array, dataset.labels, str(path))
+    return Pair(case_id, image.array, array.astype(label_dtype(dataset.classes)), image.spacing, image.geometry)
 
 
 def read_label(path: Path, reader: str = "") -> Raster:

@@ -198,13 +198,15 @@ def _read_tiff(path: Path, label: bool) -> Raster:
         orientation = int(tag.value) if tag is not None else 1
         colormap = page.colormap
         first = page.axes.startswith("S")
+    if array.dtype.kind == "c":
+        raise DataError(f"{path}: holds {array.dtype}; expected integer or real numbers; save the part that is meant")
     if array.dtype.kind == "b":
         array = array.astype(np.uint8)
     if colours == "PALETTE" and not label and colormap is not None:
         array, first = np.moveaxis((np.asarray(colormap) >> 8).astype(np.uint8)[:, array], 0, -1), False
     if array.ndim == 2:
         return Raster(_native(array)[None], (1.0, 1.0), None, orientation, False, colours == "PALETTE")
-    if array.dtype.kind == "c" or array.ndim != 3:
+    if array.ndim != 3:
         raise DataError(f"{path}: holds an array {array.shape} of {array.dtype}; expected one grey or RGB picture")
     array, dropped = _without_alpha(path, array if first else np.moveaxis(array, -1, 0))
     return Raster(array, (1.0, 1.0), None, orientation, dropped, colours == "PALETTE")
