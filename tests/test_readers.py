@@ -80,7 +80,7 @@ def test_every_reader_has_nnunets_array_of_any_orientation(reader, order, signs,
                 np.testing.assert_allclose(found.spacing, properties["spacing"], rtol=1e-5)
         image = nibabel.load(made)
         np.testing.assert_array_equal(np.asanyarray(image.dataobj), data)
-        np.testing.assert_allclose(image.affine, affine, atol=1e-4)
+        np.testing.assert_allclose(image.affine, affine, atol=1e-3)  # ITK keeps directions as float32 quaternions
 
 
 @pytest.mark.parametrize("ending", [".mha", ".nrrd"])

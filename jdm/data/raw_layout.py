@@ -119,6 +119,11 @@ def _value(variable: str) -> str:
     return value
 
 
+def results_folder() -> Path:
+    """Where jdm keeps runs and experiments: $jdm_results, or ./jdm_results."""
+    return Path(os.environ.get("jdm_results") or "jdm_results").expanduser()  # noqa: SIM112
+
+
 def dataset_name(id: int, name: str) -> str:
     """ "Dataset011_MoNuSeg" of 11 and "MoNuSeg". Raises: ConfigError if either does not fit the format."""
     if not 1 <= id <= 999:

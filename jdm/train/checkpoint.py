@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import sys
 import zipfile
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from jdm.config.settings import Config, from_dict, to_dict, validate
 from jdm.data.pairs import condition_features
+from jdm.data.raw_layout import results_folder
 from jdm.diffusion.model import build_denoiser
 from jdm.diffusion.noise import Denoiser
 from jdm.diffusion.vp import VPDenoiser
@@ -55,7 +55,7 @@ class Checkpoint:
 
 def run_folder(dataset_name: str, fold: int | str) -> Path:
     """Folder of a training run: $jdm_results/DatasetNNN_Name/fold_F, or below ./jdm_results."""
-    return Path(os.environ.get("jdm_results", "jdm_results")) / dataset_name / f"fold_{fold}"  # noqa: SIM112
+    return results_folder() / dataset_name / f"fold_{fold}"
 
 
 def set_aside(folder: Path) -> Path:
