@@ -1,4 +1,4 @@
-"""What a bug report needs to know: this machine, nnU-Net's folders, a dataset's health; each finding with its fix."""
+"""What jdm-doctor sees of this machine and of nnU-Net's folders; each finding with its fix."""
 
 from __future__ import annotations
 
@@ -6,14 +6,9 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
-import re
 import shlex
 import shutil
 import tempfile
-import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -21,13 +16,13 @@ from packaging.requirements import Requirement
 from jdm.data.checks import Finding
 from jdm.data.raw_dataset import nnunet_folder, used_ids
 from jdm.data.raw_layout import VARIABLES, environment_folder, few, results_folder
-from jdm.errors import JdmError
 from jdm.system.machine import cores, jdm_version
+from nnunet_integration.doctor_dataset import examine_dataset
+from nnunet_integration.doctor_page import FOUR, Report
 from nnunet_integration.settings import ext_folder
 
 _LEAST_FREE = 2 * 2**30
 _GIB = 2**30
-FOUR = "jdm-convert, jdm-train, jdm-export, jdm-experiment"
 NEEDS = {
     "nnUNet_raw": FOUR, "nnUNet_preprocessed": "jdm-experiment, jdm-register", "nnUNet_results": "nnUNetv2_train",
     "jdm_results": "jdm-train, jdm-experiment",
@@ -35,63 +30,11 @@ NEEDS = {
 """The commands that write in each folder; of nnUNet_results none of jdm's."""
 
 
-@dataclass
-class Report:
-    """A page of facts by section, and findings."""
-
-    facts: list[tuple[str, str]] = field(default_factory=list)
-    """Name and value; a section's heading has no value."""
-    findings: list[Finding] = field(default_factory=list)
-
-    def section(self, title: str) -> None:
-        self.facts.append((title, ""))
-
-    def fact(self, name: str, value: object) -> None:
-        self.facts.append((name, str(value)))
-
-    def must(self, needs: str, text: str) -> None:
-        """Enter what keeps some commands from working."""
-        self.findings.append(Finding(text, needs, must=True))
-
-    def note(self, needs: str, text: str) -> None:
-        """Enter what is worth knowing to those who use some commands."""
-        self.findings.append(Finding(text, needs, must=False))
-
-    @contextmanager
-    def checked(self, needs: str, must: bool = True) -> Iterator[None]:
-        """Enter what the block refuses, and go on."""
-        try:
-            yield
-        except JdmError as error:
-            self.findings.append(Finding(str(error), needs, must))
-
-    def text(self, most: int | None = 20) -> str:
-        """The page, with at most so many lines under each of its two headings; the home folder is written ~."""
-        lines = [_indented(name, value) if value else f"\n{name}" for name, value in self.facts]
-        for title, must in (("Must be mended", True), ("Notes", False)):
-            found = [finding for finding in self.findings if finding.must == must]
-            shown = found if most is None else found[:most]
-            lines.append(f"\n{title}: {len(found) or 'none'}")
-            lines += [f"  {number}. {finding} [{finding.needs}]" for number, finding in enumerate(shown, 1)]
-            if len(shown) < len(found):
-                lines.append(f"  and {len(found) - len(shown)} more; add --all to see them")
-        text = "\n".join(lines).lstrip("\n") + "\n"
-        home = str(Path.home())
-        # a shell takes ~ for the home folder where a word begins, and not in quotes
-        return text if home == "/" else re.sub(rf"(?<=[\s=:]){re.escape(home)}(?=/)", "~", text)
-
-
-def _indented(name: str, value: str) -> str:
-    return textwrap.fill(value, 118, initial_indent=f"  {name:<20}", subsequent_indent=" " * 22, break_long_words=False)
-
-
 def examine(dataset: str | None = None) -> Report:
     """Look at the environment and, where one is named, at a dataset; nothing is changed.
 
     Raises: ConfigError if there is no such dataset.
     """
-    from nnunet_integration.doctor_dataset import examine_dataset
-
     report = Report()
     _software(report)
     _machine(report)

@@ -6,7 +6,7 @@ from jdm.data.raw_dataset import RawDataset, check_dataset, open_dataset, read_c
 from jdm.data.raw_layout import environment_folder
 from jdm.data.splits import FOLDS, fold_count, fold_split, splits_file
 from jdm.errors import ConfigError, DataError
-from nnunet_integration.doctor import FOUR, Report
+from nnunet_integration.doctor_page import FOUR, Report
 from nnunet_integration.provenance import read_generator
 
 

@@ -16,7 +16,8 @@ import jdm.cli.doctor
 from jdm.data.raw_dataset import Finding
 from jdm.errors import ConfigError
 from jdm.train.checkpoint import WEIGHTS, run_folder
-from nnunet_integration.doctor import Report, examine
+from nnunet_integration.doctor import examine
+from nnunet_integration.doctor_page import Report
 from nnunet_integration.settings import ext_folder
 
 FOUR = ("jdm-convert", "jdm-train", "jdm-export", "jdm-experiment")

@@ -51,7 +51,7 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet(name: str) -> Iterator[None]:
+def quiet(name: str) -> Iterator[None]:
     """Keep a library's log messages to itself: what matters of them is raised."""
     logger = logging.getLogger(name)
     before, logger.disabled = logger.disabled, True
@@ -70,7 +70,7 @@ def peek_picture(path: Path, kind: str) -> tuple[int, np.dtype]:
         if kind == "tiff":
             import tifffile
 
-            with _quiet("tifffile"), tifffile.TiffFile(path) as file:
+            with quiet("tifffile"), tifffile.TiffFile(path) as file:
                 page: Any = file.pages[0]
                 channels = 3 if page.photometric in (2, 3, 6) or page.samplesperpixel >= 3 else 1
                 return channels, np.dtype(np.uint8) if page.dtype.kind == "b" else np.dtype(page.dtype)
@@ -178,7 +178,7 @@ def _native(array: np.ndarray) -> np.ndarray:
 def _read_tiff(path: Path, label: bool) -> Raster:
     import tifffile
 
-    with _quiet("tifffile"), tifffile.TiffFile(path) as file:
+    with quiet("tifffile"), tifffile.TiffFile(path) as file:
         if len(file.pages) != 1:
             raise DataError(f"{path}: has {len(file.pages)} pages; expected one picture; save volumes as .nii.gz")
         page: Any = file.pages[0]

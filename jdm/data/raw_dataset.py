@@ -90,7 +90,7 @@ def read_dataset(folder: Path) -> RawDataset:
     path = folder / "dataset.json"
     content = read_dataset_json(folder)
     ending = content.get("file_ending")
-    if ending not in AUTOMATIC:
+    if not isinstance(ending, str) or ending not in AUTOMATIC:
         raise DataError(f"{path}: file_ending is {ending!r}; expected one of {' '.join(AUTOMATIC)}; convert it")
     channel_names = parse_channel_names(path, content)
     labels = parse_labels(path, content)

@@ -9,6 +9,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+from jdm.data.picture_io import quiet
 from jdm.data.raster import ending_of
 from jdm.errors import DataError
 
@@ -68,7 +69,8 @@ def is_stack(path: Path) -> bool:
         return False
     import tifffile
 
-    with contextlib.suppress(Exception), tifffile.TiffFile(path) as file:  # damage is told when the file is read
+    # what is damaged is told when the file is read
+    with contextlib.suppress(Exception), quiet("tifffile"), tifffile.TiffFile(path) as file:
         shape = file.series[0].shape
         return len(file.pages) > 1 and len(shape) == 3 and not {shape[0], shape[-1]} & {3, 4}
     return False

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from jdm.data.picture_io import quiet
 from jdm.data.raster import (
     MAX_VOXELS,
     Geometry,
@@ -39,7 +40,7 @@ _LPS = np.diag([-1.0, -1.0, 1.0])
 _NIFTI_HEADER = 352  # bytes before the voxels in ITK's files
 _TIFF_ERRORS = (
     OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError, struct.error,
-    zlib.error,
+    zlib.error, AssertionError, EOFError,
 )  # fmt: skip
 """What tifffile throws at damaged files."""
 
@@ -135,7 +136,7 @@ def _read_tiff(path: Path, label: bool) -> Raster:
     if sniff(path) != "tiff":
         raise DataError(f"{path}: the content is of kind {sniff(path)}; expected tiff as its ending says; save it anew")
     try:
-        with tifffile.TiffFile(path) as file:
+        with quiet("tifffile"), tifffile.TiffFile(path) as file:
             check_size(path, int(file.series[0].size), MAX_VOXELS)
             size = path.stat().st_size
             for page in file.pages:
