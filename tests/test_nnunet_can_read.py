@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK
 import tifffile
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
@@ -140,3 +141,22 @@ def test_a_nifti_file_named_gz_that_is_not_zipped_is_mended_by_the_command_told(
     (finding,) = [finding for finding in check_dataset(read_dataset(folder)) if finding.must]
     subprocess.run(finding.text.split("type: ")[1], shell=True, check=True)
     np.testing.assert_array_equal(read_raster(path).array, whole)
+
+
+def test_files_of_two_and_three_axes_in_one_dataset_are_read_as_nnunet_reads_them_or_named(tmp_path):
+    """SimpleITK takes a flat file for one slice; nibabel's readers want three axes, and TIFF stacks are no pictures."""
+    pairs = [make_pair(case, ".nii.gz", channels=1, seed=seed) for seed, case in enumerate("ab")]
+    folder = make_dataset(tmp_path, pairs, ".nii.gz")
+    for path in (folder / "imagesTr/b_0000.nii.gz", folder / "labelsTr/b.nii.gz"):
+        SimpleITK.WriteImage(SimpleITK.ReadImage(str(path))[:, :, 0], str(path))
+    dataset = read_dataset(folder)
+    assert [read_case(dataset, case).label.shape for case in "ab"] == [(4, 7, 5), (1, 7, 5)]
+    assert not any(finding.must for finding in check_dataset(dataset))
+    edit_json(folder, overwrite_image_reader_writer="NibabelIO")
+    (finding,) = [finding for finding in check_dataset(read_dataset(folder)) if finding.must]
+    assert "b_0000.nii.gz" in finding.text and "2 axes" in finding.text and '"SimpleITKIO"' in finding.text
+
+    folder = make_dataset(tmp_path, [make_pair("a", ".tif", 1), make_pair("b", ".tif", 1, seed=1)], ".tif", id=8)
+    tifffile.imwrite(folder / "imagesTr/b_0000.tif", np.zeros((6, 7, 5), np.uint8), photometric="minisblack")
+    (finding,) = [finding for finding in check_dataset(read_dataset(folder)) if finding.must]
+    assert "b_0000.tif" in finding.text and "6 pages" in finding.text

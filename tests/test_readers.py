@@ -105,11 +105,11 @@ def test_meta_and_nrrd_files_are_turned_as_nnunet_turns_them(tmp_path, ending, r
 def test_tiff_volumes_have_their_spacing_in_a_file(tmp_path):
     """Also of one slice, or three, which without the shape inside are pictures."""
     for shape in ((5, 7, 6), (1, 7, 6), (3, 7, 6), (4, 7, 3)):
-        image = np.arange(2 * np.prod(shape), dtype=np.uint16).reshape(2, *shape)
+        image = np.arange(3 * np.prod(shape), dtype=np.uint16).reshape(3, *shape)
         pair = Pair("s_1", image, np.ones(shape, np.uint8), (3, 1, 0.5))
         folder = tmp_path / "x".join(map(str, shape)) / "Dataset007_Cells"
         write_case(folder, pair, ".tif")
-        kind = {"channel_names": "ab", "labels": LABELS, "file_ending": ".tif", "reader": "Tiff3DIO"}
+        kind = {"channel_names": "abc", "labels": LABELS, "file_ending": ".tif", "reader": "Tiff3DIO"}
         write_dataset_json(folder, num_training=1, **kind)
         dataset = read_dataset(folder)
         image, properties = tif_reader_writer.Tiff3DIO().read_images([str(f) for f in dataset.image_files("s_1")])

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from jdm.data.image_io import read_raster, write_raster
-from jdm.data.raster import NATURAL_ENDINGS, Geometry, Raster, can_hold
+from jdm.data.raster import Geometry, Raster, can_hold
 from jdm.data.raw_layout import RawDataset, few, is_case_id
 from jdm.data.space import aligned
 from jdm.errors import DataError
@@ -187,7 +187,7 @@ def write_image(folder: Path, case_id: str, image: Raster, file_ending: str) -> 
     if not is_case_id(case_id):
         raise DataError(f"case id {case_id!r}: expected a plain file name; rename the case")
     array = image.array.astype(np.uint8) if image.array.dtype == np.bool_ else image.array
-    together = file_ending in NATURAL_ENDINGS and can_hold(file_ending, array.shape[0], array.dtype)
+    together = array.ndim == 3 and can_hold(file_ending, array.shape[0], array.dtype)
     parts = [array] if together else [array[c : c + 1] for c in range(array.shape[0])]
     folder.mkdir(parents=True, exist_ok=True)
     for channel, part in enumerate(parts):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jdm.data.picture_io import read_picture, write_picture
 from jdm.data.raster import FILE_ENDINGS, KIND_OF_ENDING, VOLUME_ENDINGS, Raster, ending_of, sniff
-from jdm.data.readers import is_stack
+from jdm.data.readers import TIFF_ENDINGS, is_stack
 from jdm.data.volume_io import read_volume, write_volume
 from jdm.errors import DataError
 from jdm.system.files import replaced
@@ -45,7 +45,8 @@ def write_raster(path: Path, raster: Raster, spacing_file: Path | None = None) -
     Raises: DataError if the format cannot hold the values; OSError if the disk does not take all of it.
     """
     with replaced(path, sync=False) as temporary:
-        if raster.array.ndim == 4 or ending_of(path) in VOLUME_ENDINGS:
+        ending = ending_of(path)
+        if ending in VOLUME_ENDINGS or (raster.array.ndim == 4 and ending in TIFF_ENDINGS):
             write_volume(temporary, raster, path, spacing_file or path.with_suffix(".json"))
         else:
             write_picture(temporary, raster.array, path)

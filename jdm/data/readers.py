@@ -15,12 +15,13 @@ from jdm.errors import DataError
 
 KEY = "overwrite_image_reader_writer"
 """Of dataset.json: the reader, where it is not to follow from the files."""
+TIFF_ENDINGS = (".tif", ".tiff")
 _ITK, _NIFTI = (".nii.gz", ".nii", ".mha", ".nrrd"), (".nii.gz", ".nii")
 READERS = {
     "NaturalImage2DIO": (".png", ".bmp", ".tif"),
     "SimpleITKIO": _ITK,
     "SimpleITKIOWithReorient": _ITK,
-    "Tiff3DIO": (".tif", ".tiff"),
+    "Tiff3DIO": TIFF_ENDINGS,
     "NibabelIO": _NIFTI,
     "NibabelIOWithReorient": _NIFTI,
 }
@@ -65,7 +66,7 @@ def automatic_reader(path: Path) -> str:
 
 def is_stack(path: Path) -> bool:
     """Whether a TIFF file has slices; nnU-Net takes three or four of them for the channels of a picture."""
-    if ending_of(path) not in (".tif", ".tiff"):
+    if ending_of(path) not in TIFF_ENDINGS:
         return False
     import tifffile
 

@@ -30,7 +30,7 @@ from jdm.data.raster import (
     one_line,
     sniff,
 )
-from jdm.data.readers import automatic_reader
+from jdm.data.readers import TIFF_ENDINGS, automatic_reader
 from jdm.data.volume_content import check_content, nifti_header
 from jdm.errors import DataError
 from jdm.system.files import write_json
@@ -188,7 +188,7 @@ def write_volume(temporary: Path, raster: Raster, path: Path, spacing_file: Path
     array = raster.array
     if array.ndim != 4 or array.shape[0] != 1 or not can_hold(".nrrd", 1, array.dtype):
         raise DataError(f"{path}: cannot hold {array.shape} of {array.dtype}; expected one channel of numbers")
-    if ending in (".tif", ".tiff"):
+    if ending in TIFF_ENDINGS:
         import tifffile
 
         # with the shape in it, since a single slice would come back as a picture
