@@ -70,9 +70,9 @@ PICTURES = {
     "rgb16.tif": tiff(rgb().astype(np.uint16) * 257, photometric="rgb"),
     "complex.tif": tiff(rgb()[..., 0].astype(np.complex64)),
 }  # fmt: skip
+CONVERTED = ("rgba.png", "la.png", "rgba.tif", "la.tif", "palette.tif", "jpeg.png", "cmyk.png")
 REFUSED = {
-    "rgba.png": "jdm-convert pairs", "la.png": "jdm-convert pairs", "rgba.tif": "jdm-convert pairs",
-    "la.tif": "jdm-convert pairs", "palette.tif": "jdm-convert pairs", "jpeg.png": "jpeg", "cmyk.png": "jpeg",
+    **dict.fromkeys(CONVERTED, "jdm-convert pairs"),
     "frames.png": "frames", "cmyk.tif": "SEPARATED", "white.tif": "MINISWHITE", "pages3.tif": "3 pages",
     "pages.tif": "a.tif", "colour_pages.tif": "2 pages", "complex.tif": "complex",
 }  # fmt: skip

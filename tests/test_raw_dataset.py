@@ -29,15 +29,18 @@ from jdm.errors import DataError
 # ---------------------------------------------------------------- what is written comes back
 
 
+TYPES = ("float16", *["uint8", "uint16", "int8", "int16", "int32", "uint32", "int64", "uint64", "float32", "float64"])
+
+
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     ending=st.sampled_from(FILE_ENDINGS), channels=st.integers(1, 4),
-    dtype=st.sampled_from(["uint8", "uint16", "int16", "int32", "float32", "float64"]),
+    dtype=st.sampled_from(TYPES),
     shape=st.tuples(*[st.integers(1, 9)] * 3), seed=st.integers(0, 99),
 )  # fmt: skip
 def test_round_trip(ending: str, channels: int, dtype: str, shape: tuple[int, ...], seed: int) -> None:
-    allowed = {".png": ("uint8", "uint16"), ".bmp": ("uint8",)}.get(ending)
-    assume(allowed is None or dtype in allowed)
+    allowed = {".png": ("uint8", "uint16"), ".bmp": ("uint8",), ".tif": TYPES}.get(ending, TYPES[1:])
+    assume(dtype in allowed)
     pair = make_pair("x_1", ending, channels, dtype, seed, shape[1:] if ending in NATURAL_ENDINGS else shape)
     with tempfile.TemporaryDirectory() as root:
         folder = make_dataset(Path(root), [pair], ending)

@@ -13,7 +13,7 @@ import numpy as np
 
 from jdm.data.case_io import joined, paired, read_channels, slice_axis
 from jdm.data.image_io import read_raster
-from jdm.data.raster import Raster
+from jdm.data.raster import KIND_OF_ENDING, Raster, ending_of, sniff
 from jdm.data.raw_layout import RawDataset, few, inside, listed, used_ids
 from jdm.data.space import aligned
 from jdm.errors import DataError
@@ -41,7 +41,7 @@ class _Survey:
 
     dataset: RawDataset
     faults: dict[str, list[Path]] = field(default_factory=dict)
-    """Files that nnU-Net reads otherwise than jdm, by key of `_faults`."""
+    """Files of another format than their name, or that nnU-Net reads otherwise than jdm; see `_fault_texts`."""
     refused: dict[str, list[str]] = field(default_factory=dict)
     """Why jdm cannot read a case, by what the messages have in common."""
     notes: dict[str, list[str]] = field(default_factory=dict)
@@ -51,6 +51,9 @@ class _Survey:
     spacings: list[tuple[float, ...]] = field(default_factory=list)
 
     def refuse(self, error: DataError, case: str, files: Sequence[Path]) -> None:
+        if renamed := [path for path in files if _is_renamed(path)]:
+            self.faults.setdefault("format", []).extend(renamed)
+            return
         common = str(error).replace(repr(case), "")
         for path in files:
             common = common.replace(str(path), "").replace(path.name, "")
@@ -64,7 +67,8 @@ class _Survey:
         texts = _fault_texts(self.dataset)
         for fault, files in self.faults.items():
             what, cure = texts[fault]
-            lines.append(Finding(_counted(what, "file", list(map(str, files)), cure), NNUNET, must=True))
+            needs = JDM if fault == "format" else NNUNET
+            lines.append(Finding(_counted(what, "file", list(map(str, files)), cure), needs, must=True))
         lines += self._thin()
         for note, cases in self.notes.items():
             what, cure = note.split("; ", 1)
@@ -126,6 +130,15 @@ def _note(survey: _Survey, text: str, case: str) -> None:
     survey.notes.setdefault(text, []).append(case)
 
 
+def _is_renamed(path: Path) -> bool:
+    """Whether a file is a picture of another format than its name says."""
+    try:
+        kind, expected = sniff(path), KIND_OF_ENDING.get(ending_of(path))
+    except DataError:
+        return False
+    return expected is not None and kind != expected and kind in KIND_OF_ENDING.values()
+
+
 def _lies_inside(path: Path, folder: Path) -> bool:
     try:
         inside(folder, str(path.absolute()), folder)
@@ -181,6 +194,7 @@ def _fault_texts(dataset: RawDataset) -> dict[str, tuple[str, str]]:
         cure = "save them as plain grey values"
     reader = "NibabelIOWithReorient" if dataset.file_ending.startswith(".nii") else "SimpleITKIOWithReorient"
     return {
+        "format": ("pictures of another format than their name says", f"jdm reads none under a wrong name; {cure}"),
         "alpha": ("pictures with an alpha channel", f"nnU-Net takes it for one channel more and stops; {cure}"),
         "channels": ("labels of several equal channels", f"nnU-Net's training stops at them; {cure}"),
         "label palette": ("labels with a palette", f"nnU-Net reads the palette's colours; {cure}"),

@@ -186,7 +186,11 @@ def write_volume(temporary: Path, raster: Raster, path: Path, spacing_file: Path
     """
     raster, ending = _as_stored(raster), ending_of(path)
     array = raster.array
-    if array.ndim != 4 or array.shape[0] != 1 or not can_hold(".nrrd", 1, array.dtype):
+    if (
+        array.ndim != 4
+        or array.shape[0] != 1
+        or not can_hold(".tif" if ending in TIFF_ENDINGS else ending, 1, array.dtype)
+    ):
         raise DataError(f"{path}: cannot hold {array.shape} of {array.dtype}; expected one channel of numbers")
     if ending in TIFF_ENDINGS:
         import tifffile
