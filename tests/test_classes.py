@@ -11,6 +11,7 @@ import torch
 from export_runs import exported
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jdm.draw.export_drawer import PairDrawer
 from small_runs import changed, tiny_plan, tiny_run
 
 import jdm.cli.export
@@ -23,7 +24,6 @@ from jdm.data.raw_dataset import Pair, open_dataset, read_case, read_dataset, wr
 from jdm.diffusion.mask_estimate import UNSEEN, estimated_mask
 from jdm.diffusion.model import build_denoiser
 from jdm.diffusion.sampling import CaseNoise
-from jdm.draw.export_drawer import PairDrawer
 from jdm.draw.guidance import check_guidance, directed
 from jdm.errors import CheckpointError, ConfigError, DataError
 from jdm.export.amount import balanced, batches_of, network_calls, real_amounts

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jdm.plan.foreground import ForegroundRange
 from small_runs import changed, tiny_run, write_pictures
 
 import jdm.cli.export
@@ -20,7 +21,6 @@ from jdm.errors import ConfigError, DataError, ExistsError
 from jdm.export.masks import GivenMasks, deformed, recombined
 from jdm.export.pairs import export
 from jdm.export.request import ExportRequest, check_request
-from jdm.plan.foreground import ForegroundRange
 
 REQUEST = ExportRequest(
     id=521, name="Stripes_syn", count=6, canvas_size=(16, 24), steps=3, batch_size=4, seed=4, given_masks="real"

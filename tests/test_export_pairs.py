@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import SimpleITK
 from export_runs import REQUEST, exported
+from jdm.plan.foreground import ForegroundRange, foreground_shares, real_foreground
 from small_runs import changed, tiny_run, write_pictures
 
 import jdm.cli.export
@@ -18,7 +19,6 @@ from jdm.errors import ConfigError, DataError
 from jdm.export.amount import batches_of, network_calls, slices_of, synthetic_count
 from jdm.export.pairs import case_seed, export, restore_zero_border, zero_is_lowest
 from jdm.export.request import check_request
-from jdm.plan.foreground import ForegroundRange, foreground_shares, real_foreground
 
 
 def test_degenerate_pairs_are_drawn_again_and_counted(real, checkpoint, monkeypatch):

@@ -32,7 +32,7 @@ class Run:
         facts, name = self.config.facts, str(self.checkpoint.metadata["dataset"])
         labels = {label: value for value, label in enumerate(facts.labels)}
         return RawDataset(
-            Path(name), int(name[7:10]), name, facts.channel_names, labels, facts.file_ending, (), (), {}, {},
+            Path(name), int(name[7:10]), name, facts.channel_names, labels, facts.file_ending, (), (), {}, {}, facts.reader,
         )  # fmt: skip
 
     def real(self) -> RawDataset | None:

@@ -21,7 +21,7 @@ import numpy as np
 from jdm.config.files import differences
 from jdm.config.settings import Config
 from jdm.data.classes import FILE_NAME, classes_csv
-from jdm.data.raw_dataset import RawDataset, dataset_name, nnunet_folder, used_ids, write_dataset_json
+from jdm.data.raw_dataset import RawDataset, dataset_name, nnunet_folder, used_ids, write_json_like
 from jdm.errors import DataError, ExistsError
 from jdm.export.amount import Order
 from jdm.system.files import write_text
@@ -232,13 +232,7 @@ def _describe(partial: Path, records: list[dict[str, Any]], provenance: Mapping[
     write_text(partial / "manifest.jsonl", "".join(json.dumps(record) + "\n" for record in records))
     if classes := {record["case_id"]: record["class"] for record in records if "class" in record}:
         write_text(partial / FILE_NAME, classes_csv(classes))
-    write_dataset_json(
-        partial,
-        channel_names=kind.channel_names,
-        labels=kind.labels,
-        file_ending=kind.file_ending,
-        num_training=len(records),
-    )
+    write_json_like(partial, kind, len(records))
     write_text(partial / "provenance.json", json.dumps(provenance, indent=2) + "\n")
 
 
