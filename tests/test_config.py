@@ -24,7 +24,9 @@ from jdm.errors import ConfigError
     whole=st.booleans(),
     preset=st.sampled_from(["default", "thesis"]),
     reasons=st.dictionaries(
-        st.sampled_from(["preset", "train.steps", "train.budget_minutes", "data.slice_axis", "augment.mirror_axes"]),
+        st.sampled_from(
+            ["preset", "train.steps", "train.budget_minutes", "data.slice_axis", "data.whole", "augment.mirror_axes"]
+        ),
         st.text(st.characters(categories=["L", "N", "P", "S", "Zs"]), max_size=20),
     ),
 )

@@ -15,14 +15,14 @@ from jdm.config.files import to_toml
 from jdm.data.pairs import PairDataset
 from jdm.draw.canvas import planned_pair
 from jdm.errors import ConfigError, TrainingError
-from jdm.plan.rules import NETWORKS, THESIS_NETWORK, Machine, plan, steps_within, usual_size
+from jdm.plan.rules import NETWORKS, Machine, plan, steps_within, usual_size
 from jdm.train import prepare
 from jdm.train.request import TrainRequest
 
 PHOTOGRAPHS = {
     "channel_names": ("R", "G", "B"), "low": (0.0,) * 3, "high": (255.0,) * 3, "image_mean": (0.3, -0.2, 0.0),
     "image_std": 0.4, "class_shares": (0.75, 0.25), "sizes": (((1000, 1000), 1, 30),), "mirror_axes": (0, 1),
-    "quarter_turns": True,
+    "quarter_turns": True, "symmetry": "mirrored masks lie like the others",
 }  # fmt: skip
 SMALL = {
     "network": {"base_channels": 8, "channel_multipliers": [1, 1], "blocks_per_level": 1, "attention_factors": [2],
@@ -190,7 +190,14 @@ def test_steps_follow_from_a_budget_and_the_time_of_one(monkeypatch):
     # A rate that falls to zero has to know its last step.
     request = TrainRequest("21", "all", preset="thesis", budget_minutes=10)
     thesis = prepare.fitting_plan(request, facts(), Machine(), {}).config
-    assert thesis.train.steps == steps_within(10, 0.5) == 1080 and thesis.network == THESIS_NETWORK
+    assert thesis.train.steps == steps_within(10, 0.5) == 1080 and thesis.network.channel_multipliers == (
+        1,
+        1,
+        2,
+        2,
+        4,
+        4,
+    )
     by_file = prepare.fitting_plan(
         TrainRequest("21", "all", budget_minutes=10), facts(), Machine(), {"preset": "thesis"}
     )

@@ -248,7 +248,7 @@ def planned_patch(dataset: RawDataset, slice_axis: int | None) -> tuple[int, ...
         plans = json.loads(path.read_text())
         same = slice_axis is None or plans["transpose_forward"][0] == slice_axis
         return tuple(plans["configurations"]["2d"]["patch_size"]) if same else None
-    except (ConfigError, OSError, KeyError, ValueError):
+    except (ConfigError, OSError, KeyError, ValueError, TypeError):
         return None
 
 
