@@ -49,7 +49,10 @@ def test_toml_holds_what_was_decided_with_its_reason_and_what_is_not_usual():
         'budget_minutes = "none" # no limit', "seed = 3",
     ]  # fmt: skip
     longer = dataclasses.replace(chosen, train=TrainConfig(steps=9, seed=3, budget_minutes=2.5))
-    assert updated_toml(text, longer) == text.replace("7 #", "9 #").replace('"none"', "2.5")
+    told = "# given with --resume"
+    assert updated_toml(text, longer) == text.replace("7 # 30 images", f"9 {told}").replace(
+        '"none" # no limit', f"2.5 {told}"
+    )
     assert updated_toml(text + "# mine\n", chosen) == text + "# mine\n"
 
 

@@ -127,7 +127,7 @@ def to_toml(settings: Settings, reasons: Mapping[str, str]) -> str:
 
 
 def updated_toml(text: str, settings: Settings) -> str:
-    """TOML text with the values that the settings have now; its comments stay."""
+    """TOML text with the values that the settings have now, and its other comments."""
     import tomlkit
 
     document = tomlkit.parse(text)
@@ -135,6 +135,5 @@ def updated_toml(text: str, settings: Settings) -> str:
         for name, item in (value if isinstance(value, dict) else {}).items():
             table, new = document.get(part, {}), "none" if item is None else item
             if name in table and table[name] != new:
-                comment = table.value.item(name).trivia.comment.removeprefix("# ")
-                table[name] = tomlkit.item(new).comment(comment) if comment else new
+                table[name] = tomlkit.item(new).comment("given with --resume")
     return tomlkit.dumps(document)

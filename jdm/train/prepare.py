@@ -299,7 +299,7 @@ def _resumed(request: TrainRequest, out_dir: Path) -> Config:
         changes = merged(changes, {"train": {"budget_minutes": request.budget_minutes}})
     try:
         facts = from_dict(Fingerprint, json.loads((out_dir / FINGERPRINT).read_text(encoding="utf-8")))
-    except (OSError, ValueError, ConfigError) as error:
+    except (OSError, ValueError, RecursionError, ConfigError) as error:
         raise ConfigError(f"{out_dir / FINGERPRINT} cannot be read ({error}); start anew with --overwrite") from None
     settings = from_dict(Settings, merged(read_toml(out_dir / PLAN), changes))
     return validate(Config(**vars(settings), facts=facts))
