@@ -24,7 +24,8 @@ def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
 
     try:
         # JSON knows lists but no tuples, and no other conversion is wanted.
-        return TypeAdapter(cls).validate_json(json.dumps(_unset(values)), strict=True)
+        text = json.dumps(_unset(values), default=str)  # TOML knows dates, which no setting is
+        return TypeAdapter(cls).validate_json(text, strict=True)
     except ValidationError as failure:
         raise _refusal(cls, failure.errors()[0]) from None
 
