@@ -24,6 +24,7 @@ _NORMALIZATION = {
 }  # fmt: skip
 """nnU-Net's normalisation by channel name (map_channel_name_to_normalization.py of 2.8.1); z-score for any other."""
 _SIDED_LABEL = re.compile(r"(?<![a-z])(left|right|lv|rv|la|ra)(?![a-z])")
+_WORD_ENDS = re.compile(r"_|(?<=[a-z])(?=[A-Z])")  # as in LeftKidney
 _BODY_CHANNEL = re.compile(r"(ct|mri?)(?![a-z])|x-?ray|radiograph")
 
 
@@ -116,7 +117,7 @@ def _symmetry(dataset: RawDataset, survey: Survey) -> dict[str, Any]:
     """Axes along which mirrored cases are like those that there are, whether turned ones are, and why."""
     if not survey.layouts:
         return {"mirror_axes": (), "quarter_turns": False, "symmetry": "volumes are not mirrored"}
-    vetoes = [label for label in dataset.labels if _SIDED_LABEL.search(label.lower().replace("_", " "))]
+    vetoes = [label for label in dataset.labels if _SIDED_LABEL.search(_WORD_ENDS.sub(" ", label).lower())]
     vetoes += [name for name in dataset.channel_names if _BODY_CHANNEL.match(name.lower())]
     if vetoes:
         return {"mirror_axes": (), "quarter_turns": False, "symmetry": f"{vetoes[0]!r} has a left and a right"}
