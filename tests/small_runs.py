@@ -19,7 +19,7 @@ from jdm.draw.run import Run
 from jdm.plan.fingerprint import fingerprint
 from jdm.plan.rules import Machine, Plan, plan, usual_size
 from jdm.train import loop, progress
-from jdm.train.checkpoint import Checkpoint, run_folder
+from jdm.train.checkpoint import run_folder
 from jdm.train.prepare import Prepared
 
 loop.GRID_PAIRS = loop.GRID_STEPS = progress.GRID_PAIRS = progress.GRID_STEPS = 2  # pictures that no test looks at

@@ -39,7 +39,7 @@ def test_a_zero_network_has_unit_loss_at_every_level(image_level, mask_level):
 
 
 def test_unit_loss_is_about_the_mean_of_the_data():
-    """Small structures: mask channels of 5 % foreground, with their own mean and deviation."""
+    """Small structures: mask channels of 5 % foreground, with their own mean and standard deviation."""
     generator = torch.Generator().manual_seed(4)
     foreground = torch.rand((8, 1, 64, 64), generator=generator) < 0.05
     x0 = torch.cat([0.4 * torch.randn((8, 1, 64, 64), generator=generator) + 0.3, foreground.float() - 0.5], dim=1)

@@ -8,7 +8,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from closed_forms import DEVIATION, MEAN, gaussian
+from closed_forms import MEAN, STD, gaussian
 from small_runs import changed, tiny_plan, tiny_run, write_pictures
 
 import jdm.cli.sample
@@ -38,7 +38,7 @@ def test_gaussian_data_has_the_bits_of_its_density(tmp_path):
     assert [(row.case, row.part, row.crop) for row in rows] == [
         ("case_4", "held-out", 0), ("case_4", "held-out", 1), ("case_0", "seen", 0), ("case_0", "seen", 1),
     ]  # fmt: skip
-    variance = DEVIATION**2 + config.noise.sigma_min**2
+    variance = STD**2 + config.noise.sigma_min**2
     for row in rows:
         image = pairs.codec.encode(*pairs._read(row.case))[: config.image_channels]
         squares = ((image - MEAN) ** 2).mean() / variance

@@ -37,13 +37,13 @@ def test_l_vlb_is_the_divergence_of_the_steps():
 
 def test_decoder_is_a_distribution_over_the_grey_levels():
     grey = torch.linspace(-1, 1, 256, dtype=torch.float64)
-    for mean, deviation in ((0.1, 0.3), (-0.97, 0.02), (0.9, 2.0), (0.0, 0.004)):
-        log_variance = torch.full_like(grey, 2 * math.log(deviation))
+    for mean, std in ((0.1, 0.3), (-0.97, 0.02), (0.9, 2.0), (0.0, 0.004)):
+        log_variance = torch.full_like(grey, 2 * math.log(std))
         probability = discretised_log_likelihood(grey, torch.full_like(grey, mean), log_variance).exp()
         # Each level is floored at 1e-12.
         assert probability.sum().item() == pytest.approx(1, abs=1e-9)
         i = 140
-        direct = Normal(mean, deviation).cdf(grey[i] + 1 / 255) - Normal(mean, deviation).cdf(grey[i] - 1 / 255)
+        direct = Normal(mean, std).cdf(grey[i] + 1 / 255) - Normal(mean, std).cdf(grey[i] - 1 / 255)
         assert probability[i].item() == pytest.approx(direct.item(), rel=1e-6, abs=2e-12)
 
 

@@ -18,7 +18,7 @@ def main() -> None:
 
 def _run() -> None:
     words = with_fold(sys.argv[1:])
-    request = tyro.cli(ExportRequest, prog="jdm-export", args=words, config=(tyro.conf.FlagCreatePairsOff,))
+    request = tyro.cli(ExportRequest, prog="jdm-export", args=words)
     request = dataclasses.replace(request, shard=_shard(request.shard))
     from jdm.draw.cost import estimate_line
     from jdm.draw.run import open_run

@@ -18,9 +18,7 @@ def main() -> None:
 
 def _run() -> None:
     words = [*sys.argv[1:2], *with_fold(sys.argv[2:])]
-    request = tyro.extras.subcommand_cli_from_dict(
-        MODES, prog="jdm-sample", description=_DESCRIPTION, args=words, config=(tyro.conf.FlagCreatePairsOff,)
-    )
+    request = tyro.extras.subcommand_cli_from_dict(MODES, prog="jdm-sample", description=_DESCRIPTION, args=words)
     from jdm.sample.modes import plan_line, sample
     from jdm.system.processes import device_name
 

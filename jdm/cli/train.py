@@ -57,8 +57,7 @@ def _run() -> None:
 
 def parse(arguments: Sequence[str]) -> TrainRequest:
     """The request of a command line: its own flags, and those of the settings."""
-    config = (tyro.conf.FlagCreatePairsOff,)
-    request, rest = tyro.cli(TrainRequest, prog="jdm-train", args=arguments, return_unknown_args=True, config=config)
+    request, rest = tyro.cli(TrainRequest, prog="jdm-train", args=arguments, return_unknown_args=True)
     return dataclasses.replace(request, settings=settings_of(rest))
 
 

@@ -80,6 +80,8 @@ class Fingerprint(Strict):
     """Classes of whole cases, such as benign and malignant, that the model is conditioned on; sorted."""
     class_sizes: tuple[tuple[int, int], ...] = ()
     """Training cases of each class, and their pixels."""
+    likeness: tuple[tuple[float, float], ...] = ()
+    """5th and 95th percentiles over held-out real cases of each number of `jdm.evaluation.likeness`."""
     foreground: tuple[Foreground, ...] = ()
     """Range of the foreground over real crops, smallest crops first, whole images last."""
 

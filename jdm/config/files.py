@@ -117,9 +117,8 @@ def to_toml(settings: Settings, reasons: Mapping[str, str]) -> str:
             reason = reasons.get(prefix + name)
             if reason is None and item == usual[name]:
                 continue
-            table.add(name, "none" if item is None else item)
-            if reason is not None:
-                table[name].comment(reason)  # pyright: ignore[reportAttributeAccessIssue]
+            value = tomlkit.item("none" if item is None else item)
+            table.add(name, value if reason is None else value.comment(reason))
         if prefix and len(table):
             document.add(part, table)
         elif len(table):
@@ -134,10 +133,8 @@ def updated_toml(text: str, settings: Settings) -> str:
     document = tomlkit.parse(text)
     for part, value in to_dict(settings).items():
         for name, item in (value if isinstance(value, dict) else {}).items():
-            new = "none" if item is None else item
-            table = document.get(part, {})
+            table, new = document.get(part, {}), "none" if item is None else item
             if name in table and table[name] != new:
-                comment = table[name].trivia.comment
-                table[name] = new
-                table[name].comment(comment.removeprefix("# "))
+                comment = table.value.item(name).trivia.comment.removeprefix("# ")
+                table[name] = tomlkit.item(new).comment(comment) if comment else new
     return tomlkit.dumps(document)

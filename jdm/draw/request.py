@@ -2,37 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any
 
 import tyro
 
+from jdm.config.command import Count, File, Text
 from jdm.config.samplers import Sampler, SamplerSettings, check_sampler, default_steps
 from jdm.config.settings import Config
 from jdm.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampling:
+class SamplingOptions:
+    """How samples are drawn, whatever the sampler."""
+
+    sampler: Annotated[Sampler | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
+    """heun-stochastic, heun, dpmpp-2m, unipc, ddim, euler-maruyama, predictor-corrector or ode (README: which)."""
+    steps: Count = None
+    """Sampling steps; by default 18 to 250, by the sampler."""
+    class_label: Text = None
+    """Class to sample (jdm-train --classes)."""
+    guidance: Annotated[float, tyro.conf.arg(metavar="X")] = 1.0
+    """Above 1: towards the class, or away from what --guide makes."""
+    guide: File = None
+    """Run folder of a weaker model of the same plan."""
+    seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    batch_size: Annotated[int, tyro.conf.arg(metavar="N")] = 16
+    """Samples drawn together."""
+    overlap: Annotated[float, tyro.conf.arg(metavar="X")] = 0.25
+    """Least overlap of windows over a large image."""
+
+
+# Fields of a later base come first, and so do their flags in --help: the common ones before those of single samplers.
+@dataclass(frozen=True, kw_only=True)
+class Sampling(SamplerSettings, SamplingOptions):
     """How samples are drawn."""
 
-    sampler: Sampler | None = None
-    """By default the one whose images and masks agree best (see the README)."""
-    settings: Annotated[SamplerSettings, tyro.conf.OmitArgPrefixes] = field(default_factory=SamplerSettings)
-    steps: int | None = None
-    """Sampling steps; by default 18 to 250, by the sampler."""
-    class_label: str | None = None
-    """Class to sample, of a model trained with jdm-train --classes."""
-    guidance: float = 1.0
-    """Above 1, samples are pushed towards their class or, with --guide, away from a weaker model's. Twice the time."""
-    guide: Path | None = None
-    """Run folder of a weaker model of the same plan, such as a shorter run's, for --guidance."""
-    seed: int = 0
-    batch_size: int = 16
-    """Samples drawn together."""
-    overlap: float = 0.25
-    """Least overlap of windows, where an image is larger than the training patch."""
+    @property
+    def settings(self) -> SamplerSettings:
+        return SamplerSettings(**{f.name: getattr(self, f.name) for f in fields(SamplerSettings)})
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,10 @@ class Way:
     sampler: Sampler
     steps: int
     settings: SamplerSettings = field(default_factory=SamplerSettings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What records say beside the request."""
+        return {"sampler": self.sampler, "steps": self.steps}
 
 
 def way_of(sampling: Sampling, usual: Sampler) -> Way:

@@ -17,7 +17,7 @@ from jdm.errors import ConfigError
 from jdm.export.request import ExportRequest, check_request, export_way, masks_of
 from jdm.train.checkpoint import Checkpoint
 
-_PLACES = ("dataset", "fold", "shard", "overwrite", "dry_run", "guide", "ratio", "balance", "class_label", "settings")
+_PLACES = ("dataset", "fold", "shard", "anyway", "overwrite", "dry_run", "guide", "ratio", "balance", "class_label")
 """Of a request what does not fix the bytes of an export, or is in the order by another name."""
 
 
@@ -47,7 +47,7 @@ class Order:
         """All that fixes the bytes of the export, as plain values."""
         asked = {key: value for key, value in dataclasses.asdict(self.request).items() if key not in _PLACES}
         settled = {key: value for key, value in dataclasses.asdict(self).items() if key not in ("request", "way")}
-        return {**asked, **settled, **dataclasses.asdict(self.way)}
+        return {**asked, **settled, **self.way.to_dict()}
 
     def class_of(self, index: int) -> str:
         """The class that a case by index is sampled with; empty: none."""

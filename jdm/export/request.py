@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from jdm.config.command import Dataset, Fold
+from jdm.config.command import Count, Dataset, Fold, Number, Sides, Switch, Text
 from jdm.config.samplers import Sampler, check_wholly_known
 from jdm.config.settings import Config
 from jdm.draw.request import Sampling, Way, check_estimates, check_flags, check_sampling, usual_sampler, way_of
@@ -18,42 +18,48 @@ Masks = Literal["estimated", "sampled"]
 
 
 @dataclass(frozen=True)
-class ExportRequest(Sampling):
-    """Sample synthetic pairs from a trained run and write them as DatasetNNN_Name_syn under $nnUNet_raw.
-
-    The run's folder is enough: no real case is read, unless --given-masks asks for some. A killed export continues
-    when the same command is given again. Several processes share the work under torchrun or with --shard.
-    """
+class ExportOptions:
+    """What to export."""
 
     dataset: Dataset
-    """The real dataset's id or name; or, without FOLD, the path of a run's folder."""
+    """The real dataset's id or name; or, without FOLD, a run's folder."""
     fold: Fold = ""
-    """Fold that jdm-train was run on: 0 to 4, or "all"."""
+    """Fold of jdm-train: 0 to 4, or "all"."""
     _: KW_ONLY
     id: int
     """Id of the new dataset; must be free."""
-    count: int | None = None
+    count: Count = None
     """Number of pairs."""
-    ratio: float | None = None
-    """Instead of --count: amount relative to the training set, in cases, or in pixels where patches are trained."""
-    name: str | None = None
-    """Name of the new dataset; by default the real one's with "_syn"."""
-    canvas_size: tuple[int, ...] | None = None
-    """Sides of a pair in pixels, of plans that train patches; by default the plan's."""
-    masks: Masks = "sampled"
-    """sampled: the mask drawn with the image. estimated: the most probable one given the finished image; smoother."""
-    given_masks: str | None = None
-    """Draw images for masks: "real" (of the training cases), "deformed" (new ones from those), or a folder."""
-    balance: bool = False
-    """Sample more of the rare classes so that real plus synthetic counts are balanced."""
+    ratio: Number = None
+    """Instead: times the training set, in cases; in pixels for patches."""
+    name: Text = None
+    """Name of the new dataset; by default NAME_syn."""
+    canvas_size: Sides = None
+    """Sides of a pair in pixels, where patches are trained."""
+    masks: Annotated[Masks, tyro.conf.arg(metavar="HOW")] = "sampled"
+    """sampled with the image, or estimated: the most probable one given the image."""
+    given_masks: Annotated[str | None, tyro.conf.arg(metavar="FROM", help_behavior_hint="")] = None
+    """Draw images for masks: real (training cases'), deformed (new from those), or a folder."""
+    balance: Switch = False
+    """Sample more of the rare classes, to balance real plus synthetic."""
     margin: float = 0.25
-    """Share of the real range by which a pair's foreground may leave it before it is drawn again."""
-    shard: Annotated[str, tyro.conf.arg(metavar="i/n")] = "0/1"
-    """Which part of the work to do, i from 0; n is the same for all, e.g. in a Slurm array."""
-    overwrite: bool = False
-    """Replace an earlier synthetic dataset of this name, and discard an unfinished export of other settings."""
-    dry_run: bool = False
-    """Say what would be sampled and how long it takes, and stop."""
+    """Redraw pairs whose foreground leaves the real range by this share of it."""
+    shard: Annotated[str, tyro.conf.arg(metavar="i/n", help_behavior_hint="")] = "0/1"
+    """Part of the work, i from 0, e.g. in a Slurm array."""
+    anyway: Switch = False
+    """Export even if the first pairs look unlike the real ones."""
+    overwrite: Switch = False
+    """Replace an earlier synthetic dataset or unfinished export."""
+    dry_run: Switch = False
+    """Say what would be sampled and how long it takes."""
+
+
+@dataclass(frozen=True)
+class ExportRequest(Sampling, ExportOptions):
+    """Sample synthetic pairs from a trained run and write them as DatasetNNN_Name_syn under $nnUNet_raw.
+
+    A killed export continues when the same command is given again.
+    """
 
 
 def export_way(config: Config, request: ExportRequest, canvas: tuple[int, ...]) -> Way:

@@ -181,10 +181,10 @@ def _segmentations(
 
 def _described(request: SampleRequest, drawer: Drawer) -> dict[str, Any]:
     """The request in plain values, with its sampler and steps."""
-    places = ("dataset", "fold", "out", "overwrite", "dry_run", "guide", "settings")
+    places = ("dataset", "fold", "out", "overwrite", "dry_run", "guide")
     asked = {key: value for key, value in asdict(request).items() if key not in places}
     plain = {key: str(value) if isinstance(value, Path) else value for key, value in asked.items()}
-    return {"mode": mode_of(request), **plain, **asdict(drawer.way)}
+    return {"mode": mode_of(request), **plain, **drawer.way.to_dict()}
 
 
 def _seconds(run: Run, request: SampleRequest, drawer: Drawer, shapes: Sequence[tuple[int, ...]], device: str) -> float:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from jdm.config.command import Dataset, Fold
+from jdm.config.command import Cases, Dataset, File, Fold, Switch, Text
 from jdm.config.samplers import DETERMINISTIC, check_wholly_known, is_deterministic
 from jdm.config.settings import Config
 from jdm.draw.request import (
@@ -23,27 +23,33 @@ from jdm.draw.request import (
 )
 from jdm.errors import ConfigError
 
-Folder = Annotated[Path, tyro.conf.Positional]
-Case = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CASE")]
+Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")]
+Case = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CASE", help_behavior_hint="")]
+Estimates = Literal["estimated", "sampled"]
 
 
 @dataclass(frozen=True)
-class SampleRequest(Sampling):
-    """A mode's request."""
+class SampleOptions:
+    """What every mode is asked for."""
 
     dataset: Dataset
     """The dataset's id or name; or, without FOLD, the path of a run's folder."""
     fold: Fold = ""
-    """Fold that jdm-train was run on: 0 to 4, or "all"."""
+    """Fold of jdm-train: 0 to 4, or "all"."""
     _: KW_ONLY
     samples: int = 4
     """Samples per condition."""
-    out: Path | None = None
+    out: File = None
     """Folder to write; by default sampled/MODE in the run's folder."""
-    overwrite: bool = False
+    overwrite: Switch = False
     """Replace samples that are in the output folder."""
-    dry_run: bool = False
+    dry_run: Switch = False
     """Check the request, say what would be sampled and how long it takes, and stop."""
+
+
+@dataclass(frozen=True)
+class SampleRequest(Sampling, SampleOptions):
+    """A mode's request."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +59,10 @@ class SegmentRequest(SampleRequest):
 
     _: KW_ONLY
     images: Folder
-    """Folder of images named case_0000.png and so on."""
-    masks: Literal["estimated", "sampled"] | None = None
-    """estimated: probabilities from the mean of the mask given the image, one network evaluation a sample. sampled:
-    from how many samples have a label there; the only way with preset thesis or more than 8 classes."""
+    """Images named case_0000.png and so on."""
+    masks: Annotated[Estimates | None, tyro.conf.arg(metavar="estimated|sampled", help_behavior_hint="")] = None
+    """Probabilities from the mean of the mask given the image, one evaluation a sample; or from how many samples have a
+    label there (preset thesis and more than 8 classes: only so)."""
 
 
 @dataclass(frozen=True)
@@ -65,44 +71,48 @@ class ImagesRequest(SampleRequest):
 
     _: KW_ONLY
     masks: Folder
-    """Folder of masks named case.png and so on."""
+    """Masks named case.png and so on."""
 
 
 @dataclass(frozen=True)
 class InpaintRequest(SampleRequest):
     """Sample a region of a real case anew; outside it nothing changes.
 
-    By replacement with resampling (RePaint), which is biased towards what is likely without the surroundings.
+    What surrounds the region is kept by replacement, which is biased: on Gaussian data of correlation 0.8 the region
+    gets 61 % of the right shift of its mean with --repetitions 1, and 82 % with 4.
     """
 
     _: KW_ONLY
     case: Case
     """Id of the case."""
-    box: tuple[int, ...] = ()
+    box: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N ...", help_behavior_hint="")] = ()
     """Region in array order: first row and column, then those behind the last, e.g. 40 60 90 120."""
-    region: Path | None = None
-    """Region as a file of the case's size, nonzero inside, instead of --box."""
-    lesion: str | None = None
-    """Label that the region gets, e.g. polyp to add one, or background to remove one; of a box the ellipse in it."""
+    region: File = None
+    """Region as a file of the case's size, nonzero inside."""
+    lesion: Text = None
+    """Label that the region gets (of a box the ellipse in it), e.g. polyp, or background to remove one."""
     feather: int = 4
-    """Pixels inside the region's border over which sampled and real intensities are mixed."""
+    """Pixels inside the border over which sampled and real intensities are mixed."""
     repetitions: int = 4
-    """RePaint: how often each stretch of --jump-length steps is repeated; 1: plain replacement."""
+    """RePaint: how often each stretch of --jump-length steps is repeated; 1: none."""
     jump_length: int = 3
     """RePaint: steps that a jump goes back."""
 
 
 @dataclass(frozen=True)
 class ChannelsRequest(SampleRequest):
-    """Sample the other channels of real cases, given some of them."""
+    """Sample the other channels of real cases, given some of them.
+
+    An image or mask given whole is exact; part of the channels is kept by replacement, see jdm-sample inpaint.
+    """
 
     _: KW_ONLY
-    known: tuple[str, ...]
+    known: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...", help_behavior_hint="")]
     """Known channels, by number or name; "mask" is the mask."""
-    cases: tuple[str, ...] = ()
-    """Ids of the cases; by default the first four held out in training."""
+    cases: Cases = ()
+    """Cases; by default the first four held out in training."""
     repetitions: int = 4
-    """RePaint, where part of the image is known: how often each stretch of steps is repeated; 1: replacement."""
+    """RePaint: how often each stretch of --jump-length steps is repeated; 1: none."""
     jump_length: int = 3
     """RePaint: steps that a jump goes back."""
 
@@ -114,8 +124,8 @@ class VaryRequest(SampleRequest):
     _: KW_ONLY
     level: float = 0.4
     """Noise level: 0.1 stays close, 0.4 keeps the layout, 2 keeps little."""
-    cases: tuple[str, ...] = ()
-    """Ids of the cases; by default the first four held out in training."""
+    cases: Cases = ()
+    """Cases; by default the first four held out in training."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +133,8 @@ class InterpolateRequest(SampleRequest):
     """Draw the pairs between two real ones, or between two draws of noise."""
 
     _: KW_ONLY
-    between: tuple[str, ...] = ()
-    """Ids of the two cases; by default two draws of noise."""
+    between: Cases = ()
+    """The two cases; by default two draws of noise."""
     points: int = 7
     """Pairs, the two ends included."""
 
@@ -134,14 +144,14 @@ class LikelihoodRequest(SampleRequest):
     """Measure how likely the model finds real cases, in bits per dimension, by the probability flow ODE.
 
     Of the image given its mask (preset thesis: of both). Fewer bits for cases trained on than for held-out ones mean
-    that the model begins to memorise. Each crop is a line of bits_per_dim.csv.
+    that the model begins to memorise.
     """
 
     _: KW_ONLY
-    cases: tuple[str, ...] = ()
-    """Ids of the cases; by default four held out in training, and as many trained on."""
+    cases: Cases = ()
+    """Cases; by default four held out in training, and as many trained on."""
     probes: int = 1
-    """Probes of the divergence (Hutchinson's estimator); more take longer and vary less."""
+    """Probes of the divergence (Hutchinson's estimator); more vary less."""
 
 
 MODES: dict[str, type[SampleRequest]] = {

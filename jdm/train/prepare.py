@@ -18,9 +18,11 @@ from jdm.config.facts import Fingerprint
 from jdm.config.files import from_dict, merged, read_toml
 from jdm.config.settings import Config, Settings
 from jdm.data.classes import FILE_NAME, class_names, read_classes
+from jdm.data.pairs import PairDataset
 from jdm.data.raw_dataset import RawDataset, check_dataset, nnunet_folder, open_dataset
 from jdm.data.splits import fold_split
 from jdm.errors import ConfigError, DataError, ExistsError, TrainingError
+from jdm.evaluation.likeness import likeness
 from jdm.plan.fingerprint import WIDEST_SPACING, fingerprint
 from jdm.plan.rules import Machine, Plan, Size, plan, sizes, steps_within, usual_size
 from jdm.system.locks import held
@@ -31,6 +33,7 @@ from jdm.train.objective import measure_step_seconds
 from jdm.train.replaced_run import settle
 from jdm.train.request import TrainRequest
 
+_JUDGED_CASES, _JUDGED_ITEMS = 12, 60
 _ENOUGH_STEPS, _LEAST_STEPS = 6_000, 1_000
 """Steps that a budget should hold for a larger network, and for the smallest one at its usual step."""
 
@@ -82,7 +85,8 @@ def prepare(request: TrainRequest) -> Prepared:
         raise ExistsError(f"{out_dir} holds a run already; expected none; add --resume or --overwrite")
     classes = None if request.classes is None else read_classes(_classes_file(request.classes, dataset), dataset)
     imported = _imported(request)
-    found = decided_by_first(lambda: _planned(request, dataset, training_ids, classes, imported))
+    ids = training_ids, held_out_ids
+    found = decided_by_first(lambda: _planned(request, dataset, ids, classes, imported))
     return prepared(found, classes, imported)
 
 
@@ -153,10 +157,11 @@ def _imported(request: TrainRequest) -> ImportedWeights | None:
 
 
 def _planned(
-    request: TrainRequest, dataset: RawDataset, training_ids: list[str], classes: Mapping[str, str] | None,
+    request: TrainRequest, dataset: RawDataset, ids: tuple[list[str], list[str]], classes: Mapping[str, str] | None,
     imported: ImportedWeights | None,
 ) -> Plan:  # fmt: skip
     """The plan for the dataset on this machine, with the user's settings over it."""
+    training_ids, held_out_ids = ids
     if classes is not None:
         class_names(classes, training_ids, request.classes or "--classes")
     for finding in check_dataset(dataset):
@@ -170,6 +175,7 @@ def _planned(
     if rank() == 0:
         print("jdm-train: measuring the time of training steps on this machine", file=sys.stderr, flush=True)
     found = fitting_plan(request, facts, machine(), given, planned_patch(dataset, facts.slice_axis))
+    found = replace(found, config=_with_likeness(found.config, dataset, held_out_ids or training_ids))
     if imported is not None:
         _check_channels(found.config, imported, request)
     if found.config.data.dims != 2:
@@ -219,6 +225,17 @@ def fitting_plan(
             break
     assert chosen is not None
     return chosen
+
+
+def _with_likeness(config: Config, dataset: RawDataset, case_ids: list[str]) -> Config:
+    """The config with what its export will be judged by, measured on some real cases as they are encoded."""
+    pairs = PairDataset(dataset, case_ids[:_JUDGED_CASES], config)
+    chosen = np.unique(np.linspace(0, len(pairs) - 1, _JUDGED_ITEMS).astype(int))
+    arrays = (pairs.crop(int(item), pairs.item_shape(int(item)), np.random.default_rng(0)) for item in chosen)
+    numbers = [likeness(*pairs.codec.decode(pairs.codec.encode(image, label))) for image, label in arrays]
+    with_mask = [found for found in numbers if np.isfinite(found).all()] or [np.nan_to_num(n) for n in numbers]
+    low, high = np.percentile(with_mask, [5, 95], axis=0).tolist()
+    return replace(config, facts=replace(config.facts, likeness=tuple(zip(low, high, strict=True))))
 
 
 def planned_patch(dataset: RawDataset, slice_axis: int | None) -> tuple[int, ...] | None:

@@ -139,7 +139,11 @@ class Progress:
 
     def save_weights(self, ema: Ema, measured: bool) -> None:
         known = measured and not math.isnan(self.smoothed)  # a run stopped early is not measured yet
-        chosen = {"step": self.step, "held_out_loss": self.smoothed if known else None}
+        chosen = {
+            "step": self.step,
+            "held_out_loss": self.smoothed if known else None,
+            "minutes": round(self.seconds / 60, 2),
+        }
         metadata = {**self.origin, **self._made_with, **chosen}
         save_checkpoint(self.out_dir, ema.denoiser.state_dict(), self.config, metadata)
 
