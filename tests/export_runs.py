@@ -16,7 +16,7 @@ from jdm.draw.run import Run, open_run
 from jdm.export.pairs import PairFactory
 from jdm.train.checkpoint import save_checkpoint
 
-REQUEST = jdm.ExportRequest("21", "all", id=521, count=5, steps=3, batch_size=2, margin=100.0, seed=4)
+REQUEST = jdm.ExportRequest("21", "all", id=521, count=5, steps=3, batch_size=2, margin=100.0, seed=4, anyway=True)
 THESIS = {"preset": "thesis", "augment": {"probability": 0.0}}
 
 
@@ -61,13 +61,18 @@ def rewritten(run: Run, weight: Callable[[torch.Tensor], torch.Tensor] = torch.c
     return open_run(str(run.folder), "")
 
 
+def copied(run: Run, folder: Path) -> Run:
+    """The run in another folder."""
+    shutil.copytree(run.folder, folder)
+    return open_run(str(folder), "")
+
+
 def elsewhere(run: Run, folder: Path, patch: pytest.MonkeyPatch) -> Run:
     """The run's folder, copied alone to a machine with no dataset and of nnU-Net's folders an empty nnUNet_raw."""
-    copy = folder / "results" / run.folder.parent.name / run.folder.name
-    shutil.copytree(run.folder, copy)
+    copy = copied(run, folder / "results" / run.folder.parent.name / run.folder.name)
     (folder / "raw").mkdir()
     patch.setenv("nnUNet_raw", str(folder / "raw"))
     patch.setenv("jdm_results", str(folder / "results"))
     for variable in ("nnUNet_preprocessed", "nnUNet_results"):
         patch.delenv(variable)
-    return open_run(str(copy), "")
+    return copy
