@@ -43,8 +43,8 @@ def visible(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def factory_of(run: Run, **changes: Any) -> PairFactory:
-    return PairFactory.of(run, asked(**changes), "cpu")
+def factory_of(run: Run, request: jdm.ExportRequest = REQUEST, **changes: Any) -> PairFactory:
+    return PairFactory.of(run, asked(request, **changes), "cpu")
 
 
 def with_config(run: Run, changes: dict[str, Any]) -> Run:

@@ -10,9 +10,8 @@ from small_runs import picture, tiny_run, write_pictures
 
 os.environ.setdefault("nnUNet_def_n_proc", "1")  # read by nnU-Net on import
 
+import jdm
 from jdm.data.raw_dataset import open_dataset, read_case, read_dataset, write_case
-from jdm.export.pairs import export
-from jdm.export.request import ExportRequest
 from nnunet_integration.arms import ExperimentOptions
 from nnunet_integration.experiment import run_experiment
 
@@ -34,12 +33,8 @@ def write_volumes(raw):
 @pytest.mark.filterwarnings(r"ignore:unclosed file .*\.nii\.gz:ResourceWarning")
 def test_exported_slices_train_nnunet_and_whole_volumes_are_scored(nnunet_folders):
     real = write_volumes(nnunet_folders["nnUNet_raw"])
-    checkpoint = tiny_run(real, train={"steps": 3})
-    request = ExportRequest(
-        id=531, name="Layers_syn", count=4, canvas_size=tuple(checkpoint.config.data.canvas_size), steps=3,
-        slices=SHAPE[0], batch_size=6, margin=100.0,
-    )  # fmt: skip
-    export(checkpoint, real, request)
+    tiny_run(real, train={"steps": 3})
+    jdm.export(jdm.ExportRequest("31", "all", id=531, count=4, steps=3, batch_size=6, margin=100.0, anyway=True))
     made = read_case(open_dataset(531), "syn_000000")
     assert made.image.shape == (1, *SHAPE) and made.label.shape == SHAPE
 
