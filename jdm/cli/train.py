@@ -16,9 +16,11 @@ from jdm.train.request import TrainRequest
 
 if TYPE_CHECKING:
     from jdm.plan.rules import Plan
+    from jdm.train.checkpoint import Checkpoint
 
 _FEW_STEPS = 500
 """After about a hundred steps masks are full of specks, after some hundreds they are not (seen on nuclei)."""
+_EXPORT_MINUTES = 10
 _PARTS = ("codec", "data", "augment", "network", "noise", "diffusion", "train")
 
 
@@ -52,7 +54,25 @@ def _run() -> None:
         more = "train anew with more --train.steps" if ceiling <= done else "train on with --resume and"
         more += " --overwrite" if ceiling <= done else " a larger --budget-minutes"
         print(f"jdm-train: note: {done} steps are few: masks may be full of specks; {more}", file=sys.stderr)
-    print(f"next: jdm-export {request.dataset} {request.fold} --count 100 --id NEW_ID")
+    count, minutes = affordable_count(checkpoint)
+    print(f"next: jdm-export {request.dataset} {request.fold} --count {count} --id NEW_ID  (about {minutes:.0f} minutes)")
+
+
+def affordable_count(checkpoint: Checkpoint) -> tuple[int, float]:
+    """Pairs to export in some minutes on a machine like this one, a round number, and the minutes."""
+    from jdm.draw.cost import evaluations, windows
+    from jdm.export.request import ExportRequest, export_way
+
+    config, metadata = checkpoint.config, checkpoint.metadata
+    canvas, request = config.data.canvas_size, ExportRequest("", id=1)
+    # A sample that is only denoised takes about a third of the time of a trained one.
+    denoised = 60 * metadata["minutes"] / max(metadata["step"], 1) / config.train.batch_size / 3
+    each = evaluations(config, request, export_way(config, request, canvas)) * windows(config, request, canvas)
+    pair = max(each * config.facts.slices * denoised, 1e-6)
+    count = max(1, min(1000, int(60 * _EXPORT_MINUTES / pair)))
+    unit = 10 ** (len(str(count)) - 1)
+    count = count // unit * unit
+    return count, max(count * pair / 60, 1)
 
 
 def parse(arguments: Sequence[str]) -> TrainRequest:

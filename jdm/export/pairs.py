@@ -22,11 +22,13 @@ from jdm.data.raw_dataset import Geometry, Pair, write_case
 from jdm.draw.cost import call_seconds, estimate_line, evaluations, network_calls, windows
 from jdm.draw.drawer import Drawer, Job
 from jdm.draw.guidance import check_guidance
+from jdm.draw.request import can_estimate_masks
 from jdm.draw.run import Run, origin
 from jdm.draw.seeds import case_seed
 from jdm.errors import DataError
 from jdm.export.amount import Order, order_of
 from jdm.export.folder import ExportFolder
+from jdm.export.judge import judge, refusal
 from jdm.export.masks import GivenMasks, folder_sha256
 from jdm.export.plausible import real_range
 from jdm.export.request import ExportRequest, shard_of
@@ -88,7 +90,7 @@ def _make_batches(factory: PairFactory, partial: Path, numbers: Iterable[int]) -
         print(f"jdm-export: {estimate_line(seconds)}", file=sys.stderr, flush=True)
     with Bar(len(done), "batches", done=len(done) - len(missing)) as bar:
         for number in missing:
-            made = factory.batch(batches[number])
+            made = factory.batch(batches[number], judged=number == missing[0])
             for pair, _ in made:
                 write_case(partial, pair, factory.run.kind.file_ending)
             _sync_cases(partial, {pair.case_id for pair, _ in made})
@@ -109,6 +111,8 @@ def _sync_cases(partial: Path, case_ids: set[str]) -> None:
 class _Draw:
     """One accepted image or slice."""
 
+    x: np.ndarray
+    """Encoded, (channels, *canvas_size)."""
     image: np.ndarray
     label: np.ndarray
     seed: int
@@ -152,11 +156,26 @@ class PairFactory:
         one = call_seconds(on_all_cores(self.drawer.denoiser), self.config, min(request.batch_size, most), self.device)
         return one * calls * network_calls(self.config, request, sizes)
 
-    def batch(self, indices: range) -> list[tuple[Pair, dict[str, Any]]]:
-        """The pairs of some case indices and their manifest records."""
+    def batch(self, indices: range, *, judged: bool = False) -> list[tuple[Pair, dict[str, Any]]]:
+        """The pairs of some case indices and their manifest records.
+
+        Args: judged: look whether they are like real ones.
+        Raises: DataError if they are not, unless the request says to export them anyway.
+        """
         slices = self.order.slices
         draws = self.plausible([index * slices + part for index in indices for part in range(slices)])
+        if judged and not self.order.request.anyway and self.masks is None:
+            self._judge(draws[: self.order.request.batch_size])
         return [self.case(index, draws[n * slices : (n + 1) * slices]) for n, index in enumerate(indices)]
+
+    def _judge(self, draws: list[_Draw]) -> None:
+        readings = None
+        if can_estimate_masks(self.config):
+            jobs = [Job(draw.x, np.zeros(draw.x.shape, bool), draw.seed) for draw in draws]
+            readings = [self.codec.decode(x)[1] for x in self.drawer.estimates(jobs)]
+        problems = judge(self.config.facts, [self.codec.decode(draw.x) for draw in draws], readings)
+        if problems:
+            raise refusal(problems, self.run.checkpoint.metadata, len(draws))
 
     def plausible(self, wanted: list[int]) -> list[_Draw]:
         """Images or slices by number, all of one class, `batch_size` at a time; degenerate ones are drawn again.
@@ -169,7 +188,7 @@ class PairFactory:
             failed: list[int] = []
             seeds = [case_seed(self.order.request.seed, number, attempt) for number in waiting]
             for number, seed, sample in zip(waiting, seeds, self.samples(waiting, seeds), strict=True):
-                draw = _Draw(*self.codec.decode(self._cut(number // self.order.slices, sample)), seed, attempt)
+                draw = _Draw(sample, *self.codec.decode(self._cut(number // self.order.slices, sample)), seed, attempt)
                 found = self.real.problem(draw.label) if self.masks is None else None
                 if found is None:
                     made[number] = draw
