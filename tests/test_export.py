@@ -14,9 +14,8 @@ from jdm.draw.seeds import case_seed
 from jdm.errors import ConfigError, DataError
 from jdm.export import pairs
 from jdm.export.amount import order_of
-from jdm.train.checkpoint import run_folder
 
-LINE = ("--id", 521, "--count", 3, "--steps", 2, "--margin", 100, "--batch-size", 2)
+LINE = ("--id", 521, "--count", 3, "--steps", 2, "--margin", 100, "--batch-size", 2, "--anyway")
 
 
 def test_repeated_resumed_and_sharded_exports_are_the_same_bytes(real, run, monkeypatch):
@@ -131,7 +130,7 @@ def test_neither_batch_nor_neighbours_change_what_a_case_is(real, run):
         ({"seed": -1}, "--seed"),
         ({"shard": "2/2"}, "--shard.*2/2"),
         ({"shard": "one"}, "--shard.*one"),
-        ({"dataset": "22"}, "22.*jdm-train"),
+        ({"dataset": "22"}, "22.*jdm-train 22 all.*jdm_results"),
         ({"dataset": "nowhere", "fold": ""}, "nowhere.*checkpoint.safetensors"),
     ],
 )
@@ -211,10 +210,3 @@ def test_under_torchrun_each_process_makes_its_shard(real, run, typed, monkeypat
         assert status == 0, told
     assert "3 pairs in" in printed
     assert contents(real.folder.parent / "Dataset521_Stripes_syn") == whole
-
-
-def test_a_run_is_found_where_jdm_results_says(run, tmp_path, monkeypatch):
-    assert run.folder == run_folder("Dataset021_Stripes", "all")
-    monkeypatch.setenv("jdm_results", str(tmp_path / "other"))
-    with pytest.raises(ConfigError, match=r"21.*other.*jdm-train 21 all.*jdm_results"):
-        jdm.export(REQUEST)

@@ -161,14 +161,6 @@ def test_a_shard_that_starts_after_the_seal_finds_the_dataset(real, run, overwri
     assert contents(late.folder) == first and is_whole(real.folder.parent)
 
 
-def test_a_shard_that_starts_while_the_last_one_seals_finds_the_dataset(real, run, monkeypatch):
-    """The seal falls between its first look and its lock."""
-    begun()
-    interleaved(monkeypatch, "check_id", rest)
-    late = jdm.export(asked(shard="0/2"))
-    assert late.finished and late.found and is_whole(real.folder.parent)
-
-
 def test_a_failure_to_seal_is_no_success(real, run, monkeypatch):
     partial = begun()
     (partial / "manifest.jsonl").mkdir()  # which cannot be written then

@@ -216,12 +216,3 @@ def test_masks_are_flipped_only_where_the_plan_allows(axes, places):
     label[0, 5:15, 5:15] = 1  # a quarter: where it lies shows the flips
     bent = [deformed(label, label, config_of(augment=still), np.random.default_rng(k)) for k in range(40)]
     assert len({tuple((np.argwhere(m[0]).mean(0) > 19.5).tolist()) for m in bent}) == places
-
-
-def test_the_command_and_settings_that_do_not_fit(run, typed, tmp_path):
-    with pytest.raises(ConfigError, match=r"--masks.*--given-masks"):
-        order_of(run.checkpoint, asked(REQUEST, masks="estimated"))
-    words = ("jdm-export", 21, "all", "--id", 522, "--count", 2, "--steps", 3)
-    assert "2 pairs in" in typed(*words, "--given-masks", "deformed")[1]
-    status, _, told = typed(*words, "--overwrite", "--given-masks", tmp_path / "nothing")
-    assert status == 2 and str(tmp_path / "nothing") in told and told.count("\n") == 1

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 import SimpleITK
-from export_runs import THESIS, asked, exported, factory_of, manifest, rewritten, visible, with_config
+from export_runs import REQUEST, THESIS, asked, exported, factory_of, manifest, rewritten, visible, with_config
+from nnunet_blobs import blob_pair
 from small_runs import facts, picture, tiny_run, write_pictures
 
 import jdm
@@ -13,8 +14,10 @@ from jdm.config.facts import Foreground
 from jdm.data.raw_dataset import open_dataset, read_case, read_dataset, write_case, write_dataset_json
 from jdm.draw.seeds import case_seed
 from jdm.errors import ConfigError, DataError
+from jdm.evaluation.likeness import NAMES, likeness
 from jdm.export import pairs
 from jdm.export.amount import order_of, synthetic_count
+from jdm.export.judge import judge
 from jdm.export.plausible import ForegroundRange, real_range
 
 
@@ -42,16 +45,46 @@ def test_a_model_that_makes_only_degenerate_pairs_is_refused(real, run):
     assert visible(real.folder.parent) == [real.name]
 
 
+def blobs(first: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    pairs = [blob_pair("a", seed) for seed in range(first, first + 12)]
+    return [(pair.image, pair.label) for pair in pairs]
+
+
+def test_pairs_are_judged_by_their_noise_specks_and_agreement():
+    measured = np.percentile([likeness(image, label) for image, label in blobs(0)], [5, 95], axis=0)
+    found, rng = facts(likeness=tuple(map(tuple, measured.T.tolist()))), np.random.default_rng(0)
+    right, wrong = [label for _, label in blobs(50)], [1 - label for _, label in blobs(50)]
+    assert judge(found, blobs(50), right) == [] == judge(facts(), blobs(50), None)
+    comb = np.zeros((64, 64), np.uint8)
+    comb[10, 10:50] = comb[10:50, 10:50:2] = 1
+    noise = [(rng.integers(0, 255, image.shape).astype(np.uint8), label) for image, label in blobs(50)]
+    specks = [(image, label ^ (rng.random(label.shape) < 0.1)) for image, label in blobs(50)]
+    combs = [(image, comb) for image, _ in blobs(50)]
+    for pairs_of, readings, named in (
+        (noise, None, NAMES[:2]), (combs, None, NAMES[2:3]), (specks, None, NAMES[3:]), (blobs(50), wrong, ["Dice"]),
+    ):  # fmt: skip
+        problems = judge(found, pairs_of, readings)
+        assert len(problems) == len(named) and all(name in text for name, text in zip(named, problems, strict=True))
+
+
+def test_an_export_of_noise_is_stopped_and_says_how_long_to_train(real, run):
+    """As if real cases were smooth, to a model of two steps."""
+    rewritten(run, likeness=[[0.0, 0.01], [0.0, 0.01], [0.0, 99.0], [0.0, 99.0]])
+    again = rf"{NAMES[0]}.*{NAMES[1]}.*2 steps.*jdm-train {real.name} all --resume --budget-minutes \d+.*--anyway"
+    with pytest.raises(DataError, match=again) as error:
+        jdm.export(asked(anyway=False))
+    assert "\n" not in str(error.value) and visible(real.folder.parent) == [real.name]
+    assert jdm.export(REQUEST).finished
+
+
 @pytest.mark.parametrize(
     ("label", "problem"),
     [
-        ([0, 0, 0, 1], None),
-        ([0, 0, 1, 1], None),
-        ([0, 0, 0, 0], "label 0 fills the sample"),
-        ([1, 1, 1, 1], "label 0 is missing"),
+        ([0, 0, 0, 1], None), ([0, 0, 1, 1], None),
+        ([0, 0, 0, 0], "label 0 fills"), ([1, 1, 1, 1], "label 0 is missing"),
         ([0, 1, 1, 1], "label 0 covers 0.2500, real samples 0.4500 to 0.8000"),
     ],
-)
+)  # fmt: skip
 def test_what_is_plausible_is_what_real_samples_hold(label, problem):
     found = ForegroundRange((0.45, 0.2), (0.8, 0.55), margin=0.2).problem(np.array(label))
     assert found == problem if problem is None else found.startswith(problem)
@@ -59,8 +92,7 @@ def test_what_is_plausible_is_what_real_samples_hold(label, problem):
 
 def test_real_samples_that_all_hold_the_same_still_leave_room():
     found = ForegroundRange((0.5, 0.5), (0.5, 0.5), margin=0.4)
-    assert found.problem((np.arange(100) < 49).astype(np.uint8)) is None
-    assert found.problem((np.arange(100) < 40).astype(np.uint8)) is not None
+    assert found.problem(np.arange(100) < 49) is None and found.problem(np.arange(100) < 40) is not None
 
 
 @pytest.mark.parametrize(
@@ -82,15 +114,18 @@ def test_a_canvas_larger_than_the_patch_is_filled(real, sampler):
     assert exported(count=2, sampler=sampler) == first
 
 
-def test_estimated_masks_leave_images_alone_and_are_not_for_the_thesis_preset(run):
+def test_estimated_masks_leave_images_alone_and_are_refused_where_there_are_none(run):
     factory = factory_of(run, masks="estimated")
     estimated, again = (np.stack(factory.samples([1, 2], [7, 8])) for _ in range(2))
     sampled = np.stack(factory_of(run).samples([1, 2], [7, 8]))
     assert np.array_equal(estimated[:, 0], sampled[:, 0]) and not np.array_equal(estimated[:, 1], sampled[:, 1])
     assert np.array_equal(estimated, again)
-    for changes, names in ((THESIS, "thesis"), ({"codec": {"mask_code": "bits"}}, "bits")):
+    for plan, changes, names in (
+        (THESIS, {}, "thesis"), ({"codec": {"mask_code": "bits"}}, {}, "bits"),
+        ({}, {"given_masks": "real"}, "--given-masks"),
+    ):  # fmt: skip
         with pytest.raises(ConfigError, match=f"--masks is 'estimated'.*{names}"):
-            order_of(with_config(run, changes).checkpoint, asked(masks="estimated"))
+            order_of(with_config(run, plan).checkpoint, asked(masks="estimated", **changes))
 
 
 def test_the_thesis_preset_is_exported_by_its_own_sampler_and_others(real):
