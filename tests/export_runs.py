@@ -62,8 +62,8 @@ def rewritten(run: Run, weight: Callable[[torch.Tensor], torch.Tensor] = torch.c
 
 
 def copied(run: Run, folder: Path) -> Run:
-    """The run in another folder."""
-    shutil.copytree(run.folder, folder)
+    """The run in another folder, without its samples."""
+    shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("sampled"))
     return open_run(str(folder), "")
 
 

@@ -112,17 +112,16 @@ def test_the_folder_of_a_run_alone_is_enough_where_no_real_case_is_given(run, re
     there = elsewhere(run, tmp_path / "elsewhere", monkeypatch).folder
     for mode, made in home.items():
         words = (*given.get(mode, {}).values(), "--samples", 1, "--steps", 3, "--batch-size", 3, "--seed", 4)
-        status, _, told = typed("jdm-sample", mode, there, *words, "--overwrite")
+        status, _, told = typed("jdm-sample", mode, there, *words)
         assert status == 0, told
         assert contents(there / "sampled" / mode) == contents(made.folder)
     for words in (
         ("jdm-sample", "inpaint", there, "case_0", "--box", 0, 0, 5, 5),
         ("jdm-sample", "channels", there, "--known", "c0"),
         ("jdm-sample", "vary", there),
-        ("jdm-sample", "interpolate", there, "--between", "case_0", "case_1", "--overwrite"),
+        ("jdm-sample", "interpolate", there, "--between", "case_0", "case_1", "--out", tmp_path / "strip"),
         ("jdm-sample", "likelihood", there),
-        ("jdm-export", there, "--id", 521, "--count", 2, "--given-masks", "real"),
-        ("jdm-export", there, "--id", 521, "--count", 2, "--given-masks", "deformed"),
+        *(("jdm-export", there, "--id", 521, "--count", 2, "--given-masks", masks) for masks in ("real", "deformed")),
     ):
         status, _, told = typed(*words)
         assert status == 2 and told.count("\n") == 1 and real.name in told and "nnUNet_raw" in told
@@ -130,25 +129,20 @@ def test_the_folder_of_a_run_alone_is_enough_where_no_real_case_is_given(run, re
     assert not list((tmp_path / "elsewhere" / "raw").iterdir())
 
 
-def test_masks_give_images_and_come_back(real, tmp_path):
-    pairs = sampled(tmp_path / "out", "images", masks=real.folder / "labelsTr")
-    assert sorted(pairs) == [f"{case}_s{k}" for case in real.cases for k in range(2)]
-    for name, pair in pairs.items():
-        given = read_case(real, name[:-3])
-        np.testing.assert_array_equal(pair.label, given.label)
-        assert pair.image.shape == given.image.shape and pair.image.dtype == np.uint8 and np.ptp(pair.image) > 0
-    assert not np.array_equal(pairs["case_0_s0"].image, pairs["case_0_s1"].image)
-
-
-def test_a_sample_depends_on_its_seed_alone(real, tmp_path):
+def test_masks_come_back_with_images_that_depend_on_the_seed_alone(real, tmp_path):
     first, again, more, other = (
         sampled(tmp_path / str(k), "images", masks=real.folder / "labelsTr", batch_size=1, **changes)
         for k, changes in enumerate(({}, {}, {"samples": 3}, {"seed": 5}))
     )
+    assert sorted(first) == [f"{case}_s{k}" for case in real.cases for k in range(2)]
     for name, pair in first.items():
+        given = read_case(real, name[:-3])
+        np.testing.assert_array_equal(pair.label, given.label)
+        assert pair.image.shape == given.image.shape and pair.image.dtype == np.uint8 and np.ptp(pair.image) > 0
         np.testing.assert_array_equal(pair.image, again[name].image)
         np.testing.assert_array_equal(pair.image, more[name].image)
         assert not np.array_equal(pair.image, other[name].image)
+    assert not np.array_equal(first["case_0_s0"].image, first["case_0_s1"].image)
 
 
 def drawer_of(run: Run, request: SampleRequest, **options) -> Drawer:
@@ -434,6 +428,8 @@ INPAINT = {"case": "a", "box": (0, 0, 5, 5)}
         ("interpolate", {"points": 1}, "--points"), ("interpolate", {"between": ("a",)}, "--between"),
         ("interpolate", {"sampler": "heun-stochastic"}, "--sampler"),
         ("interpolate", {"sampler": "ddim", "eta": 0.5}, "--sampler.*--eta"),
+        ("likelihood", {"probes": 0}, "--probes is 0"), ("likelihood", {"guidance": 2.0}, "--guidance is 2.0"),
+        ("likelihood", {"tolerance": -1.0}, "--tolerance is -1.0"), ("likelihood", {"snr": 0.1}, "--snr is 0.1.* ode"),
     ],
 )  # fmt: skip
 def test_bad_settings_name_their_flag(run, mode, changes, flag):
@@ -488,8 +484,12 @@ def test_the_command(run, real, tmp_path, typed):
         status, _, told = typed("jdm-sample", *words)
         assert status == 2 and names in told
         assert not words or told.count("\n") == 1
-    status, said, _ = typed("jdm-sample", "interpolate", 21, "all", *fast, "--points", 2, "--dry-run", "--overwrite")
-    assert status == 0 and "2 samples of 0 cases with heun, 3 steps" in said
+    for words, part in (
+        (("interpolate", 21, "all", "--points", 2), "2 samples of 0 cases with heun, 3 steps"),
+        (("likelihood", 21, "all"), "1 crops a case"),
+    ):
+        status, said, _ = typed("jdm-sample", *words, *fast, "--dry-run", "--overwrite")
+        assert status == 0 and part in said
 
 
 def test_what_a_sample_costs(run):
