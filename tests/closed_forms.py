@@ -23,6 +23,8 @@ from jdm.diffusion.sampling import (
 from jdm.diffusion.sde import Langevin, sample_euler_maruyama, sample_predictor_corrector
 from jdm.diffusion.vp import VPDenoiser, VPProcess
 
+torch.set_num_threads(1)  # two busy threads of a shared machine wait for each other
+
 MEAN, STD, RHO = 0.3, 0.5, 0.8
 SIGMAS = karras_sigmas(18, 0.002, 80.0)
 PROCESS = VPProcess()

@@ -10,8 +10,6 @@ from jdm.diffusion.conditioning import Known
 from jdm.diffusion.guidance import guided
 from jdm.diffusion.sampling import karras_sigmas, sample_heun
 
-torch.set_num_threads(1)
-
 
 def test_no_guidance_is_the_denoiser_itself():
     noise = normal(2, 3, 4, 4)

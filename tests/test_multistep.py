@@ -12,8 +12,6 @@ from jdm.diffusion.ode import Solver, sample_ode
 from jdm.diffusion.sampling import sample_ddim, sample_dpmpp_2m
 from jdm.errors import ConfigError
 
-torch.set_num_threads(1)
-
 LOW, HIGH = 0.05, 20.0
 
 

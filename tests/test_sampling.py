@@ -31,8 +31,6 @@ from jdm.diffusion.sampling import (
 )
 from jdm.errors import ConfigError
 
-torch.set_num_threads(1)
-
 
 def test_karras_sigmas_follow_eq_5_and_end_in_exact_zero():
     expected = [(80 ** (1 / 7) + i / 17 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7 for i in range(18)]

@@ -24,8 +24,6 @@ from jdm.diffusion.sampling import karras_sigmas
 from jdm.diffusion.sde import Langevin, sample_euler_maruyama, sample_predictor_corrector
 from jdm.errors import ConfigError
 
-torch.set_num_threads(1)
-
 LOW, HIGH = 0.05, 20.0
 
 

@@ -13,9 +13,8 @@ from torch.distributions import Normal
 
 from jdm.diffusion.sampling import sample_ancestral, sample_ddim
 from jdm.diffusion.vp import VPDenoiser, VPProcess
+from jdm.diffusion.vp_loss import l_simple, l_vlb
 from jdm.errors import ConfigError
-
-torch.set_num_threads(1)
 
 REFERENCE = json.loads((Path(__file__).parent / "reference" / "vp_process.json").read_text())
 
@@ -91,9 +90,9 @@ def test_eq_2_19_holds_with_alpha_not_alpha_bar():
 
 
 def test_time_is_the_inverse_of_sigma():
-    steps = torch.arange(1000)
-    assert torch.equal(PROCESS.time(PROCESS.training_sigma), steps.double())
-    assert torch.equal(PROCESS.time(PROCESS.training_sigma.float()), steps.double())
+    for process in (PROCESS, *(VPProcess(1000, name, prediction="v", zero_snr=True) for name in ("linear", "cosine"))):
+        for sigma in (process.training_sigma, process.training_sigma.float()):
+            assert torch.equal(process.time(sigma), torch.arange(1000.0).double())
     between = PROCESS.time(torch.tensor([math.sqrt(PROCESS.sigma(10) * PROCESS.sigma(11))]))
     assert between.item() == pytest.approx(10.5, abs=1e-4)
     beyond = PROCESS.time(torch.tensor([0.0, 1e-4, 1e4], dtype=torch.float64))
@@ -127,7 +126,7 @@ def test_impossible_processes_are_refused(build, named):
 
 @pytest.mark.parametrize("name", REFERENCE["processes"])
 def test_parity_with_guided_diffusion(name):
-    """Tables, means and log variances; the origin is in the file."""
+    """Tables, means, log variances and terms of the loss; the origin is in the file."""
     schedule, count = name.split("-")
     process = VPProcess(1000, schedule).respaced(int(count))
     x0, noise, eps, v = (
@@ -147,6 +146,10 @@ def test_parity_with_guided_diffusion(name):
         close(x_t, row["x_t"])
         close(process.posterior_mean(process.predict_x0(x_t, t, eps), x_t, t), row["mean"])
         close(process.log_variance(v, t), row["log_variance"])
+        assert l_simple(eps, noise).item() == pytest.approx(row["mse"], rel=1e-12)
+        # Their decoder, the term of the first step, approximates the normal distribution function by a tanh.
+        bound = l_vlb(process, (eps, process.log_variance(v, t)), x0, x_t, t).item()
+        assert bound == pytest.approx(row["vb"], rel=2e-2 if row["t"] == 0 else 1e-8)
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,9 @@ _OWNERS = {
 
 
 def check_sampler(sampler: str, settings: SamplerSettings) -> None:
-    """Raises: ConfigError, naming the flag, if a setting is out of its bounds or not the sampler's."""
+    """Raises: ConfigError, naming the flag, if there is no such sampler, or a setting is out of bounds or another's."""
+    if sampler not in get_args(Sampler):
+        raise ConfigError(f"--sampler is {sampler}; expected one of {', '.join(get_args(Sampler))}; correct it")
     for name, value in asdict(settings).items():
         owner, least, most = _OWNERS[name]
         if value is not None and sampler != owner:

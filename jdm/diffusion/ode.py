@@ -64,7 +64,7 @@ def sample_ode(
     Source: Song et al. 2021 (arXiv:2011.13456), Eq. 13 and Appendix D.4.
     """
     run, x = start(denoise, noise, sigmas, known)
-    _refuse_replacement(known)
+    _refuse_replacement(run.known)
     highest, lowest = _ends(run)
     cases = []
     for one, state in _cases(run, x):
@@ -106,7 +106,7 @@ def log_likelihood(
             f"probes have shape {tuple(probes.shape)}; expected {('P', *x0.shape)} with P at least 1; make them like x0"
         )
     run, _ = start(denoise, x0, sigmas, known)
-    _refuse_replacement(known)
+    _refuse_replacement(run.known)
     highest, lowest = _ends(run)
     data = x0.to(torch.float64)
     data = run.keep(data, run.draw(0.0))

@@ -90,7 +90,7 @@ def _make_batches(factory: PairFactory, partial: Path, numbers: Iterable[int]) -
         print(f"jdm-export: {estimate_line(seconds)}", file=sys.stderr, flush=True)
     with Bar(len(done), "batches", done=len(done) - len(missing)) as bar:
         for number in missing:
-            made = factory.batch(batches[number], judged=number == missing[0])
+            made = factory.batch(batches[number], judged=number == missing[0] and len(missing) == len(done))
             for pair, _ in made:
                 write_case(partial, pair, factory.run.kind.file_ending)
             _sync_cases(partial, {pair.case_id for pair, _ in made})

@@ -222,6 +222,7 @@ def check_request(config: Config, request: SampleRequest, way: Way) -> None:
         case InpaintRequest():
             _check_inpainting(config, request, way)
         case ChannelsRequest():
+            check_wholly_known(way.sampler, config.preset == "default")
             _check_resampling(request.repetitions, request.jump_length, way)
         case VaryRequest():
             low, high = config.noise.sigma_min, config.noise.sigma_max

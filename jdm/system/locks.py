@@ -36,9 +36,11 @@ def held(path: Path, folder: Path) -> Iterator[None]:
     holder = path.with_suffix(".holder")
     with locked(path, wait=False) as free:
         if not free:
-            found = holder.read_text(encoding="utf-8") if holder.exists() else "unknown"
+            found = ""
+            with contextlib.suppress(OSError):  # the holder may be about to write it, or to leave
+                found = holder.read_text(encoding="utf-8")
             raise ExistsError(
-                f"{folder} is being written by process {found}; expected no other; wait for it, or end it"
+                f"{folder} is being written by process {found or 'unknown'}; expected no other; wait for it, or end it"
             )
         holder.write_text(str(os.getpid()), encoding="utf-8")
         try:
