@@ -40,7 +40,8 @@ from jdm.system.files import write_json
 
 __all__ = [
     "FILE_ENDINGS", "NATURAL_ENDINGS", "VOLUME_ENDINGS", "Finding", "Geometry", "Pair", "RawDataset",
-    "check_dataset", "dataset_folder", "dataset_name", "geometry_like", "nnunet_folder", "open_dataset", "read_case", "read_dataset",
+    "check_dataset", "dataset_folder", "dataset_name", "geometry_like", "nnunet_folder",
+    "open_dataset", "read_case", "read_dataset",
     "read_description", "read_image", "slice_axis", "used_ids", "validate_labels", "write_case", "write_dataset_json",
     "write_image", "write_json_like",
 ]  # fmt: skip

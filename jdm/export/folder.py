@@ -80,8 +80,12 @@ class ExportFolder:
             )
 
     def records(self) -> list[dict[str, Any]] | None:
-        """Manifest records of all batches in order, or None while some are missing; with a lock held."""
-        return finished_records(self.partial, len(self.order.batches()))
+        """Manifest records of all batches in order; None while some are missing, or when another shard has sealed them.
+
+        It waits for a sealer, who would remove the batches under its eyes.
+        """
+        with locked(self.gate):
+            return self._records()
 
     def seal(self, provenance: Mapping[str, Any], kind: RawDataset) -> None:
         """Put the dataset in place, unless another shard has done so.
@@ -91,7 +95,7 @@ class ExportFolder:
         """
         with locked(self.gate):
             ours = _without_shards(self._found()) == _without_shards(self._wanted())
-            records = self.records() if ours else None
+            records = self._records() if ours else None
             if records is not None:
                 _describe(self.partial, records, provenance, kind)
                 _place(self.partial, self.target)
@@ -104,6 +108,9 @@ class ExportFolder:
     def is_in_place(self) -> bool:
         """Whether the finished dataset is there, of this order and checkpoint."""
         return self._is_whole(self.target)
+
+    def _records(self) -> list[dict[str, Any]] | None:
+        return finished_records(self.partial, len(self.order.batches()))
 
     def _prepare(self) -> bool:
         """Make the hidden folder ours, with its lock held; whether there is nothing left to do."""
