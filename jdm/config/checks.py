@@ -40,6 +40,10 @@ def _data_checks(config: Config) -> _Checks:
             "data.canvas_size", data.canvas_size, f"at least data.patch_size {data.patch_size}",
         ),
         (
+            data.slice_axis == config.facts.slice_axis,
+            "data.slice_axis", data.slice_axis, f"{config.facts.slice_axis}, along which the cases were measured",
+        ),
+        (
             codec.mask_code != "binary" or classes == 2,
             "codec.mask_code", codec.mask_code, f"one-hot or bits for {classes} classes",
         ),

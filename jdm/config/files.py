@@ -24,7 +24,8 @@ def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
 
     try:
         # JSON knows lists but no tuples, and no other conversion is wanted.
-        return TypeAdapter(cls).validate_json(json.dumps(_unset(values)), strict=True)
+        text = json.dumps(_unset(values), default=str)  # TOML knows dates, which no setting is
+        return TypeAdapter(cls).validate_json(text, strict=True)
     except ValidationError as failure:
         raise _refusal(cls, failure.errors()[0]) from None
 
@@ -127,7 +128,7 @@ def to_toml(settings: Settings, reasons: Mapping[str, str]) -> str:
 
 
 def updated_toml(text: str, settings: Settings) -> str:
-    """TOML text with the values that the settings have now; its comments stay."""
+    """TOML text with the values that the settings have now, and its other comments."""
     import tomlkit
 
     document = tomlkit.parse(text)
@@ -135,6 +136,5 @@ def updated_toml(text: str, settings: Settings) -> str:
         for name, item in (value if isinstance(value, dict) else {}).items():
             table, new = document.get(part, {}), "none" if item is None else item
             if name in table and table[name] != new:
-                comment = table.value.item(name).trivia.comment.removeprefix("# ")
-                table[name] = tomlkit.item(new).comment(comment) if comment else new
+                table[name] = tomlkit.item(new).comment("given with --resume")
     return tomlkit.dumps(document)

@@ -238,7 +238,7 @@ class PairFactory:
             image = np.stack([draw.image for draw in draws], axis + 1)
             label = np.stack([draw.label for draw in draws], axis)
             spacing = (*spacing[:axis], facts.slice_spacing, *spacing[axis:])
-            geometry = Geometry((0.0,) * 3, facts.direction) if facts.direction else None
+            geometry = Geometry((0.0,) * 3, facts.direction, facts.stored_axes) if facts.direction else None
         shares = class_shares(label, facts.classes)
         record = {
             "case_id": f"{PREFIX}{index:06d}",

@@ -80,8 +80,10 @@ def intensities(survey: Survey, schemes: Sequence[str]) -> dict[str, Any]:
     dtype = np.result_type(*survey.dtypes)
     ends = np.array([np.percentile(sample, [_TAIL, 100 - _TAIL], axis=1) for sample in survey.samples])
     bordered = float(np.mean(survey.zero_faces)) >= 0.2 and not np.median(ends, axis=0)[0].any()
-    found = [_encoding(_channel(survey, c, scheme), dtype, bordered) for c, scheme in enumerate(schemes)]
-    bordered = bordered and all(entry["low"] == 0 for entry in found)
+    channels = [_channel(survey, c, scheme) for c, scheme in enumerate(schemes)]
+    found = [_encoding(channel, dtype, bordered) for channel in channels]
+    if bordered and any(entry["low"] for entry in found):  # zeros lie amid the others of some channel
+        bordered, found = False, [_encoding(channel, dtype, False) for channel in channels]
     encoded = np.array([entry["encoded"] for entry in found])
     clipped = np.max([entry["clipped"] for entry in found], axis=0)
     scaled = any(entry["std"] is not None for entry in found)

@@ -120,6 +120,10 @@ def plan(
         train=_train(facts, preset, size, steps, budget_minutes, machine, why),
     )
     chosen = from_dict(Settings, merged(to_dict(planned), given))
+    if given:
+        planned = plan(
+            facts, size, machine, preset=preset, steps=steps, budget_minutes=budget_minutes, canvas_limit=canvas_limit
+        ).config
     for name in _dotted(given):
         why[name] = f"given (planned: {_value(planned, name)})"
     return Plan(validate(Config(**vars(chosen), facts=facts)), why)

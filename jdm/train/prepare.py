@@ -15,7 +15,7 @@ import torch
 
 from jdm.config.checks import validate
 from jdm.config.facts import Fingerprint
-from jdm.config.files import from_dict, merged, read_toml
+from jdm.config.files import differences, from_dict, merged, read_toml, to_dict
 from jdm.config.settings import Config, Settings
 from jdm.data.classes import FILE_NAME, class_names, read_classes
 from jdm.data.pairs import PairDataset
@@ -153,6 +153,13 @@ def _imported(request: TrainRequest) -> ImportedWeights | None:
             "look up num_heads and use_new_attention_order of its training"
         )
     assert request.init_heads is not None and request.init_attention_order is not None
+    if request.init_heads < 1:
+        raise ConfigError(f"--init-heads is {request.init_heads}; expected at least 1; correct it")
+    if request.classes is not None:
+        raise ConfigError(
+            "--init-from and --classes are both given, but imported weights know no classes; expected one of them; "
+            "leave one out"
+        )
     return import_improved_diffusion(request.init_from, request.init_heads, request.init_attention_order)
 
 
@@ -177,7 +184,7 @@ def _planned(
     found = fitting_plan(request, facts, machine(), given, planned_patch(dataset, facts.slice_axis))
     found = replace(found, config=_with_likeness(found.config, dataset, held_out_ids or training_ids))
     if imported is not None:
-        _check_channels(found.config, imported, request)
+        _check_imported(found.config, imported, request)
     if found.config.data.dims != 2:
         raise ConfigError(
             f"setting data.dims is {found.config.data.dims}; expected 2: there is no training in 3-D yet, and volumes "
@@ -248,7 +255,7 @@ def planned_patch(dataset: RawDataset, slice_axis: int | None) -> tuple[int, ...
         plans = json.loads(path.read_text())
         same = slice_axis is None or plans["transpose_forward"][0] == slice_axis
         return tuple(plans["configurations"]["2d"]["patch_size"]) if same else None
-    except (ConfigError, OSError, KeyError, ValueError):
+    except (ConfigError, OSError, KeyError, ValueError, TypeError):
         return None
 
 
@@ -267,7 +274,11 @@ def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _check_channels(config: Config, imported: ImportedWeights, request: TrainRequest) -> None:
+def _check_imported(config: Config, imported: ImportedWeights, request: TrainRequest) -> None:
+    """Raises: ConfigError if the weights are not those of the planned network."""
+    wanted = replace(imported.network, dropout=config.network.dropout)
+    if lines := differences(to_dict(config.network), to_dict(wanted), "network."):
+        raise ConfigError(f"{request.init_from} is of another network: {'; '.join(lines)}; leave these settings out")
     channels = config.image_channels + config.mask_channels
     if (imported.in_channels, imported.out_channels) != (channels, 2 * channels):
         raise ConfigError(
@@ -288,7 +299,7 @@ def _resumed(request: TrainRequest, out_dir: Path) -> Config:
         changes = merged(changes, {"train": {"budget_minutes": request.budget_minutes}})
     try:
         facts = from_dict(Fingerprint, json.loads((out_dir / FINGERPRINT).read_text(encoding="utf-8")))
-    except (OSError, ValueError, ConfigError) as error:
+    except (OSError, ValueError, RecursionError, ConfigError) as error:
         raise ConfigError(f"{out_dir / FINGERPRINT} cannot be read ({error}); start anew with --overwrite") from None
     settings = from_dict(Settings, merged(read_toml(out_dir / PLAN), changes))
     return validate(Config(**vars(settings), facts=facts))
