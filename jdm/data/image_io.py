@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from jdm.data import advice
 from jdm.data.picture_io import read_picture, write_picture
 from jdm.data.raster import (
     FILE_ENDINGS,
@@ -48,7 +49,7 @@ def read_raster(path: Path, label: bool = False) -> Raster:
     ending = ending_of(path)
     if ending in VOLUME_ENDINGS:
         _check_volume_file(path, ending)
-        return _read_volume(path)
+        return _read_volume(path, label)
     expected = KIND_OF_ENDING.get(ending)
     found = sniff(path)
     if expected is None or found != expected:
@@ -133,7 +134,7 @@ def _unzipped_size(path: Path, enough: int) -> int:
     return size
 
 
-def _read_volume(path: Path) -> Raster:
+def _read_volume(path: Path, label: bool) -> Raster:
     import SimpleITK
 
     reader = SimpleITK.ImageFileReader()
@@ -142,11 +143,11 @@ def _read_volume(path: Path) -> Raster:
         reader.ReadImageInformation()
         dims, components = reader.GetDimension(), reader.GetNumberOfComponents()
         check_size(path, int(np.prod(reader.GetSize(), dtype=np.int64)), MAX_VOXELS)
-        if components != 1 or dims not in (2, 3, 4):
-            raise DataError(
-                f"{path}: has {dims} axes and {components} values per voxel; expected 2 to 4 axes and one value; "
-                "save each channel as its own file _000N"
-            )
+        if dims not in (2, 3, 4):
+            raise DataError(f"{path}: has {dims} axes; expected 2 to 4; save each image as its own file")
+        if components != 1:
+            cure = advice.merge_layers(path) if label else advice.split_channels(path)
+            raise DataError(f"{path}: has {components} values per voxel; expected one; type: {cure}")
         image = reader.Execute()
     except RuntimeError as error:
         raise damaged(path, error) from None
