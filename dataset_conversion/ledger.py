@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from jdm.system.files import write_json, write_text
 from jdm.system.machine import jdm_version
 
 Status = Literal["accepted", "repaired", "refused", "ignored"]
@@ -31,7 +31,7 @@ class Entry:
     notes: tuple[str, ...] = ()
     """How it was repaired, or why it was refused or ignored."""
     group: str | None = None
-    """Patient, sequence or the like, of which all cases belong on one side of a split."""
+    """Patient, sequence or the like: its cases belong on one side of a split."""
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Ledger:
         self.entries.append(Entry(status, split, case_id, names, tuple(map(self.shown, notes)), group))
 
     def compare(self, found: Mapping[str, int], published: Mapping[str, int]) -> None:
-        """Set the cases found in each part of the dataset against the published number, and note where they differ."""
+        """Compare the cases in each part of the dataset with the published number, and note where they differ."""
         counts = {part: (found.get(part, 0), number) for part, number in published.items()}
         self.published |= counts
         self.notes += [
@@ -108,9 +108,8 @@ class Ledger:
                 for e in self.entries
             ],
         }  # fmt: skip
-        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-        (folder / "conversion.json").write_text(text, encoding="utf-8")
-        (folder / "conversion.md").write_text(self.markdown(), encoding="utf-8")
+        write_json(folder / "conversion.json", content)
+        write_text(folder / "conversion.md", self.markdown())
 
     def markdown(self) -> str:
         """The record for people."""

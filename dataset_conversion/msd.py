@@ -18,7 +18,7 @@ from dataset_conversion.options import MsdOptions
 from dataset_conversion.rules import pair_by_stem, plain_name
 from dataset_conversion.source import find_with, missing_layout
 from dataset_conversion.target import Conversion
-from dataset_conversion.volumes import ENDING, infer_labels, list_volumes, volume_item
+from dataset_conversion.volumes import ENDING, infer_labels, list_volumes, valid_labels, volume_item
 from jdm.errors import ConfigError, DataError
 
 
@@ -49,7 +49,7 @@ def convert_msd(options: MsdOptions) -> Conversion:
             training = dict(list(training.items())[: options.max_cases])
         labels = names.labels or infer_labels([label for _, label in training.values() if label], ledger)
         items = [
-            volume_item(split, stem, [image], label, labels)
+            volume_item(split, stem, [image], label, valid_labels(labels))
             for split, files in (("train", training), ("test", test))
             for stem, (image, label) in files.items()
         ]
