@@ -130,7 +130,8 @@ def fill(
         if channels is None:
             count = image.shape[0]
             channels = ("image",) if count == 1 else tuple(f"channel_{i}" for i in range(count))
-            ledger.notes.append(f"no channel names were given: {', '.join(channels)} assumed")
+            hint = "; for CT, write CT into dataset.json" if image.ndim == 4 else ""
+            ledger.notes.append(f"no channel names were given: {', '.join(channels)} assumed{hint}")
     training = {entry.case_id: entry.group for entry in ledger.kept("train") if entry.case_id}
     folds, notes = write_group_splits(partial, training)
     if groups is not None and folds is None:

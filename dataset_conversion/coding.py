@@ -58,12 +58,13 @@ def parse_coding(items: tuple[str, ...], threshold: float | None = None) -> Codi
         match = re.fullmatch(r"([0-9]{1,5})=([^=\s][^=]*)", item.strip())
         if not match:
             raise ConfigError(f"--labels {item!r}: {expected}")
+        name = "background" if match[2].lower() == "background" else match[2]
         if int(match[1]) in values:
             raise ConfigError(f"--labels {item!r}: the value {match[1]} is given twice; {expected}")
-        if match[2] == "ignore":
+        if name == "ignore":
             raise ConfigError("--labels: an ignore label is not supported yet; leave out the cases that use it")
         values.append(int(match[1]))
-        classes.append(labels.setdefault(match[2], len(labels)))
+        classes.append(labels.setdefault(name, len(labels)))
     if next(iter(labels), "") != "background" or len(labels) < 2:
         raise ConfigError(f"--labels {' '.join(items)!r}: {expected}")
     if threshold is not None and not (len(values) == 2 and min(values) <= threshold < max(values)):
@@ -128,9 +129,11 @@ def cut(grey: np.ndarray, ends: tuple[float, float], threshold: float, lossy: bo
     outside = values[(values < least) | (values > high + near)]
     if outside.size:
         raise ValueError(f"the mask holds {_seen(grey[np.isin(grey, outside)])}")
-    if low < values[-1] <= threshold or (values[0] > threshold and values[0] < high - near):
+    if low < values[-1] <= threshold or threshold < values[0] < high - near:
         side = "above" if values[-1] <= threshold else "below"
         raise ValueError(f"the mask holds {_seen(grey)}, nothing {side} the threshold {threshold:g}")
+    if lossy and threshold < values[-1] < high - near:
+        raise ValueError(f"the mask holds values up to {values[-1]:g}, nothing like {high:g}")
     between = (grey > low + near) & (grey < high - near)
     if between.mean() > MAX_BETWEEN and len(values) > 2:
         raise ValueError(
@@ -192,7 +195,8 @@ def decode_mask(
         label, repairs = map_mask(grey, lossy, coding)
     except ValueError as error:
         flags = advice()
-        cure = f"give {flags}" if flags else "save the masks anew, with exactly one value for each class"
+        anew = "get lossless masks, such as PNG" if lossy else "save the masks anew"
+        cure = f"give {flags}" if flags else f"{anew}, with one value for each class (not for each object)"
         declared = ", ".join(map(str, coding.values))
         raise DataError(f"{where}: {error}; expected {declared} as --labels says; {cure}") from None
     return label, [*notes, *repairs]

@@ -67,7 +67,7 @@ def fitting_flags(masks: Iterable[Mask], coding: Coding) -> str | None:
             return None  # stored in several ways: naming every value would give some of them a wrong name
     if len(values) < len(facts) or any(fact.lossy for fact in facts):
         return None
-    return label_words({value for found in values for value in found}, coding.declared)
+    return label_words({value for found in values for value in found}, coding.declared, all_masks=True)
 
 
 def _facts(mask: Mask, cuts: Mapping[int, Coding]) -> _Facts:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -16,6 +16,11 @@ from jdm.system.machine import jdm_version
 
 Status = Literal["accepted", "repaired", "refused", "ignored"]
 STATUSES: tuple[Status, ...] = ("accepted", "repaired", "refused", "ignored")
+
+
+def printable(text: str) -> str:
+    """`text` on one line, what cannot be printed or encoded escaped: file names may hold anything."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class Entry:
 class Ledger:
     """Entries in the order of conversion, and the images that occur more than once."""
 
-    source: dict[str, Any]
+    source: dict[str, str]
     """What was asked for: folders, labels, options."""
     entries: list[Entry] = field(default_factory=list)
     duplicates: list[str] = field(default_factory=list)
@@ -55,8 +60,9 @@ class Ledger:
         group: str | None = None,
     ) -> None:  # fmt: skip
         """Append an entry."""
-        names = tuple(self.shown(str(file)) for file in files)
-        self.entries.append(Entry(status, split, case_id, names, tuple(map(self.shown, notes)), group))
+        names = tuple(printable(self.shown(str(file))) for file in files)
+        lines = tuple(printable(self.shown(note)) for note in notes)
+        self.entries.append(Entry(status, split, case_id, names, lines, group))
 
     def compare(self, found: Mapping[str, int], published: Mapping[str, int]) -> None:
         """Compare the cases in each part of the dataset with the published number, and note where they differ."""
@@ -93,7 +99,7 @@ class Ledger:
         """Write `conversion.json` and `conversion.md` into `folder`."""
         content = {
             "jdm_version": jdm_version(),
-            "source": self.source,
+            "source": {key: printable(value) for key, value in self.source.items()},
             "counts": self.counts(),
             "published": {
                 part: {"found": found, "published": number} for part, (found, number) in self.published.items()
@@ -113,7 +119,7 @@ class Ledger:
 
     def markdown(self) -> str:
         """The record for people."""
-        lines = ["# Conversion", "", *(f"- {key}: {value}" for key, value in self.source.items()), ""]
+        lines = ["# Conversion", "", *(f"- {key}: {printable(value)}" for key, value in self.source.items()), ""]
         lines += [f"- {count} {status}" for status, count in self.counts().items()]
         lines += [f"- {part}: {found} found, {number} published" for part, (found, number) in self.published.items()]
         groups = len({e.group for e in self.kept("train") if e.group})

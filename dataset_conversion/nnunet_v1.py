@@ -15,7 +15,7 @@ from dataset_conversion.msd import default_name, read_names, task_folder
 from dataset_conversion.options import NnunetV1Options
 from dataset_conversion.rules import pair_by_stem
 from dataset_conversion.target import Conversion
-from dataset_conversion.volumes import ENDING, by_channel, infer_labels, list_volumes, valid_labels, volume_item
+from dataset_conversion.volumes import ENDING, by_channel, inferred_labels, list_volumes, valid_labels, volume_item
 from jdm.errors import DataError
 
 Files = dict[str, tuple[list[Path], Path | None]]
@@ -33,9 +33,11 @@ def _gather(root: Path, ledger: Ledger) -> Content:
     training, test = _files(source, "Tr", ledger), _files(source, "Ts", ledger)
     if not training:
         raise DataError(f"{source / 'imagesTr'}: holds no NIfTI images; expected <case>_0000.nii.gz; correct the path")
-    labels = names.labels or infer_labels([label for _, label in training.values() if label], ledger)
+    labels, decode = names.labels, valid_labels(names.labels or {})
+    if labels is None:
+        labels, decode = inferred_labels([label for _, label in training.values() if label], ledger)
     items = [
-        volume_item(split, stem, images, label, valid_labels(labels))
+        volume_item(split, stem, images, label, decode)
         for split, files in (("train", training), ("test", test))
         for stem, (images, label) in files.items()
     ]

@@ -67,6 +67,9 @@ def convert_pairs(options: PairsOptions) -> Conversion:
             for split, (images, masks) in given.items()
             if images
         }
+        for images, masks in folders.values():
+            if masks is not None and images.resolve() == masks.resolve():
+                raise DataError(f"{images}: is the folder of the images and of the masks; expected two; separate them")
         ledger = Ledger(asked, shown=shown)
         gather = _volumes if _are_volumes(folders) else _pictures
         return fill(target, gather(folders, coding, ledger), ledger, options.strict, options.groups)

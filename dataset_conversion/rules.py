@@ -46,7 +46,11 @@ def list_pictures(folder: Path) -> tuple[dict[str, Path], list[tuple[Path, str]]
             "lower case being the same; rename or remove one"
         )
     if not chosen:
-        raise DataError(f"{folder}: holds no pictures; expected PNG, JPEG, BMP or TIFF files; correct the path")
+        seen = few([path.name + ("/" if path.is_dir() else "") for path, _ in aside], 5) or "nothing"
+        raise DataError(
+            f"{folder}: holds no pictures, but {seen}; expected PNG, JPEG, BMP or TIFF files in the folder itself; "
+            "correct the path, or put the files there"
+        )
     return chosen, aside
 
 

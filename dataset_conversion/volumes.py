@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
@@ -12,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dataset_conversion.cases import Item, Reading
+from dataset_conversion.coding import Coding, decode_mask
 from dataset_conversion.ledger import Ledger
 from jdm.data.advice import merge_layers
 from jdm.data.case_io import label_dtype
@@ -22,6 +24,7 @@ from jdm.data.raw_layout import few
 from jdm.errors import DataError
 
 ENDING = ".nii.gz"
+MOST_CLASSES = 256
 DecodeLabel = Callable[[np.ndarray, Path], tuple[np.ndarray, list[str]]]
 """(stored label (1, *spatial), its path) -> class values (*spatial), and the repairs."""
 
@@ -161,19 +164,23 @@ def _check_grid(path: Path, raster: Raster, image: Raster, what: str, origin: bo
         )
 
 
-def infer_labels(paths: Sequence[Path], ledger: Ledger) -> dict[str, int]:
-    """background, label_1, label_2, ... up to the highest value in the labels; unreadable files are refused later."""
-    highest = 0
+def inferred_labels(paths: Sequence[Path], ledger: Ledger) -> tuple[dict[str, int], DecodeLabel]:
+    """Class 0 and a class for each value that the labels hold, with consecutive numbers; and how to read them.
+
+    Raises: DataError if the values are no classes; unreadable files are refused later.
+    """
+    found: set[float] = {0}
     for path in tqdm(paths, desc="reading labels", unit="case", disable=None):
-        try:
-            highest = max(highest, int(read_raster(path, label=True).array.max()))
-        except DataError:
-            continue
-    if not 1 <= highest <= 255:
+        with contextlib.suppress(DataError):
+            found |= set(np.unique(read_raster(path, label=True).array).tolist())
+    values = sorted(int(value) for value in found)
+    if set(values) != found or values[0] < 0 or not 2 <= len(values) <= MOST_CLASSES:
         raise DataError(
-            f"{paths[0].parent}: the highest label value is {highest}; expected 1 to 255 so that class names can "
-            "be inferred; add the task's dataset.json"
+            f"{paths[0].parent}: the labels hold {few([f'{value:g}' for value in sorted(found)], 8)}; expected 0 and 1 "
+            f"to {MOST_CLASSES - 1} other whole numbers, so that classes can be inferred; add the task's dataset.json"
         )
-    labels = {"background": 0} | {f"label_{i}": i for i in range(1, highest + 1)}
-    ledger.notes.append(f"no dataset.json: class names inferred from the labels' values: {', '.join(labels)}")
-    return labels
+    names = ["background", *(f"label_{value}" for value in values[1:])]
+    coding = Coding(tuple(values), tuple(range(len(values))), {name: i for i, name in enumerate(names)})
+    numbered = ", ".join(f"{name} ({index})" for name, index in coding.labels.items())
+    ledger.notes.append(f"no dataset.json: classes inferred from the labels' values: {numbered}")
+    return coding.labels, lambda label, path: decode_mask(label, False, path, coding, lambda: None)

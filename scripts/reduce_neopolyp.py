@@ -1,4 +1,4 @@
-"""NeoPolyp's pictures at a fourth of their size, and the class of each: what its polyps are.
+"""Reduce NeoPolyp's pictures to a fourth of their width and height, and list the class of each: what its polyps are.
 
 python scripts/reduce_neopolyp.py ../shared/data/neopolyp/train reduced
 
@@ -20,6 +20,7 @@ from tqdm import tqdm
 from jdm.cli import run_command
 from jdm.data.classes import FILE_NAME, classes_csv
 from jdm.errors import DataError, ExistsError
+from jdm.system.files import write_text
 
 KINDS = {127: "non-neoplastic", 255: "neoplastic"}
 FACTOR = 4
@@ -27,7 +28,7 @@ FACTOR = 4
 
 @dataclass(frozen=True)
 class Options:
-    """Reduce NeoPolyp's pictures and list their classes."""
+    """Reduce NeoPolyp's pictures to a fourth of their width and height, and list the class of each."""
 
     source: Annotated[Path, tyro.conf.Positional]
     """Folder with images and masks."""
@@ -54,7 +55,7 @@ def main(options: Options) -> None:
             small.save(options.out / "masks" / mask_path.name)
         kinds = [name for value, name in KINDS.items() if value in np.unique(small)]
         classes[image_path.stem] = kinds[0] if len(kinds) == 1 else ""
-    (options.out / FILE_NAME).write_text(classes_csv(classes), encoding="utf-8")
+    write_text(options.out / FILE_NAME, classes_csv(classes))
 
 
 if __name__ == "__main__":

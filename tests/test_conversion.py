@@ -1,5 +1,6 @@
 """Converting pairs: the straight way, what is in the way, how files are paired, and the command."""
 
+import os
 import resource
 from dataclasses import replace
 from pathlib import Path
@@ -100,7 +101,7 @@ def test_unusable_labels_are_refused(labels: tuple[str, ...]) -> None:
 
 
 def test_the_order_of_labels_numbers_the_classes() -> None:
-    coding = parse_coding(("0=background", "255=polyp", "127=other", "200=polyp"))
+    coding = parse_coding(("0=Background", "255=polyp", "127=other", "200=polyp"))
     assert coding.labels == {"background": 0, "polyp": 1, "other": 2}
     found, repairs = map_mask(np.array([[0, 255, 127, 200]], np.uint8), False, coding)
     assert found.tolist() == [[0, 1, 2, 1]]
@@ -135,6 +136,31 @@ def test_dirt_in_the_folders_is_ignored_and_recorded(source: PairsOptions) -> No
     for name in ("thumbs", "none"):
         with pytest.raises(DataError, match=str(source.masks / name)):
             convert_pairs(replace(source, images=source.masks / name, id=12))
+
+
+def test_one_folder_for_images_and_masks_is_refused(source: PairsOptions) -> None:
+    (source.images.parent / "link").symlink_to(source.images)
+    for masks in (source.images, source.images.parent / "link"):
+        with pytest.raises(DataError, match=str(source.images)):
+            convert_pairs(replace(source, masks=masks))
+
+
+def test_a_folder_without_pictures_says_what_it_holds(source: PairsOptions, tmp_path: Path) -> None:
+    save(tmp_path / "nested/p1/a.png", picture())
+    (tmp_path / "nested/b.webp").write_bytes(b"RIFFxxxxWEBP")
+    with pytest.raises(DataError, match=r"nested: .*b\.webp.*p1/"):
+        convert_pairs(replace(source, images=tmp_path / "nested"))
+
+
+def test_file_names_may_hold_anything(source: PairsOptions) -> None:
+    for number, name in enumerate((b"x\xff.png", b"line\nbreak.png", b"a|b'\".png")):
+        for folder, array in ((source.images, picture(50 + number)), (source.masks, mask())):
+            save(folder / "new.png", array)
+            (folder / "new.png").rename(folder / os.fsdecode(name))
+    folder = convert_pairs(source).folder
+    assert open_dataset(11).cases == ("a", "a_b__", "b", "c", "line_break", "x_")
+    assert "x\\udcff.png" in (folder / "conversion.md").read_text()
+    assert all("\n" not in file for entry in record(folder)["entries"] for file in entry["files"])
 
 
 def test_names_that_look_equal_are_equal(source: PairsOptions) -> None:

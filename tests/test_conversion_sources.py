@@ -10,7 +10,8 @@ import SimpleITK
 from conversion_miniatures import LABELS, mask, notes, run, save, type_command
 
 from dataset_conversion.msd import convert_msd
-from dataset_conversion.options import MsdOptions, PairsOptions
+from dataset_conversion.nnunet_v1 import convert_nnunet_v1
+from dataset_conversion.options import MsdOptions, NnunetV1Options, PairsOptions
 from dataset_conversion.pairs import convert_pairs
 from jdm.data.image_io import read_raster
 from jdm.data.raw_dataset import check_dataset, open_dataset, read_case, read_image, write_dataset_json
@@ -89,6 +90,33 @@ def test_msd_names_are_inferred_and_told(tmp_path: Path, nnunet_folders: dict[st
     assert dataset.labels == {"background": 0, "label_1": 1, "label_2": 2}
     assert dataset.channel_names == ("channel_0", "channel_1")
     assert any("label_2" in w for w in made.warnings) and any("channel_1" in w for w in made.warnings)
+
+
+@pytest.mark.parametrize("kind", ["msd", "v1"])
+def test_classes_are_inferred_from_the_values_there_are(
+    tmp_path: Path, nnunet_folders: dict[str, Path], kind: str
+) -> None:
+    task = make_task(tmp_path, names=False)
+    for case in range(3):
+        volume(task / f"labelsTr/thing_{case}.nii.gz", labelled((1, 2, 4) if case else (1, 2)))
+    if kind == "v1":
+        for path in [*task.glob("images*/thing*")]:
+            path.rename(path.with_name(path.name.replace(".nii", "_0000.nii")))
+    made = convert_msd(MsdOptions(task, 9)) if kind == "msd" else convert_nnunet_v1(NnunetV1Options(task, 9))
+    dataset = open_dataset(9)
+    assert dataset.labels == {"background": 0, "label_1": 1, "label_2": 2, "label_4": 3}
+    np.testing.assert_array_equal(read_case(dataset, "thing_1").label, labelled((1, 2, 3)))
+    assert any("label_4 (3)" in warning for warning in made.warnings)
+    volume(task / "labelsTr/thing_0.nii.gz", labelled((1, 2)).astype(np.float32) / 2)
+    with pytest.raises(DataError, match=r"labelsTr: .*0\.5"):
+        convert_msd(MsdOptions(task, 10, "Y")) if kind == "msd" else convert_nnunet_v1(NnunetV1Options(task, 10, "Y"))
+
+
+def test_a_dataset_of_v2_needs_no_conversion(tmp_path: Path, nnunet_folders: dict[str, Path]) -> None:
+    task = make_task(tmp_path)
+    (task / "dataset.json").write_text('{"channel_names": {"0": "CT"}, "labels": {"background": 0, "a": 1}}')
+    with pytest.raises(DataError, match=r"dataset\.json: .*v2"):
+        convert_msd(MsdOptions(task, 9))
 
 
 def test_msd_faults(tmp_path: Path, nnunet_folders: dict[str, Path]) -> None:

@@ -7,21 +7,26 @@ import shlex
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+import numpy as np
+
 from jdm.data.raw_layout import used_ids
 
 MOST_VALUES = 16
 """Values of a mask that are worth naming one by one; more are no classes but grey levels."""
+MOST_COLOURS = 64
+"""Colours of a mask that is drawn in colours; more make a photograph."""
 
 
-def label_words(found: Collection[float], labels: Mapping[str, float]) -> str | None:
+def label_words(found: Collection[float], labels: Mapping[str, float], all_masks: bool = False) -> str | None:
     """The --labels of `jdm-convert pairs` that fit masks of other values than expected; None if none can be told.
 
     Values numbered as the classes are (0, 1, 2 ...) get their names in order; so do as many values as there are
     classes. Otherwise expected values keep their names, and each other one gets the name of a new class.
 
     Args:
-        found: all values in the masks.
+        found: the values in the masks.
         labels: expected value by class name, background first.
+        all_masks: no mask holds other values, so names of expected values that none holds go to others.
     """
     names, values = list(labels), sorted(float(value) for value in found)
     if len(values) > MOST_VALUES or not all(value.is_integer() and 0 <= value < 100_000 for value in values):
@@ -30,8 +35,14 @@ def label_words(found: Collection[float], labels: Mapping[str, float]) -> str | 
         return labels_flag(dict(enumerate(names)), names[0])
     if len(values) == len(names):
         return labels_flag(dict(zip(values, sorted(names, key=lambda n: labels[n]), strict=True)), names[0])
-    meaning = {value: name for name, value in labels.items()}
-    return labels_flag({v: f"class_{v:.0f}" for v in values} | meaning, names[0])
+    meaning = {v: name for name, v in labels.items() if v in values or name == names[0] or not all_masks}
+    free = [name for name in names if name not in meaning.values()]
+    for value in values:
+        if value not in meaning:
+            nearest = min(free, key=lambda name: abs(labels[name] - value), default=f"class_{value:.0f}")
+            meaning[value] = nearest
+            free = [name for name in free if name != nearest]
+    return labels_flag(meaning, names[0]) if len({*meaning.values()}) > 1 else None
 
 
 def labels_flag(meaning: Mapping[float, str], background: str) -> str:
@@ -71,9 +82,13 @@ def drop_transparency(path: Path) -> str:
     )
 
 
-def grey_by_colour(path: Path) -> str:
-    """A command that replaces a mask drawn in colours by one with a grey value for each colour."""
-    return _python("from PIL import Image; p=sys.argv[1]; Image.open(p).convert('L').save(p)", path)
+def one_channel(path: Path, label: np.ndarray) -> str:
+    """What to do with a label (channels, *spatial) whose channels differ: a command, if it is drawn in few colours."""
+    if label.ndim > 3:
+        return f"type: {merge_layers(path)}"
+    if len(np.unique(label.reshape(len(label), -1), axis=1).T) > MOST_COLOURS:
+        return "are images and masks mixed up? Otherwise save it with one grey value per class"
+    return "type: " + _python("from PIL import Image; p=sys.argv[1]; Image.open(p).convert('L').save(p)", path)
 
 
 def split_channels(path: Path) -> str:

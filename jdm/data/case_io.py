@@ -99,8 +99,8 @@ def one_channel(array: np.ndarray, where: Path) -> np.ndarray:
     """(*spatial) of a label (channels, *spatial). Raises: DataError naming its file if the channels differ."""
     if not (array[1:] == array[:1]).all():
         raise DataError(
-            f"{where}: the label has {array.shape[0]} channels that differ; expected one value per class; type: "
-            + (advice.grey_by_colour(where) if array.ndim == 3 else advice.merge_layers(where))
+            f"{where}: the label has {array.shape[0]} channels that differ; expected one value per class; "
+            f"{advice.one_channel(where, array)}"
         )
     return array[0]
 

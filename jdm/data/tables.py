@@ -58,8 +58,8 @@ def case_column(path: Path, column: str, known: Collection[str]) -> list[tuple[i
     else:
         seen = ascii(",".join(rows[0][1])[:60]) if rows else "nothing"
         raise DataError(
-            f"{path}: begins with {seen}; expected a header with the columns case and {column}, or a case and its "
-            f"{column}; correct it"
+            f"{path}: begins with {seen}; expected a header with case and {column}, separated by commas, or "
+            f"a case and its {column}; correct it"
         )
     for number, cells in rows:
         if len(cells) != len(first):
