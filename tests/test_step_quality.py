@@ -5,22 +5,14 @@ import json
 
 import numpy as np
 import pytest
-<<<<<<< HEAD
 from shared import counted, first_draws
-=======
-from export_evaluations import counted, steps_by_evaluations
-from jdm.draw.export_drawer import PairDrawer
->>>>>>> main
 from small_runs import tiny_plan, write_pictures
 from step_quality import METRICS, Judged, real_scores, sampler_scores, steps_by_evaluations
 from step_report import draw_steps, fewest_evaluations, step_table
 
 from jdm.data.pairs import condition_features
 from jdm.diffusion.model import build_denoiser
-<<<<<<< HEAD
 from jdm.draw.run import Run
-=======
->>>>>>> main
 from jdm.errors import DataError
 from jdm.export.amount import Order, order_of
 from jdm.export.pairs import PairFactory
