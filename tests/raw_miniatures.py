@@ -35,14 +35,14 @@ def make_pair(
     return Pair(case_id, image, label, (3.0, 0.5, 0.25), geometry)
 
 
-def make_dataset(root: Path, pairs: list[Pair], ending: str = ".png", id: int = 7, **extra: object) -> Path:
+def make_dataset(root: Path, pairs: list[Pair], ending: str = ".png", id: int = 7, reader: str = "") -> Path:
     folder = root / dataset_name(id, "Cells")
     folder.mkdir()
     for pair in pairs:
         write_case(folder, pair, ending)
     names = [f"c{i}" for i in range(pairs[0].image.shape[0])]
     write_dataset_json(
-        folder, channel_names=names, labels=LABELS, file_ending=ending, num_training=len(pairs), extra=extra
+        folder, channel_names=names, labels=LABELS, file_ending=ending, num_training=len(pairs), reader=reader
     )
     return folder
 

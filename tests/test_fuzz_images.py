@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from raw_miniatures import make_pair
 
-import jdm.data.image_io
 import jdm.data.picture_io
+import jdm.data.volume_content
+import jdm.data.volume_io
 from jdm.data.image_io import read_raster
 from jdm.data.picture_io import peek_picture, read_picture
 from jdm.data.raw_dataset import FILE_ENDINGS, NATURAL_ENDINGS
@@ -28,14 +29,15 @@ PIXELS = 2**16
 @pytest.fixture
 def small_limits(monkeypatch):
     monkeypatch.setattr(jdm.data.picture_io, "MAX_PIXELS", PIXELS)
-    monkeypatch.setattr(jdm.data.image_io, "MAX_VOXELS", PIXELS)
+    monkeypatch.setattr(jdm.data.volume_content, "MAX_VOXELS", PIXELS)
+    monkeypatch.setattr(jdm.data.volume_io, "MAX_VOXELS", PIXELS)
 
 
-def image_reader(path: Path) -> Callable[[bytes], None]:
+def image_reader(path: Path, reader: str = "") -> Callable[[bytes], None]:
     def read(data: bytes) -> None:
         path.write_bytes(data)
         for label in (False, True):
-            raster = read_raster(path, label)
+            raster = read_raster(path, label, reader)
             array = raster.array
             assert array.ndim == 1 + len(raster.spacing) and array.dtype.kind in "iuf"
             assert array[0].size <= PIXELS and len(array) <= PIXELS
@@ -76,6 +78,18 @@ def test_images(tmp_path, small_limits, fuzz, ending):
     if ending == ".png":
         mutated = mutated | mutated.map(with_right_checksums)
     fuzz(mutated, image_reader(tmp_path / f"x{ending}"))
+
+
+OTHERS = {
+    "SimpleITKIO": ".nii", "NibabelIOWithReorient": ".nii", "SimpleITKIOWithReorient": ".nrrd", "Tiff3DIO": ".tif"
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("reader", "ending"), list(OTHERS.items()))
+def test_volumes_of_other_readers(tmp_path, small_limits, fuzz, reader, ending):
+    write_raw_case(tmp_path, make_pair("c", ending, 1, "float32", shape=(3, 5, 4)), ending)
+    content = (tmp_path / "imagesTr" / f"c_0000{ending}").read_bytes()
+    fuzz(bytes_of(content), image_reader(tmp_path / f"x_0000{ending}", reader))
 
 
 def test_tiff_variants(tmp_path, small_limits, fuzz):

@@ -18,7 +18,6 @@ from jdm.data import raster
 from jdm.data.raw_dataset import (
     FILE_ENDINGS,
     NATURAL_ENDINGS,
-    check_dataset,
     read_case,
     read_dataset,
 )
@@ -34,7 +33,7 @@ def test_opaque_alpha_is_dropped_and_transparency_refused(tmp_path: Path) -> Non
     np.testing.assert_array_equal(read_case(dataset, "a").image[:, 0, 0], [0, 1, 2])
     pixels[3, 2, 3] = 9
     Image.fromarray(pixels).save(dataset.image_files("a")[0])
-    with pytest.raises(DataError, match=r"a_0000.png: has a transparent alpha channel \(lowest value 9"):
+    with pytest.raises(DataError, match=r"a_0000\.png.*alpha.* 9\b.*255"):
         read_case(dataset, "a")
 
 
@@ -54,7 +53,7 @@ def test_tiff_with_planes_compression_and_palette(tmp_path: Path) -> None:
     tifffile.imwrite(path, pair.image, photometric="rgb", planarconfig="separate", compression="lzw", byteorder=">")
     same(read_case(read_dataset(folder), "a"), pair)
     tifffile.imwrite(path, np.zeros((4, 7, 5), np.uint8), photometric="minisblack")
-    with pytest.raises(DataError, match="pages"):
+    with pytest.raises(DataError, match=r"a_0000\.tif.* 4 pages"):
         read_case(read_dataset(folder), "a")
 
 
@@ -62,11 +61,8 @@ def test_equal_label_channels_collapse_and_others_are_refused(tmp_path: Path) ->
     grey = make_pair().label
     dataset = with_image(tmp_path, label=np.stack([grey] * 3, -1))
     np.testing.assert_array_equal(read_case(dataset, "a").label, grey)
-    findings = check_dataset(dataset)
-    assert len(findings) == 1
-    assert "several channels" in findings[0]
     Image.fromarray(np.stack([grey, grey, 1 - (grey > 0).astype(np.uint8)], -1)).save(dataset.label_file("a"))
-    with pytest.raises(DataError, match=r"a.png: the label has 3 channels that differ"):
+    with pytest.raises(DataError, match=r"a\.png.* 3 channels"):
         read_case(dataset, "a")
 
 
@@ -87,7 +83,7 @@ def test_no_changed_byte_of_a_png_files_pixels_passes(tmp_path: Path) -> None:
     start = whole.index(b"IDAT") + 4
     for at in range(start, start + int.from_bytes(whole[start - 8 : start - 4]), 7):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
-        with pytest.raises(DataError, match=r"a_0000\.png: cannot be read"):
+        with pytest.raises(DataError, match=r"a_0000\.png"):
             read_case(dataset, "a")
 
 
@@ -95,12 +91,12 @@ def test_no_changed_byte_of_a_png_files_pixels_passes(tmp_path: Path) -> None:
     ("content", "match"),
     [
         (b"", "0 bytes"),
-        (b"hello, this is text", "kind unknown; expected png"),
-        (b"\xff\xd8\xff\xe0" + bytes(60), "kind jpeg; expected png"),
+        (b"hello, this is text", "unknown.*png"),
+        (b"\xff\xd8\xff\xe0" + bytes(60), "jpeg.*png"),
         (png_header(7, 5)[:-20], "truncated"),
-        (png_header(20_000, 20_000), "400000000 pixels"),
-        (png_header(11_600, 11_600), "134560000 pixels"),
-        (png_header(7, 5, depth=16), "16-bit colour PNG"),
+        (png_header(20_000, 20_000), "400000000"),
+        (png_header(11_600, 11_600), "134560000"),
+        (png_header(7, 5, depth=16), "16-bit"),
     ],
 )
 def test_damaged_pictures_are_refused_by_name(tmp_path: Path, content: bytes, match: str) -> None:
@@ -124,8 +120,8 @@ def test_truncated_files_never_pass(ending: str, share: float) -> None:
 
 def test_volume_limit_is_checked_by_the_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = read_dataset(make_dataset(tmp_path, [make_pair(ending=".nrrd", channels=1)], ".nrrd"))
-    monkeypatch.setattr("jdm.data.image_io.MAX_VOXELS", 100)
-    with pytest.raises(DataError, match="announces 140 pixels; expected at most 100"):
+    monkeypatch.setattr("jdm.data.volume_io.MAX_VOXELS", 100)
+    with pytest.raises(DataError, match=r"a_0000\.nrrd.* 140 .* 100"):
         read_case(dataset, "a")
     assert raster.MAX_VOXELS > 1e9
 
@@ -141,7 +137,7 @@ def test_headers_that_name_another_file_are_refused(tmp_path: Path, ending: str)
     else:
         header = "NRRD0004\ntype: uchar\ndimension: 3\nsizes: 5 7 4\nencoding: raw\ndata file: ../../hosts\n\n"
     path.write_text(header)
-    with pytest.raises(DataError, match="keeps its voxels in another file"):
+    with pytest.raises(DataError, match=rf"a_0000\{ending}.*hosts"):
         read_case(dataset, "a")
 
 
@@ -150,7 +146,7 @@ def test_nan_and_infinite_pixels_are_refused(tmp_path: Path) -> None:
         pair = make_pair(ending=ending, channels=1, dtype="float32")
         pair.image.flat[3] = bad
         dataset = read_dataset(make_dataset(tmp_path, [pair], ending, id=k + 1))
-        with pytest.raises(DataError, match="1 pixels are NaN or infinite"):
+        with pytest.raises(DataError, match=rf"a_0000\{ending}.* 1 .*NaN"):
             read_case(dataset, "a")
 
 
@@ -167,28 +163,9 @@ def test_a_four_dimensional_volume_is_channels(tmp_path: Path) -> None:
     same(read_case(read_dataset(folder), "a"), pair)
 
 
-def test_disagreeing_channels_and_labels_are_refused(tmp_path: Path) -> None:
-    folder = make_dataset(tmp_path, [make_pair(ending=".nii.gz", channels=2)], ".nii.gz")
-    dataset = read_dataset(folder)
-    path = dataset.label_file("a")
-    label = SimpleITK.ReadImage(str(path))
-    label.SetSpacing((1.0, 1.0, 1.0))
-    SimpleITK.WriteImage(label, str(path))
-    with pytest.raises(DataError, match=r"a.nii.gz: the label's spacing is \(1.0, 1.0, 1.0\)"):
+def test_channels_of_several_types_are_refused(tmp_path: Path) -> None:
+    dataset = read_dataset(make_dataset(tmp_path, [make_pair(ending=".nii.gz", channels=2)], ".nii.gz"))
+    path = dataset.image_files("a")[1]
+    SimpleITK.WriteImage(SimpleITK.Cast(SimpleITK.ReadImage(str(path)), SimpleITK.sitkFloat32), str(path))
+    with pytest.raises(DataError, match=r"a_0001.*float32.*uint8"):
         read_case(dataset, "a")
-    SimpleITK.WriteImage(label[:-1], str(path))
-    with pytest.raises(DataError, match=r"the label's size is \(4, 7, 4\), the image's \(4, 7, 5\)"):
-        read_case(dataset, "a")
-    image = SimpleITK.ReadImage(str(dataset.image_files("a")[1]))
-    SimpleITK.WriteImage(SimpleITK.Cast(image, SimpleITK.sitkFloat32), str(dataset.image_files("a")[1]))
-    with pytest.raises(DataError, match="float32"):
-        read_case(dataset, "a")
-
-
-def test_a_turned_label_header_is_a_finding(tmp_path: Path) -> None:
-    dataset = read_dataset(make_dataset(tmp_path, [make_pair(ending=".nii.gz", channels=1)], ".nii.gz"))
-    path = dataset.label_file("a")
-    label = SimpleITK.ReadImage(str(path))
-    label.SetOrigin((0.0, 0.0, 9.0))
-    SimpleITK.WriteImage(label, str(path))
-    assert ["another origin" in finding for finding in check_dataset(dataset)] == [True]

@@ -1,6 +1,7 @@
 """Folds are nnU-Net's folds, and leakage is refused."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,7 @@ def test_folds_equal_those_of_nnunets_trainer(nnunet_folders: dict[str, Path]) -
     assert (folder / "splits_final.json").is_file(), "nnU-Net has written its splits"
     assert before == [fold_split(data, fold) for fold in range(5)]
     assert nnunet_trainer_split(folder, data.cases, 7)[1], "nnU-Net draws a split for a fold that is not there"
-    with pytest.raises(ConfigError, match=r"fold 7: expected one of those in .*splits_final\.json, folds 0 to 4 and"):
+    with pytest.raises(ConfigError, match=r"fold 7.*splits_final\.json.*0 to 4"):
         fold_split(data, 7)
 
 
@@ -72,19 +73,19 @@ def test_a_split_file_decides_and_the_preprocessed_one_first(nnunet_folders: dic
     assert fold_split(data, 0) == (["case_2"], ["case_1"])
     write_splits(preprocessed, (["case_3"], ["case_1"]))
     assert fold_split(data, 0) == (["case_3"], ["case_1"])
-    with pytest.raises(ConfigError, match="fold 1: expected one of those in"):
+    with pytest.raises(ConfigError, match=r"fold 1.*splits_final\.json"):
         fold_split(data, 1)
     write_splits(preprocessed)
-    with pytest.raises(ConfigError, match="'all' only"):
+    with pytest.raises(ConfigError, match=r"fold 0.*all"):
         fold_split(data, 0)
 
 
 @pytest.mark.parametrize(
     ("split", "match"),
     [
-        ((["case_1", "gone"], ["lost"]), "2 cases that the dataset does not have .gone, lost."),
-        ((["case_1", "case_2"], ["case_2"]), "both sides .case_2."),
-        (([], ["case_2"]), "no training cases"),
+        ((["case_1", "gone"], ["lost"]), "fold 0.* 2 .*gone, lost"),
+        ((["case_1", "case_2"], ["case_2"]), "fold 0.* 1 .*case_2"),
+        (([], ["case_2"]), "fold 0"),
     ],
 )
 def test_wrong_split_files_are_refused(tmp_path: Path, split: tuple[list[str], list[str]], match: str) -> None:
@@ -92,30 +93,37 @@ def test_wrong_split_files_are_refused(tmp_path: Path, split: tuple[list[str], l
     with pytest.raises(DataError, match=match):
         fold_split(dataset(tmp_path), 0)
     (tmp_path / "splits_final.json").write_text('{"train": []}')
-    with pytest.raises(DataError, match="cannot be used"):
+    with pytest.raises(DataError, match=r"splits_final\.json.*TypeError"):
         fold_split(dataset(tmp_path), 0)
 
 
 def test_impossible_folds_are_refused(tmp_path: Path) -> None:
-    for fold in (5, -1, "x", "0.5", "²"):
-        with pytest.raises(ConfigError, match="fold"):
+    for fold in (5, -1, "x", "0.5", "²", ""):
+        with pytest.raises(ConfigError, match=f"fold '?{fold}.*0 to 4"):
             fold_split(dataset(tmp_path), fold)
-    with pytest.raises(DataError, match="4 training cases; expected at least 5"):
+    with pytest.raises(DataError, match=r"4 training cases.* 5 .*all"):
         fold_split(dataset(tmp_path, 4), 0)
     assert len(fold_split(dataset(tmp_path, 4), "all")[0]) == 4
+
+
+@pytest.mark.parametrize(("written", "name"), [("00", "0"), ("03", "3"), (" 1", "1"), ("+2", "2"), ("ALL", "all")])
+def test_a_fold_has_one_name_which_is_that_of_its_folder(tmp_path: Path, written: str, name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"'{re.escape(written)}'.*type {name}$"):
+        fold_split(dataset(tmp_path), written)
+    assert fold_split(dataset(tmp_path), name)
 
 
 @given(st.sets(st.text(max_size=4), min_size=1), st.sets(st.text(max_size=4)))
 def test_fold_safety_is_disjointness(generator: set[str], evaluated: set[str]) -> None:
     if generator & evaluated:
-        with pytest.raises(DataError, match="fold 0 of X: the generator was trained on"):
+        with pytest.raises(DataError, match="fold 0 of X"):
             check_fold_safety(generator, evaluated, "fold 0 of X")
     else:
         check_fold_safety(generator, evaluated, "fold 0 of X")
 
 
 def test_fold_safety_names_the_cases_and_refuses_an_unknown_generator() -> None:
-    with pytest.raises(DataError, match=r"2 of the cases to be evaluated \(a, c\)"):
+    with pytest.raises(DataError, match=r"the test set.* 2 .*a, c.*jdm-train"):
         check_fold_safety(iter(["c", "b", "a"]), iter(["a", "c", "d"]), "the test set")
-    with pytest.raises(DataError, match="unknown"):
+    with pytest.raises(DataError, match=r"the test set.*jdm-export"):
         check_fold_safety([], ["a"], "the test set")

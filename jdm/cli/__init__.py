@@ -1,7 +1,9 @@
 """Commands: each parses, calls, and prints. Failures the user can mend are one line and exit status 2."""
 
 import errno
+import io
 import os
+import select
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,16 +22,29 @@ _TUNABLES = (
 def run_command(command: Callable[[], None], *, tuned_memory: bool = False) -> None:
     """Run `command`; turn what the user can mend into one line on stderr and exit status 2, Ctrl-C into 130.
 
+    What a terminal's encoding lacks is written as \\xe9. A reader that closes its pipe, such as head, ends the command
+    quietly.
+
     Args: tuned_memory: see `_with_tuned_memory`; for commands that call the network for long.
     """
     if tuned_memory:
         _with_tuned_memory()
     from jdm.errors import JdmError
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        command()
+        try:
+            command()
+        finally:
+            sys.stdout.flush()  # a reader that has gone is noticed here, or at the interpreter's end
     except JdmError as error:
         _refuse(error)
+    except BrokenPipeError:
+        if not _reader_has_gone():  # some other pipe
+            raise
+        sys.exit(128 + 13)  # as SIGPIPE ends a program
     except OSError as error:
         if error.errno not in _DISK:
             raise
@@ -44,6 +59,18 @@ def run_command(command: Callable[[], None], *, tuned_memory: bool = False) -> N
         )
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _reader_has_gone() -> bool:
+    """Whether stdout or stderr goes to a closed pipe; such a one leads nowhere from now on, so that Python can end."""
+    gone = False
+    for stream in (sys.stdout, sys.stderr):
+        poll = select.poll()
+        poll.register(stream.fileno(), 0)
+        if poll.poll(0):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            gone = True
+    return gone
 
 
 def _with_tuned_memory() -> None:

@@ -13,27 +13,28 @@ from jdm.cli import run_command
 
 @dataclass(frozen=True)
 class Doctor:
-    """Check the installation and, if named, a dataset: one page to act on, or to paste into a bug report.
+    """Check the installation and, if named, every file of a dataset.
 
-    Reads every file of the dataset and changes nothing. Exit status 0: nothing found; 1: findings, each with its
-    fix; 2: no such dataset.
+    Prints a page to act on: each finding with its fix and what commands need it.
+
+    Exit status 0, or 1 if something must be mended, or 2 if there is no dataset.
     """
 
     dataset: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[DATASET]")] = None
     """nnU-Net dataset id or name, under $nnUNet_raw."""
     all: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print every finding instead of the first twenty."""
+    """Print every finding, not only the first twenty of each kind."""
 
 
-def run(options: Doctor) -> None:
+def _run() -> None:
+    options = tyro.cli(Doctor, prog="jdm-doctor")
     from nnunet_integration.doctor import examine
 
     report = examine(options.dataset)
     print(report.text(None if options.all else 20), end="")
-    if report.findings:
+    if any(finding.must for finding in report.findings):
         sys.exit(1)
 
 
 def main() -> None:
-    options = tyro.cli(Doctor, prog="jdm-doctor")
-    run_command(lambda: run(options))
+    run_command(_run)

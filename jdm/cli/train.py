@@ -55,7 +55,9 @@ def _run() -> None:
         more += " --overwrite" if ceiling <= done else " a larger --budget-minutes"
         print(f"jdm-train: note: {done} steps are few: masks may be full of specks; {more}", file=sys.stderr)
     count, minutes = affordable_count(checkpoint)
-    print(f"next: jdm-export {request.dataset} {request.fold} --count {count} --id NEW_ID  (about {minutes:.0f} minutes)")
+    print(
+        f"next: jdm-export {request.dataset} {request.fold} --count {count} --id NEW_ID  (about {minutes:.0f} minutes)"
+    )
 
 
 def affordable_count(checkpoint: Checkpoint) -> tuple[int, float]:

@@ -56,6 +56,8 @@ class Fingerprint(Strict):
     """Volumes: median spacing across slices, which exported volumes get."""
     direction: tuple[float, ...] = ()
     """Volumes: the most frequent direction cosines, row by row, which exported volumes get."""
+    stored_axes: str = ""
+    """Volumes: how the files of those store their axes, see `jdm.data.raster.Geometry`."""
     reader: str = ""
     """nnU-Net's image reader where dataset.json names one (overwrite_image_reader_writer)."""
     case_mean: tuple[float | None, ...] = ()

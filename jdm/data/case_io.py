@@ -5,15 +5,16 @@ Machinery of `jdm.data.raw_dataset`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from jdm.data.image_io import read_raster, write_raster
-from jdm.data.raster import NATURAL_ENDINGS, Geometry, Raster, can_hold
+from jdm.data.raster import Geometry, Raster, can_hold
 from jdm.data.raw_layout import RawDataset, few, is_case_id
+from jdm.data.space import aligned
 from jdm.errors import DataError
 
 
@@ -27,32 +28,20 @@ class Pair:
     label: np.ndarray
     """(*spatial), class values as in dataset.json; as read, of the `label_dtype` of all that the dataset has."""
     spacing: tuple[float, ...]
-    """Per spatial axis in array order, in the dataset's unit; (1.0, 1.0) for natural images."""
+    """Per spatial axis in array order, in the dataset's unit; (1.0, 1.0) for pictures."""
     geometry: Geometry | None = None
-    """Origin and direction of a volume, as SimpleITK gives them; None for natural images."""
+    """Where a volume lies; None for pictures and TIFF volumes."""
 
 
 def read_case(dataset: RawDataset, case_id: str, test: bool = False) -> Pair:
-    """Read one case.
+    """Read one case as the dataset's reader has it, all files on the grid of the first image.
 
-    Raises: DataError if a file is unreadable, the number of channels is not that of dataset.json, image and
-        label differ in size or spacing, or the label holds other values than dataset.json declares.
+    Raises: DataError if a file is unreadable, the number of channels is not that of dataset.json, no flips and
+        exchanges of axes bring all files onto one grid, or the label holds values that dataset.json does not declare.
     """
     path = dataset.label_file(case_id, test)
-    image, spacing, geometry = read_image(dataset, case_id, test)
-    raster = read_label(path)
-    validate_labels(raster.array[0], dataset.labels, str(path))
-    label = raster.array[0].astype(label_dtype(dataset.classes))
-    if label.shape != image.shape[1:]:
-        raise DataError(
-            f"{path}: the label's size is {label.shape}, the image's {image.shape[1:]}; expected them equal; jdm "
-            "never resizes, correct the file or remove the case"
-        )
-    if not np.allclose(raster.spacing, spacing):
-        raise DataError(
-            f"{path}: the label's spacing is {raster.spacing}, the image's {spacing}; expected them equal; correct it"
-        )
-    return Pair(case_id, image, label, spacing, geometry)
+    image = joined(dataset, case_id, test, read_channels(dataset, case_id, test))
+    return paired(dataset, case_id, test, image, read_raster(path, True, dataset.reader))
 
 
 def read_image(
@@ -62,36 +51,75 @@ def read_image(
 
     Raises: DataError as `read_case`.
     """
-    files = dataset.image_files(case_id, test)
-    rasters = [read_raster(path) for path in files]
-    first = rasters[0]
-    for path, raster in zip(files, rasters, strict=True):
-        if raster.array.shape[1:] != first.array.shape[1:] or not np.allclose(raster.spacing, first.spacing):
-            raise DataError(
-                f"{path}: size {raster.array.shape[1:]} and spacing {raster.spacing}, but {files[0].name} has "
-                f"{first.array.shape[1:]} and {first.spacing}; expected the same for all channels; correct the case"
-            )
+    image = joined(dataset, case_id, test, read_channels(dataset, case_id, test))
+    return image.array, image.spacing, image.geometry
+
+
+def read_channels(dataset: RawDataset, case_id: str, test: bool) -> list[Raster]:
+    """The image files of one case, each as it is."""
+    return [read_raster(path, reader=dataset.reader) for path in dataset.image_files(case_id, test)]
+
+
+def joined(dataset: RawDataset, case_id: str, test: bool, channels: list[Raster]) -> Raster:
+    """The image files of one case as one image on the grid of the first. Raises: DataError as `read_case`."""
+    files, first = dataset.image_files(case_id, test), channels[0]
+    for path, raster in zip(files, channels, strict=True):
         if raster.array.dtype != first.array.dtype:
             raise DataError(
                 f"{path}: pixels are {raster.array.dtype}, but those of {files[0].name} are {first.array.dtype}; "
                 "expected one type for all channels; save them alike"
             )
-    image = first.array if len(rasters) == 1 else np.concatenate([r.array for r in rasters])
+    arrays = [
+        aligned(raster.array, raster.geometry, raster.spacing, first, f"{path} and {files[0].name}")
+        for path, raster in zip(files, channels, strict=True)
+    ]
+    image = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
     if image.shape[0] != len(dataset.channel_names):
         raise DataError(
             f"{files[0]}: case {case_id!r} has {image.shape[0]} channels; expected {len(dataset.channel_names)} "
             f"({', '.join(dataset.channel_names)}) as dataset.json says; correct one of them"
         )
-    return image, first.spacing, first.geometry
+    return replace(first, array=image)
 
 
-def read_label(path: Path) -> Raster:
+def paired(dataset: RawDataset, case_id: str, test: bool, image: Raster, label: Raster) -> Pair:
+    """An image and its label file as a pair on the image's grid. Raises: DataError as `read_case`."""
+    path = dataset.label_file(case_id, test)
+    where = f"{path} and {dataset.image_files(case_id, test)[0].name}"
+    array = aligned(one_channel(label.array, path)[None], label.geometry, label.spacing, image, where)[0]
+    validate_labels(array, dataset.labels, str(path))
+    return Pair(case_id, image.array, array.astype(label_dtype(dataset.classes)), image.spacing, image.geometry)
+
+
+def read_label(path: Path, reader: str = "") -> Raster:
     """A label file as one channel, (1, *spatial), of values that mean classes.
 
+    Args: reader: that of the dataset it belongs to, see `read_raster`.
     Raises: DataError if it cannot be read, or as `one_channel`.
     """
-    raster = read_raster(path, label=True)
-    return Raster(one_channel(raster.array, path)[None], raster.spacing, raster.geometry)
+    raster = read_raster(path, True, reader)
+    return replace(raster, array=one_channel(raster.array, path)[None])
+
+
+def geometry_like(dataset: RawDataset) -> Geometry | None:
+    """Where a volume that is made for a dataset lies in space, and how its file has it: as the first training case.
+
+    With it the dataset's reader gives back the array that is written. None for files without a geometry.
+    """
+    return read_raster(dataset.image_files(dataset.cases[0])[0], reader=dataset.reader).geometry
+
+
+def slice_axis(shapes: Sequence[Sequence[int]], spacing: Sequence[float]) -> int:
+    """The array axis along which volumes are cut into images.
+
+    A volume of one slice is an image, so it is the axis of length 1 that most cases have; without one, that of the
+    widest spacing. Among equals the widest, then the first. nnU-Net's 2d configuration looks at the spacing alone.
+
+    Args:
+        shapes: (*spatial) of each case; spacing: median over the cases, per axis.
+    """
+    flat = (np.array(shapes) == 1).sum(axis=0)
+    return int(np.argmax(np.where(flat == flat.max(), spacing, -np.inf)))
 
 
 def one_channel(array: np.ndarray, where: Path) -> np.ndarray:
@@ -159,8 +187,9 @@ def write_image(folder: Path, case_id: str, image: Raster, file_ending: str) -> 
     if not is_case_id(case_id):
         raise DataError(f"case id {case_id!r}: expected a plain file name; rename the case")
     array = image.array.astype(np.uint8) if image.array.dtype == np.bool_ else image.array
-    together = file_ending in NATURAL_ENDINGS and can_hold(file_ending, array.shape[0], array.dtype)
+    together = array.ndim == 3 and can_hold(file_ending, array.shape[0], array.dtype)
     parts = [array] if together else [array[c : c + 1] for c in range(array.shape[0])]
     folder.mkdir(parents=True, exist_ok=True)
     for channel, part in enumerate(parts):
-        write_raster(folder / f"{case_id}_{channel:04d}{file_ending}", Raster(part, image.spacing, image.geometry))
+        path = folder / f"{case_id}_{channel:04d}{file_ending}"
+        write_raster(path, replace(image, array=part), folder / f"{case_id}.json")

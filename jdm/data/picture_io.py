@@ -51,7 +51,7 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet(name: str) -> Iterator[None]:
+def quiet(name: str) -> Iterator[None]:
     """Keep a library's log messages to itself: what matters of them is raised."""
     logger = logging.getLogger(name)
     before, logger.disabled = logger.disabled, True
@@ -70,7 +70,7 @@ def peek_picture(path: Path, kind: str) -> tuple[int, np.dtype]:
         if kind == "tiff":
             import tifffile
 
-            with _quiet("tifffile"), tifffile.TiffFile(path) as file:
+            with quiet("tifffile"), tifffile.TiffFile(path) as file:
                 page: Any = file.pages[0]
                 channels = 3 if page.photometric in (2, 3, 6) or page.samplesperpixel >= 3 else 1
                 return channels, np.dtype(np.uint8) if page.dtype.kind == "b" else np.dtype(page.dtype)
@@ -178,7 +178,7 @@ def _native(array: np.ndarray) -> np.ndarray:
 def _read_tiff(path: Path, label: bool) -> Raster:
     import tifffile
 
-    with _quiet("tifffile"), tifffile.TiffFile(path) as file:
+    with quiet("tifffile"), tifffile.TiffFile(path) as file:
         if len(file.pages) != 1:
             raise DataError(f"{path}: has {len(file.pages)} pages; expected one picture; save volumes as .nii.gz")
         page: Any = file.pages[0]
@@ -198,13 +198,15 @@ def _read_tiff(path: Path, label: bool) -> Raster:
         orientation = int(tag.value) if tag is not None else 1
         colormap = page.colormap
         first = page.axes.startswith("S")
+    if array.dtype.kind == "c":
+        raise DataError(f"{path}: holds {array.dtype}; expected integer or real numbers; save the part that is meant")
     if array.dtype.kind == "b":
         array = array.astype(np.uint8)
     if colours == "PALETTE" and not label and colormap is not None:
         array, first = np.moveaxis((np.asarray(colormap) >> 8).astype(np.uint8)[:, array], 0, -1), False
     if array.ndim == 2:
         return Raster(_native(array)[None], (1.0, 1.0), None, orientation, False, colours == "PALETTE")
-    if array.dtype.kind == "c" or array.ndim != 3:
+    if array.ndim != 3:
         raise DataError(f"{path}: holds an array {array.shape} of {array.dtype}; expected one grey or RGB picture")
     array, dropped = _without_alpha(path, array if first else np.moveaxis(array, -1, 0))
     return Raster(array, (1.0, 1.0), None, orientation, dropped, colours == "PALETTE")

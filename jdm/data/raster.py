@@ -38,10 +38,15 @@ _MAGIC = (
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where a volume lies, as SimpleITK gives it: origin per axis x, y(, z); direction cosines row by row."""
+    """Where a volume's array lies, as SimpleITK says it: millimetres towards left, posterior, superior."""
 
     origin: tuple[float, ...]
+    """Position of the first voxel: x, y, z."""
     direction: tuple[float, ...]
+    """3 x 3, row by row; each column is the unit vector along an axis x, y, z. Not orthogonal where sheared."""
+    stored: str = ""
+    """Axes of the file where they are not the array's: "LPS" and the like if the reader turned them to RAS, "xy" of a
+    file of two axes."""
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,8 @@ class RawDataset:
     """Ids in imagesTs, sorted; some or all may have a label in labelsTs."""
     training_files: Mapping[str, CaseFiles] = field(repr=False, compare=False)
     test_files: Mapping[str, CaseFiles] = field(repr=False, compare=False)
+    reader: str = ""
+    """Name of the nnU-Net reader that opens its files; empty: the one that nnU-Net would choose for each."""
 
     @property
     def classes(self) -> int:
@@ -81,9 +83,9 @@ def few(names: Sequence[object], most: int = 20) -> str:
 def nnunet_folder(variable: str) -> Path:
     """The folder that an nnU-Net environment variable names.
 
-    Raises: ConfigError, with the line to type, if it is unset or not a folder.
+    Raises: ConfigError, with the line to type, if it is unset, not a folder, or begins with "~".
     """
-    value = os.environ.get(variable)
+    value = _value(variable)
     if not value:
         raise ConfigError(
             f"the environment variable {variable} is not set; expected nnU-Net's folder of that name; type: export "
@@ -98,9 +100,23 @@ def nnunet_folder(variable: str) -> Path:
 
 
 def environment_folder(variable: str) -> Path | None:
-    """The folder that an environment variable names; None if it is unset or not a folder."""
-    value = os.environ.get(variable)
+    """The folder that an nnU-Net environment variable names; None if it is unset or not a folder.
+
+    Raises: ConfigError if it begins with "~".
+    """
+    value = _value(variable)
     return Path(value) if value and Path(value).is_dir() else None
+
+
+def _value(variable: str) -> str:
+    """The variable as nnU-Net reads it. Raises: ConfigError for "~", of which nnU-Net makes a folder of that name."""
+    value = os.environ.get(variable, "")
+    if value.startswith("~"):
+        raise ConfigError(
+            f"the environment variable {variable} is {value}, and nnU-Net does not take ~ for the home folder; type: "
+            f"export {variable}={os.path.expanduser(value)}"  # noqa: PTH111  # leaves an unknown user's as it is
+        )
+    return value
 
 
 def results_folder() -> Path:
@@ -139,35 +155,6 @@ def parse_channel_names(path: Path, content: dict[str, Any]) -> tuple[str, ...]:
     if not isinstance(names, dict) or not names or sorted(names, key=str) != sorted(expected):
         raise DataError(f'{path}: channel_names is {names!r}; expected {{"0": "name", "1": ...}}; correct it')
     return tuple(str(names[key]) for key in expected)
-
-
-def parse_labels(path: Path, content: dict[str, Any]) -> dict[str, int]:
-    """Labels of a dataset.json, sorted by value.
-
-    Raises: DataError unless they are background 0 and consecutive integers; for regions and an ignore label.
-    """
-    labels = content.get("labels")
-    if not isinstance(labels, dict) or not labels:
-        raise DataError(f'{path}: labels is {labels!r}; expected {{"background": 0, "name": 1, ...}}; correct it')
-    regions = [name for name, value in labels.items() if isinstance(value, list | tuple)]
-    if regions or content.get("regions_class_order"):
-        raise DataError(
-            f"{path}: labels has regions ({few(regions) or 'regions_class_order'}); regions are not supported yet; "
-            "declare one integer per class"
-        )
-    if "ignore" in labels:
-        raise DataError(
-            f"{path}: labels has an ignore label ({labels['ignore']!r}); an ignore label is not supported yet; "
-            "leave out the cases that use it, or annotate them fully"
-        )
-    values = list(labels.values())
-    if any(type(v) is not int for v in values) or sorted(values) != list(range(len(values))):
-        raise DataError(
-            f"{path}: labels are {labels!r}; expected the consecutive integers 0 (background), 1, 2, ...; correct it"
-        )
-    if labels.get("background", 0) != 0 or len(values) < 2:
-        raise DataError(f"{path}: labels are {labels!r}; expected background 0 and at least one class; correct it")
-    return dict(sorted(labels.items(), key=lambda item: item[1]))
 
 
 def find_cases(folder: Path, content: dict[str, Any], ending: str) -> tuple[dict[str, CaseFiles], dict[str, CaseFiles]]:
@@ -228,7 +215,7 @@ def _folder_cases(folder: Path, images: str, labels: str, ending: str) -> dict[s
         )
     return {
         case: CaseFiles(tuple(files[c] for c in expected), folder / labels / (case + ending))
-        for case, files in channels.items()
+        for case, files in sorted(channels.items())
     }
 
 

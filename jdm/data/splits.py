@@ -1,5 +1,4 @@
-"""Which cases a fold trains on and validates on, exactly as nnU-Net decides it, and the guard against
-leakage."""
+"""Which cases a fold trains on and validates on, as nnU-Net decides it, and the guard against leakage."""
 
 from __future__ import annotations
 
@@ -9,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from jdm.data.raw_dataset import RawDataset
-from jdm.data.raw_layout import environment_folder
+from jdm.data.raw_layout import environment_folder, few
 from jdm.errors import ConfigError, DataError
 
 SPLIT_SEED = 12345
@@ -19,9 +18,9 @@ FOLDS = 5
 def fold_split(dataset: RawDataset, fold: int | str) -> tuple[list[str], list[str]]:
     """Training and validation ids of `fold`, as nnU-Net would use them.
 
-    A `splits_final.json` in the preprocessed folder decides, else the one of the raw folder (nnU-Net copies
-    it), else nnU-Net's own seeded five-fold split over all sorted case ids. "all" gives every case and no
-    validation case. A fold beyond the file is refused: nnU-Net draws a random 80:20 split for it, and a typing error
+    A `splits_final.json` in the preprocessed folder decides, else the one in the raw folder (nnU-Net copies it), else
+    nnU-Net's own seeded five-fold split over all sorted case ids. "all" gives every case and no validation case.
+    A fold that the file does not have is refused: nnU-Net would draw a random 80:20 split for it, and a typing error
     would train on cases that other folds validate on.
 
     Raises: ConfigError for another fold; DataError if a split file is unreadable, names unknown cases, or
@@ -64,19 +63,18 @@ def check_fold_safety(generator_ids: Iterable[str], evaluated_ids: Iterable[str]
     both = sorted(generator & set(evaluated_ids))
     if both:
         raise DataError(
-            f"{what}: the generator was trained on {len(both)} of the cases to be evaluated ({_few(both)}); "
+            f"{what}: the generator was trained on {len(both)} of the cases to be evaluated ({few(both, 10)}); "
             "expected none; train a generator for this fold with jdm-train and export from it"
         )
 
 
-def _few(names: list[str], most: int = 10) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
 def _fold_number(fold: int | str) -> int:
+    """The number of a fold, written in the one way that names its folder."""
     text = str(fold)
-    if not re.fullmatch("[0-9]{1,6}", text):
-        raise ConfigError(f"fold {fold!r}: expected 0 to {FOLDS - 1} or 'all'; choose one of them")
+    if not re.fullmatch("0|[1-9][0-9]{0,5}", text):
+        meant = "all" if text.strip().lower() == "all" else text.strip().lstrip("+0") or "0"
+        hint = f"type {meant}" if re.fullmatch("all|0|[1-9][0-9]{0,5}", meant) else "choose one of them"
+        raise ConfigError(f"fold {fold!r}: expected 0 to {FOLDS - 1} or all; {hint}")
     return int(text)
 
 
@@ -111,13 +109,13 @@ def _check_split(path: Path, fold: int, training: list[str], validation: list[st
     unknown = sorted((set(training) | set(validation)) - known)
     if unknown:
         raise DataError(
-            f"{path}: fold {fold} names {len(unknown)} cases that the dataset does not have ({_few(unknown)}); "
+            f"{path}: fold {fold} names {len(unknown)} cases that the dataset does not have ({few(unknown, 10)}); "
             "expected training cases only; correct or remove the file"
         )
     both = sorted(set(training) & set(validation))
     if both:
         raise DataError(
-            f"{path}: fold {fold} has {len(both)} cases on both sides ({_few(both)}); expected each once; correct it"
+            f"{path}: fold {fold} has {len(both)} cases on both sides ({few(both, 10)}); expected each once; correct it"
         )
     if not training:
         raise DataError(f"{path}: fold {fold} has no training cases; expected at least one; correct the file")

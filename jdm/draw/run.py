@@ -9,8 +9,9 @@ from typing import Any
 
 from jdm.config.files import differences
 from jdm.config.settings import Config
-from jdm.data.raw_dataset import RawDataset, open_dataset
-from jdm.errors import ConfigError, DataError
+from jdm.data.raw_dataset import RawDataset, read_dataset
+from jdm.data.raw_layout import environment_folder
+from jdm.errors import ConfigError
 from jdm.system.machine import jdm_version
 from jdm.train.checkpoint import Checkpoint, find_run, load_checkpoint
 
@@ -33,17 +34,18 @@ class Run:
         labels = {label: value for value, label in enumerate(facts.labels)}
         return RawDataset(
             Path(name), int(name[7:10]), name, facts.channel_names, labels, facts.file_ending, (), (), {}, {},
+            facts.reader,
         )  # fmt: skip
 
     def real(self) -> RawDataset | None:
         """The real dataset, checked to be the one trained on; None where it is not on this machine.
 
-        Raises: ConfigError if a dataset of its name differs from the one trained on.
+        Raises: ConfigError if a dataset of its name differs from the one trained on; DataError if it is damaged.
         """
-        try:
-            dataset = open_dataset(str(self.checkpoint.metadata["dataset"]))
-        except (ConfigError, DataError):
+        raw, name = environment_folder("nnUNet_raw"), str(self.checkpoint.metadata["dataset"])
+        if raw is None or not (raw / name).is_dir():
             return None
+        dataset = read_dataset(raw / name)
         check_origin(self.checkpoint, dataset)
         return dataset
 

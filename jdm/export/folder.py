@@ -21,7 +21,7 @@ import numpy as np
 from jdm.config.files import differences
 from jdm.config.settings import Config
 from jdm.data.classes import FILE_NAME, classes_csv
-from jdm.data.raw_dataset import RawDataset, dataset_name, nnunet_folder, used_ids, write_dataset_json
+from jdm.data.raw_dataset import RawDataset, dataset_name, nnunet_folder, used_ids, write_json_like
 from jdm.errors import DataError, ExistsError
 from jdm.export.amount import Order
 from jdm.system.files import write_text
@@ -80,8 +80,12 @@ class ExportFolder:
             )
 
     def records(self) -> list[dict[str, Any]] | None:
-        """Manifest records of all batches in order, or None while some are missing; with a lock held."""
-        return finished_records(self.partial, len(self.order.batches()))
+        """Manifest records of all batches in order; None while some are missing, or when another shard has sealed them.
+
+        It waits for a sealer, who would remove the batches under its eyes.
+        """
+        with locked(self.gate):
+            return self._records()
 
     def seal(self, provenance: Mapping[str, Any], kind: RawDataset) -> None:
         """Put the dataset in place, unless another shard has done so.
@@ -91,7 +95,7 @@ class ExportFolder:
         """
         with locked(self.gate):
             ours = _without_shards(self._found()) == _without_shards(self._wanted())
-            records = self.records() if ours else None
+            records = self._records() if ours else None
             if records is not None:
                 _describe(self.partial, records, provenance, kind)
                 _place(self.partial, self.target)
@@ -104,6 +108,9 @@ class ExportFolder:
     def is_in_place(self) -> bool:
         """Whether the finished dataset is there, of this order and checkpoint."""
         return self._is_whole(self.target)
+
+    def _records(self) -> list[dict[str, Any]] | None:
+        return finished_records(self.partial, len(self.order.batches()))
 
     def _prepare(self) -> bool:
         """Make the hidden folder ours, with its lock held; whether there is nothing left to do."""
@@ -232,13 +239,7 @@ def _describe(partial: Path, records: list[dict[str, Any]], provenance: Mapping[
     write_text(partial / "manifest.jsonl", "".join(json.dumps(record) + "\n" for record in records))
     if classes := {record["case_id"]: record["class"] for record in records if "class" in record}:
         write_text(partial / FILE_NAME, classes_csv(classes))
-    write_dataset_json(
-        partial,
-        channel_names=kind.channel_names,
-        labels=kind.labels,
-        file_ending=kind.file_ending,
-        num_training=len(records),
-    )
+    write_json_like(partial, kind, len(records))
     write_text(partial / "provenance.json", json.dumps(provenance, indent=2) + "\n")
 
 

@@ -57,7 +57,7 @@ def refusal(problems: Sequence[str], metadata: Mapping[str, Any], pairs: int) ->
     more = max(minutes * max(_STEPS_WANTED - step, 0) / max(step, 1), minutes, 1.0)
     again = f"jdm-train {metadata['dataset']} {metadata['fold']} --resume --budget-minutes {minutes + more:.0f}"
     return DataError(
-        f"the first {pairs} pairs look unlike the real ones: {'; '.join(problems)}; expected pairs like those; the model "
-        f"has had {step} steps in {minutes:.1f} minutes: train about {more:.0f} minutes more ({again}), or export all "
-        "the same with --anyway"
+        f"the first {pairs} pairs look unlike the real ones: {'; '.join(problems)}; expected pairs like those; the "
+        f"model has had {step} steps in {minutes:.1f} minutes: train about {more:.0f} minutes more ({again}), "
+        "or export all the same with --anyway"
     )

@@ -90,7 +90,7 @@ def _make_batches(factory: PairFactory, partial: Path, numbers: Iterable[int]) -
         print(f"jdm-export: {estimate_line(seconds)}", file=sys.stderr, flush=True)
     with Bar(len(done), "batches", done=len(done) - len(missing)) as bar:
         for number in missing:
-            made = factory.batch(batches[number], judged=number == missing[0])
+            made = factory.batch(batches[number], judged=number == missing[0] and len(missing) == len(done))
             for pair, _ in made:
                 write_case(partial, pair, factory.run.kind.file_ending)
             _sync_cases(partial, {pair.case_id for pair, _ in made})
@@ -238,7 +238,7 @@ class PairFactory:
             image = np.stack([draw.image for draw in draws], axis + 1)
             label = np.stack([draw.label for draw in draws], axis)
             spacing = (*spacing[:axis], facts.slice_spacing, *spacing[axis:])
-            geometry = Geometry((0.0,) * 3, facts.direction) if facts.direction else None
+            geometry = Geometry((0.0,) * 3, facts.direction, facts.stored_axes) if facts.direction else None
         shares = class_shares(label, facts.classes)
         record = {
             "case_id": f"{PREFIX}{index:06d}",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jdm.config.facts import Fingerprint, Foreground
-from jdm.data.raw_dataset import RawDataset, nnunet_folder, read_case
+from jdm.data.raw_dataset import RawDataset, nnunet_folder, read_case, slice_axis
 from jdm.errors import ConfigError
 from jdm.plan.intensities import CT, Z_SCORE, intensities
 from jdm.plan.survey import Survey, distinct_layouts
@@ -29,13 +29,13 @@ _BODY_CHANNEL = re.compile(r"(ct|mri?)(?![a-z])|x-?ray|radiograph")
 
 
 def fingerprint(
-    dataset: RawDataset, case_ids: Sequence[str], slice_axis: int | None = WIDEST_SPACING,
+    dataset: RawDataset, case_ids: Sequence[str], wanted_axis: int | None = WIDEST_SPACING,
     classes: Mapping[str, str] | None = None,
 ) -> Fingerprint:  # fmt: skip
     """Measure the cases, one in memory at a time.
 
     Args:
-        slice_axis: array axis along which volumes are cut; None for pictures.
+        wanted_axis: array axis along which volumes are cut; None for pictures.
         classes: class by case, of a model that is to be conditioned on it; empty where a case has none.
     Raises: ConfigError if the cases have no such axis; DataError as `read_case`.
     """
@@ -43,11 +43,12 @@ def fingerprint(
     survey = Survey.of(len(case_ids), dataset.classes)
     for case_id in case_ids:
         survey.add(read_case(dataset, case_id), rng)
-    axis = _slice_axis(dataset, survey, slice_axis)
+    axis = _slice_axis(dataset, survey, wanted_axis)
     return Fingerprint(
         channel_names=dataset.channel_names,
         labels=tuple(dataset.labels),
         file_ending=dataset.file_ending,
+        reader=dataset.reader,
         class_shares=tuple(np.mean(survey.class_shares, axis=0).tolist()),
         slice_axis=axis,
         object_diameter=float(np.median(survey.diameters)) if survey.diameters else 0.0,
@@ -76,11 +77,7 @@ def _slice_axis(dataset: RawDataset, survey: Survey, wanted: int | None) -> int 
     if len(spacing) == 2 and wanted in (None, WIDEST_SPACING):
         return None
     if len(spacing) == 3 and wanted is not None:
-        if wanted != WIDEST_SPACING:
-            return wanted
-        # A volume of one slice is an image, however thin the slice is.
-        flat = [axis for axis in range(3) if all(shape[axis] == 1 for shape in survey.shapes)]
-        return flat[0] if flat else int(np.argmax(spacing))
+        return slice_axis(survey.shapes, tuple(spacing.tolist())) if wanted == WIDEST_SPACING else wanted
     kind, expected = ("pictures", "none") if len(spacing) == 2 else ("volumes", "0, 1 or 2")
     raise ConfigError(
         f"setting data.slice_axis is {'none' if wanted is None else wanted}, but the cases of {dataset.name} are "
@@ -99,10 +96,12 @@ def _planes(survey: Survey, axis: int | None) -> dict[str, Any]:
     largest = tuple(max(plane[k] for plane, _ in sizes) for k in range(len(order)))
     key = () if axis is None else (axis,)
     sides = sorted((found[-1] for found in survey.foreground if found[:-1] == key), key=lambda side: side or np.inf)
+    direction, stored = Counter(survey.directions).most_common(1)[0][0]
     return {
         "spacing": tuple(float(s) for s in spacing[order]),
         "slice_spacing": 1.0 if axis is None else float(spacing[axis]),
-        "direction": Counter(survey.directions).most_common(1)[0][0],
+        "direction": direction,
+        "stored_axes": stored,
         "sizes": tuple((plane, slices, count) for (plane, slices), count in sorted(sizes.items())),
         "foreground": tuple(
             Foreground(

@@ -26,7 +26,8 @@ class Survey:
     crops_per_case: int
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     spacings: list[tuple[float, ...]] = field(default_factory=list)
-    directions: list[tuple[float, ...]] = field(default_factory=list)
+    directions: list[tuple[tuple[float, ...], str]] = field(default_factory=list)
+    """Direction cosines, and how the file stores its axes."""
     slices: list[np.ndarray] = field(default_factory=list)
     """Per array axis of a volume, how many slices across it are not constant."""
     dtypes: list[np.dtype] = field(default_factory=list)
@@ -55,7 +56,8 @@ class Survey:
         flat, labels = pair.image.reshape(len(pair.image), -1), pair.label.reshape(-1)
         self.shapes.append(pair.label.shape)
         self.spacings.append(pair.spacing)
-        self.directions.append(pair.geometry.direction if pair.geometry is not None else ())
+        geometry = pair.geometry
+        self.directions.append(((), "") if geometry is None else (geometry.direction, geometry.stored))
         self.dtypes.append(pair.image.dtype)
         self.samples.append(flat[:, rng.integers(0, flat.shape[1], min(_PIXELS_PER_CASE, flat.shape[1]))])
         self.class_samples.append(_by_class(flat, labels, self.classes, rng))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from jdm.data.case_io import label_dtype
 from jdm.data.raw_dataset import Pair
 from jdm.draw.canvas import CaseCanvas, around, in_type, seam
 from jdm.draw.given import lesion_value, painted, region_of
@@ -25,7 +26,7 @@ def inpainting(case: CaseCanvas, request: InpaintRequest, lesion: int | None) ->
     """All known but a region; with a lesion given, the whole mask too, the lesion painted into it."""
     pair, codec, config = case.pair, case.codec, case.config
     region = region_of(pair, request.box, request.region)
-    wanted = pair.label.copy()
+    wanted = pair.label.astype(label_dtype(config.facts.classes))
     if lesion is not None:
         wanted[painted(region, request.box, background=lesion == 0)] = lesion
     # The region and the wanted label go to the planned grid as labels of the case do.

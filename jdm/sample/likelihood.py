@@ -22,7 +22,7 @@ from jdm.draw.drawer import level_span
 from jdm.draw.run import Run, origin
 from jdm.draw.seeds import case_seed
 from jdm.sample.output import output_folder, write_record
-from jdm.sample.request import LikelihoodRequest
+from jdm.sample.request import LikelihoodRequest, described
 from jdm.system.progress import progress
 from jdm.train.checkpoint import Checkpoint
 from jdm.train.objective import memory_errors
@@ -58,7 +58,8 @@ def measure_bits(run: Run, request: LikelihoodRequest, out: Path, device: str) -
             writer.writerows([row.case, row.part, row.crop, f"{row.bits_per_dim:.6f}"] for row in rows)
         means = summary(rows)
         counted = "image and mask" if checkpoint.config.preset == "thesis" else "image given its mask"
-        write_record(folder, {"bits_per_dim": means, "counted": counted, **origin(checkpoint, None)})
+        asked = {**origin(checkpoint, None), **described(checkpoint.config, request)}
+        write_record(folder, {"bits_per_dim": means, "counted": counted, **asked})
     parts = [
         f"{m['mean']:.3f} +- {m['standard_error']:.3f} over {m['cases']} {part} cases" for part, m in means.items()
     ]

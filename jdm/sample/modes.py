@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jdm.config.settings import Config
 from jdm.data.raw_dataset import Pair
@@ -35,6 +34,7 @@ from jdm.sample.request import (
     SegmentRequest,
     VaryRequest,
     check_request,
+    described,
     estimates,
     mode_of,
     way_for,
@@ -73,7 +73,7 @@ def sample(request: SampleRequest, device: str = "cpu") -> Sampled:
         drawer = _drawer(run, request, device, weaker)
         rows, count = _written(folder, run, drawer, starts, request)
         write_sheet(folder, rows)
-        write_record(folder, {**origin(run.checkpoint, weaker), **_described(request, drawer)})
+        write_record(folder, {**origin(run.checkpoint, weaker), **described(run.config, request)})
     made = "segmented cases" if isinstance(request, SegmentRequest) else "samples"
     return Sampled(out, count, f"{count} {made} in {out}; {out / 'sheet.png'} shows the first")
 
@@ -177,14 +177,6 @@ def _segmentations(
         map_pair = Pair(pair.case_id, uncertainty[None], segmented.label, pair.spacing)
         rows.append(Row([segmented, map_pair, *found.samples[:_SHOWN]]))
     return rows
-
-
-def _described(request: SampleRequest, drawer: Drawer) -> dict[str, Any]:
-    """The request in plain values, with its sampler and steps."""
-    places = ("dataset", "fold", "out", "overwrite", "dry_run", "guide")
-    asked = {key: value for key, value in asdict(request).items() if key not in places}
-    plain = {key: str(value) if isinstance(value, Path) else value for key, value in asked.items()}
-    return {"mode": mode_of(request), **plain, **drawer.way.to_dict()}
 
 
 def _seconds(run: Run, request: SampleRequest, drawer: Drawer, shapes: Sequence[tuple[int, ...]], device: str) -> float:

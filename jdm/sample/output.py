@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from jdm.data.image_io import write_raster
-from jdm.data.raster import NATURAL_ENDINGS, Raster
-from jdm.data.raw_dataset import Pair, RawDataset, write_case, write_dataset_json
+from jdm.data.raster import Raster
+from jdm.data.raw_dataset import Pair, RawDataset, write_case, write_json_like
 from jdm.errors import ExistsError
 from jdm.evaluation.figures import pair_grid
 
@@ -67,20 +67,14 @@ def write_pairs(folder: Path, dataset: RawDataset, pairs: Sequence[Pair]) -> Non
     """The pairs as a dataset like the real one: imagesTr, labelsTr, dataset.json."""
     for pair in pairs:
         write_case(folder, pair, dataset.file_ending)
-    write_dataset_json(
-        folder,
-        channel_names=dataset.channel_names,
-        labels=dataset.labels,
-        file_ending=dataset.file_ending,
-        num_training=len(pairs),
-    )
+    write_json_like(folder, dataset, len(pairs))
 
 
 def write_segmentation(folder: Path, dataset: RawDataset, pair: Pair, uncertainty: np.ndarray) -> None:
     """The label under labels/ as nnU-Net writes predictions, and its uncertainty (*spatial), 0 to 1, under
     uncertainty/: a grey picture of 0 to 255, or a volume of real numbers."""
     ending = dataset.file_ending
-    natural = ending in NATURAL_ENDINGS
+    natural = pair.label.ndim == 2
     stored = np.rint(255 * uncertainty).astype(np.uint8) if natural else uncertainty.astype(np.float32)
     files = (("labels", pair.label, ending), ("uncertainty", stored, ".png" if natural else ending))
     for name, array, kind in files:

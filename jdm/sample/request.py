@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -180,6 +180,16 @@ def way_for(config: Config, request: SampleRequest) -> Way:
     )
 
 
+def described(config: Config, request: SampleRequest) -> dict[str, Any]:
+    """The request in plain values, with its sampler and steps."""
+    places = ("dataset", "fold", "out", "overwrite", "dry_run", "guide")
+    asked = {key: value for key, value in asdict(request).items() if key not in places}
+    plain = {key: str(value) if isinstance(value, Path) else value for key, value in asked.items()}
+    if isinstance(request, SegmentRequest):
+        plain["masks"] = "estimated" if estimates(config, request) else "sampled"
+    return {"mode": mode_of(request), **plain, **way_for(config, request).to_dict()}
+
+
 def estimates(config: Config, request: SampleRequest) -> bool:
     """Whether masks of given images are estimated: by default where that can be done."""
     if not isinstance(request, SegmentRequest):
@@ -194,8 +204,7 @@ def check_request(config: Config, request: SampleRequest, way: Way) -> None:
     """
     if way.sampler == "ancestral":
         raise ConfigError("--sampler is ancestral, which serves exports only; choose another")
-    if not isinstance(request, LikelihoodRequest):
-        check_sampling(config, request, way, least_steps=3)
+    check_sampling(config, request, way, least_steps=2 if isinstance(request, LikelihoodRequest) else 3)
     check_flags(
         (request.samples >= 1, "samples", request.samples, "at least 1"),
         (

@@ -5,26 +5,78 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
+from jdm.errors import ConfigError
+
 T = TypeVar("T")
+
+
+_LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT", "MASTER_ADDR")
+"""Variables that torchrun sets."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """This process's place among those that torchrun started; the only one where it did not."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    """Its place on this machine."""
+
+
+def launch() -> Launch:
+    """What torchrun's variables say.
+
+    Raises: ConfigError if some of them are there without the others, or their numbers do not fit.
+    """
+    found = {name: os.environ[name] for name in _LAUNCHED if name in os.environ}
+    if found.get("WORLD_SIZE", "1") == "1":
+        return Launch()
+    numbers = [int(found[name]) for name in _LAUNCHED[:4] if found.get(name, "").isdecimal()]
+    if len(found) < len(_LAUNCHED) or len(numbers) < 4 or numbers[0] >= numbers[1]:
+        missing = [name for name in _LAUNCHED if name not in found]
+        raise ConfigError(
+            f"the environment has {', '.join(f'{name}={value}' for name, value in found.items())}"
+            f"{' without ' + ', '.join(missing) if missing else ''}; expected all as torchrun sets them; start with "
+            f"torchrun --no-python, or type: unset {' '.join(found)}"
+        )
+    return Launch(*numbers[:3])
 
 
 @contextlib.contextmanager
 def processes() -> Iterator[torch.device]:
-    """This process's device; joins the group that torchrun started, if it did and nobody has yet."""
-    ranked = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    """This process's device; joins the group that torchrun started, if it did and nobody has yet.
+
+    Raises: ConfigError as `launch`, or if there is no GPU for this process.
+    """
+    launched = launch()
     cuda = torch.cuda.is_available()
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
-    if dist.is_initialized() or not ranked:
+    if cuda and launched.local_rank >= torch.cuda.device_count():
+        raise ConfigError(
+            f"process {launched.local_rank} of this machine has no GPU, there are {torch.cuda.device_count()}; "
+            f"expected one for each; start with torchrun --nproc-per-node {torch.cuda.device_count()}"
+        )
+    device = torch.device("cuda", launched.local_rank) if cuda else torch.device("cpu")
+    if dist.is_initialized() or launched.world_size == 1:
         yield device
         return
     if cuda:
         torch.cuda.set_device(device)
+    if not dist.is_torchelastic_launched():  # variables of another program, or left over
+        print(
+            f"waiting for the {launched.world_size} processes that WORLD_SIZE announces to meet at "
+            f"{os.environ['MASTER_ADDR']}; if there is only this one, stop it and type: unset {' '.join(_LAUNCHED)}",
+            file=sys.stderr,
+            flush=True,
+        )
     dist.init_process_group("nccl" if cuda else "gloo")
     try:
         yield device
