@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fault_processes import NETWORK
+from made_datasets import write
 from small_runs import TINY, facts, of_classes, write_pictures
-from test_fingerprint import write
 
 from jdm.config.files import to_dict, to_toml
 from jdm.data.pairs import PairDataset
