@@ -1,3 +1,23 @@
-"""Joint image-mask diffusion for nnU-Net datasets."""
+"""Joint image-mask diffusion for nnU-Net datasets; see `jdm.api`."""
+
+# The functions take the place of the packages of their names, which `import jdm.train.loop` still finds.
+from jdm.api import export, plan, sample, train
+from jdm.errors import JdmError
+from jdm.export.request import ExportRequest
+from jdm.sample.request import (
+    ChannelsRequest,
+    ImagesRequest,
+    InpaintRequest,
+    InterpolateRequest,
+    LikelihoodRequest,
+    SegmentRequest,
+    VaryRequest,
+)
+from jdm.train.request import TrainRequest
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "ChannelsRequest", "ExportRequest", "ImagesRequest", "InpaintRequest", "InterpolateRequest", "JdmError",
+    "LikelihoodRequest", "SegmentRequest", "TrainRequest", "VaryRequest", "export", "plan", "sample", "train",
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What an experiment compares: its settings, its arms, and the trainings behind them. No nnU-Net in here."""
+"""An experiment's settings, its arms, and the trainings behind them. Does not import nnU-Net."""
 
 from __future__ import annotations
 
@@ -22,56 +22,65 @@ DESCRIPTIONS = {
 }
 
 
+def _shown(metavar: str | None, default: str | None = None) -> Any:
+    """How the command line shows a setting, and a default that depends on others."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=None if default is None else f"(default: {default})")
+
+
 @dataclass(frozen=True)
 class ExperimentOptions:
-    """Measure whether synthetic pairs help: train nnU-Net with and without them, score all on the same test set.
+    """Measure whether synthetic pairs help nnU-Net. A killed run continues.
 
-    Every arm has the same plans and the same initial network per seed. The arms real, pretrain-finetune and mix have
-    equally many updates on real cases, synthetic has none, and real-long as many as pretrain-finetune in total.
-    Writes results.json, results.md and pictures; a killed run continues where it stopped.
+    Arms: real; synthetic; pretrain-finetune (synthetic, then real); mix (both at once); real-long, the control (real
+    only, for as many updates as these two).
     """
 
     real: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="REAL")]
-    """Id or name of the real dataset, for instance 11."""
-    synthetic: str
-    """Id or name of the synthetic dataset, for instance 511."""
-    fold: str = "0"
-    """Fold whose training cases are used, 0 to 4, or all. Without a labelled test set its validation cases test."""
-    arms: tuple[ArmName, ...] = ARMS
-    """What to compare; real-long spends the pretraining's updates on real cases."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    iterations: int | None = None
-    """Updates on real cases in the arms real, pretrain-finetune and mix. Default: 5000 on a GPU, 2000 on a CPU."""
-    pretrain_iterations: int | None = None
-    """Updates on synthetic cases before finetuning. Default: as many as --iterations."""
-    epochs: int = 20
-    """Epochs into which --iterations are divided: steps of the learning rate, points of nnU-Net's curves."""
-    synthetic_share: float | None = None
-    """Arm mix: share of synthetic cases. Default: such that it takes as many updates as pretrain-finetune."""
-    configuration: str = "2d"
-    """nnU-Net configuration from which that of all arms is derived."""
-    plans: str = "nnUNetPlans"
-    """Name of the real dataset's plans."""
-    patch_size: tuple[int, ...] | None = None
-    """Pixels per side, for all arms. Default: the plans', or the synthetic pairs' where smaller; on a CPU up to 128."""
-    batch_size: int | None = None
-    """For all arms. Default: the plans' on a GPU; 8 on a CPU."""
-    network_features: tuple[int, ...] | None = None
-    """Channels per resolution stage, for all arms. Default: the plans' on a GPU; 16 32 64 128 on a CPU."""
-    learning_rate: float = 1e-2
-    keep_head: bool = True
-    """Finetuning goes on with the pretrained segmentation head; nnU-Net itself would restart it."""
-    mirroring: bool | None = None
-    """Average predictions over mirrored inputs, at four times the cost. Default: on a GPU only."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    threads: int | None = None
-    """Torch threads on a CPU. Default: measured once, 1 or all cores, whichever is faster."""
-    workers: int | None = None
-    """Augmentation processes; 0 works in this one and repeats exactly. Default: 0 on a CPU, up to 12 on a GPU."""
-    out: Path | None = None
-    """Default: experiment_fold_F in the dataset's folder under jdm_results."""
-    overwrite: bool = False
-    """Discard what an experiment with other settings left in --out."""
+    """Id or name of the real dataset."""
+    synthetic: Annotated[str, _shown("ID")]
+    """Id or name of the synthetic dataset."""
+    fold: Annotated[str, _shown("F")] = "0"
+    """Fold to train on, 0 to 4 or all. Without a labelled test set its validation cases are scored."""
+    arms: Annotated[tuple[ArmName, ...], _shown("ARM ...", "all")] = ARMS
+    """Arms to train."""
+    seeds: Annotated[tuple[int, ...], _shown("N ...")] = (0, 1, 2)
+    """One training per arm and seed."""
+    iterations: Annotated[int | None, _shown("N", "5000, CPU 2000")] = None
+    """Updates on real cases in real, pretrain-finetune and mix."""
+    pretrain_iterations: Annotated[int | None, _shown("N", "--iterations")] = None
+    """Updates on synthetic cases."""
+    epochs: Annotated[int, _shown("N")] = 20
+    """Parts of --iterations, each with its own learning rate."""
+    synthetic_share: Annotated[float | None, _shown("X", "equal updates")] = None
+    """Share of synthetic cases in mix."""
+    configuration: Annotated[str, _shown("NAME")] = "2d"
+    """nnU-Net configuration of all arms."""
+    plans: Annotated[str, _shown("NAME")] = "nnUNetPlans"
+    """The real dataset's plans."""
+    patch_size: Annotated[tuple[int, ...] | None, _shown("N ...", "planned, CPU up to 128")] = None
+    """Sides in pixels."""
+    batch_size: Annotated[int | None, _shown("N", "planned, CPU 8")] = None
+    """Patches per update."""
+    network_features: Annotated[tuple[int, ...] | None, _shown("N ...", "planned, CPU 16 to 128")] = None
+    """Channels per stage."""
+    learning_rate: Annotated[float, _shown("X")] = 1e-2
+    """Initial learning rate."""
+    keep_head: Annotated[bool, tyro.conf.arg(help="Finetune with a new segmentation head.", help_behavior_hint="")] = (
+        True
+    )
+    """Finetune with the pretrained segmentation head."""
+    mirroring: Annotated[bool | None, _shown("{True,False}", "GPU only")] = None
+    """Average over mirrored inputs."""
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], _shown("NAME")] = "auto"
+    """auto, cpu, cuda or mps."""
+    threads: Annotated[int | None, _shown("N", "fastest")] = None
+    """Torch threads on a CPU."""
+    workers: Annotated[int | None, _shown("N", "0, GPU up to 12")] = None
+    """Augmentation processes; runs with 0 repeat exactly."""
+    out: Annotated[Path | None, _shown("PATH", "in jdm_results")] = None
+    """Folder of the results."""
+    overwrite: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+    """Discard an experiment with other settings in --out."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +90,7 @@ class Resolved:
     real: str
     synthetic: str
     cases_sha256: str
-    """Of the synthetic set's provenance and all case ids: another export is another experiment."""
+    """SHA-256 of the synthetic set's provenance and all case ids: another export is another experiment."""
     fold: int | str
     iterations_per_epoch: int
     epochs: int
@@ -100,7 +109,7 @@ class Resolved:
     threads: int
     workers: int
     split_sha256: str
-    """Of the ids that are trained on and scored: another split or test set is another experiment."""
+    """SHA-256 of the ids that are trained on and scored: another split or test set is another experiment."""
 
     def to_dict(self) -> dict[str, Any]:
         values = dataclasses.asdict(self)
@@ -119,11 +128,11 @@ class Schedule:
 
 
 def schedule(iterations: int, pretrain_iterations: int, epochs: int, share: float | None) -> Schedule:
-    """Divide updates into epochs so that real, pretrain-finetune and mix have as many on real cases, to whole epochs.
+    """Divide updates into epochs, with equally many on real cases in real, pretrain-finetune and mix.
 
     Args:
         iterations, pretrain_iterations: wanted updates on real and on synthetic cases.
-        share: of synthetic cases in arm mix; None: such that it has as many updates as pretraining and finetuning.
+        share: share of synthetic cases in arm mix; None: mix has as many updates as pretraining and finetuning.
     Raises: ConfigError naming the flag that is out of range.
     """
     for flag, value in (("--iterations", iterations), ("--pretrain-iterations", pretrain_iterations)):
@@ -173,7 +182,7 @@ def pretraining(settings: Resolved) -> Training:
 
 
 def needed_trainings(settings: Resolved, arms: tuple[ArmName, ...]) -> list[Training]:
-    """Each training once, those that others start from first."""
+    """Each training once; a training that others start from comes first."""
     of_arm = trainings(settings)
     chosen = [of_arm[arm] for arm in arms]
     if any(training.after for training in chosen):
@@ -182,7 +191,7 @@ def needed_trainings(settings: Resolved, arms: tuple[ArmName, ...]) -> list[Trai
 
 
 def updates(settings: Resolved, arm: ArmName) -> tuple[float, float]:
-    """Updates on real and on synthetic cases; those of arm mix in expectation."""
+    """Updates on real and on synthetic cases; for arm mix these are expected values."""
     per_epoch = settings.iterations_per_epoch
     real, synthetic = settings.epochs * per_epoch, settings.pretrain_epochs * per_epoch
     mixed = settings.mix_epochs * per_epoch

@@ -43,7 +43,7 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
 def load_body(network: torch.nn.Module, file: Path) -> None:
     """Load all but the segmentation layers of a checkpoint, as nnU-Net's `-pretrained_weights` does.
 
-    Unlike nnU-Net it executes nothing in the file and takes a checkpoint of a GPU to a machine without one.
+    Unlike nnU-Net it executes nothing in the file, and loads a checkpoint from a GPU on a machine without one.
     Raises: CheckpointError if a layer is missing or has another shape.
     """
     weights = read_checkpoint(file)["network_weights"]

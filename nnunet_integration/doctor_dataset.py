@@ -94,7 +94,7 @@ def _origin(report: Report, dataset: RawDataset) -> None:
 
 def _runs(report: Report, dataset: RawDataset) -> None:
     """Checkpoints of the dataset: whole, and of this dataset."""
-    from jdm.export.pairs import check_origin
+    from jdm.draw.run import check_origin
     from jdm.train.checkpoint import load_checkpoint, run_folder
 
     for folder in sorted(run_folder(dataset.name, "all").parent.glob("fold_*")):

@@ -27,6 +27,7 @@ from nnunet_integration.arms import (
     trainings,
     updates,
 )
+from nnunet_integration.comparison import summarise
 from nnunet_integration.pictures import draw_case, evenly_spaced
 from nnunet_integration.plans import padding_share
 from nnunet_integration.preparation import (
@@ -34,7 +35,7 @@ from nnunet_integration.preparation import (
     Experiment,
     check_folder,
     differing,
-    earlier_settings,
+    kept_settings,
     output_folder,
     prepare,
 )
@@ -44,11 +45,11 @@ PICTURES = 6
 
 
 def run_experiment(options: ExperimentOptions) -> tuple[Path, dict[str, Any]]:
-    """Run what is missing of an experiment and write its results.
+    """Run the missing parts of an experiment and write its results.
 
     Returns: the folder, and the content of its results.json.
 
-    Raises: JdmError for unusable options, datasets that do not fit, or a generator that has seen test cases;
+    Raises: JdmError for unusable options, datasets that do not fit, or a generator that was trained on test cases;
         ExistsError if the output folder holds something else, or another process runs an experiment in it.
     """
     folder = output_folder(options).resolve()
@@ -59,9 +60,9 @@ def run_experiment(options: ExperimentOptions) -> tuple[Path, dict[str, Any]]:
 
 def _run(options: ExperimentOptions) -> tuple[Path, dict[str, Any]]:
     experiment = prepare(options)
-    _claim(experiment, options.overwrite)
+    claim(experiment, options.overwrite)
     settings_line = report.settings_line(experiment.settings.to_dict(), experiment.stock, experiment.patch_note)
-    print(settings_line, flush=True)
+    print(settings_line, file=sys.stderr, flush=True)
     needed = needed_trainings(experiment.settings, options.arms)
     _copy_references(experiment)
     threads = torch.get_num_threads()
@@ -80,21 +81,21 @@ def _run(options: ExperimentOptions) -> tuple[Path, dict[str, Any]]:
     return experiment.folder, _write_results(experiment, options)
 
 
-def _claim(experiment: Experiment, overwrite: bool) -> None:
-    """Make the output folder this experiment's own.
+def claim(experiment: Experiment, overwrite: bool) -> None:
+    """Take the output folder for this experiment.
 
     Raises: ExistsError if it holds another experiment (with the first difference) or other files.
     """
     folder, settings = experiment.folder, experiment.settings.to_dict()
     check_folder(folder, settings, overwrite)
-    before = earlier_settings(folder)
+    before = kept_settings(folder)
     if overwrite and before and differing(before, settings):
         shutil.rmtree(folder)
     write_json(folder / SETTINGS_FILE, settings)
 
 
 def _copy_references(experiment: Experiment) -> None:
-    """Reference labels under their case ids, as the scores expect them."""
+    """Copy the reference labels to one folder, named by case id."""
     folder, real = experiment.folder / "references", experiment.real
     folder.mkdir(exist_ok=True)
     for case_id in experiment.evaluated_ids:
@@ -164,28 +165,29 @@ def _score(experiment: Experiment, arm: ArmName, seed: int) -> None:
 
 
 def _write_results(experiment: Experiment, options: ExperimentOptions) -> dict[str, Any]:
-    """results.json, results.md and the pictures of all arms that are complete, also from earlier calls."""
+    """Write results.json, results.md and pictures of all arms with every seed, including those of earlier calls."""
     scores: dict[ArmName, dict[int, dict[str, Any]]] = {}
     for arm in ARMS:
         files = {seed: _score_file(experiment, arm, seed) for seed in options.seeds}
         if all(file.is_file() for file in files.values()):
             scores[arm] = {seed: json.loads(file.read_text(encoding="utf-8")) for seed, file in files.items()}
     on_test_set, fold = experiment.on_test_set, experiment.settings.fold
+    data = {
+        "training_cases": len(experiment.training_ids),
+        "synthetic_cases": len(experiment.synthetic.cases),
+        "test_cases": len(experiment.evaluated_ids),
+        "test_set": "imagesTs" if on_test_set else f"validation cases of fold {fold}",
+        "chose_generator": experiment.chose_generator,
+    }
     results = {
-        **report.circumstances(),
-        "data": {
-            "training_cases": len(experiment.training_ids),
-            "synthetic_cases": len(experiment.synthetic.cases),
-            "test_cases": len(experiment.evaluated_ids),
-            "test_set": "imagesTs" if on_test_set else f"validation cases of fold {fold}",
-            "chose_generator": experiment.chose_generator,
-        },
+        **summarise(experiment.settings, _arm_facts(experiment, tuple(scores)), scores, experiment.group_of),
+        "data": data,
+        "notes": report.notes(data),
         "trainings": _minutes(experiment),
         "stock": experiment.stock,
         "patch_note": experiment.patch_note,
-        **report.summarise(experiment.settings, _arm_facts(experiment, tuple(scores)), scores, experiment.group_of),
+        **report.circumstances(),
     }
-    results["notes"] = report.notes(results)
     write_json(experiment.folder / "results.json", results)
     write_text(experiment.folder / "results.md", report.markdown(results))
     for case_id in evenly_spaced(experiment.evaluated_ids, PICTURES):
@@ -197,7 +199,7 @@ def _write_results(experiment: Experiment, options: ExperimentOptions) -> dict[s
 
 
 def _minutes(experiment: Experiment) -> dict[str, dict[str, Any]]:
-    """Training minutes by training, over all seeds on disk; only of the last start where one was continued."""
+    """Minutes by training, over all seeds on disk; of a continued training only those since its last start."""
     found: dict[str, dict[str, Any]] = {}
     for file in sorted((experiment.folder / "runs").glob("*/seed_*/training.json")):
         minutes = json.loads(file.read_text(encoding="utf-8"))["minutes"]

@@ -1,4 +1,4 @@
-"""Which scored cases belong together: a patient's, or a sequence's."""
+"""Which scored cases belong to one patient or one sequence."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from jdm.errors import DataError
 
 
 def read_groups(dataset: RawDataset, case_ids: Sequence[str], test: bool) -> dict[str, str]:
-    """Group of each case, as the record of the dataset's conversion has it; a case without one is a group by itself.
+    """Group of each case, from the dataset's conversion.json; a case without one is a group of its own.
 
     Args:
-        test: the cases are those of imagesTs.
+        test: whether the cases are in imagesTs.
     Raises: DataError if conversion.json is there and cannot be read.
     """
     file = dataset.folder / "conversion.json"

@@ -36,7 +36,7 @@ class HostRun:
     configuration: str
     dataset_json: dict[str, Any]
     results: Path
-    """Folder that stands for nnUNet_results in this training only, so that seeds and arms do not meet."""
+    """Used as nnUNet_results for this training only, so that seeds and arms do not overwrite each other."""
     training_ids: tuple[str, ...] | None = None
     """Cases that nnU-Net's split must train on; None: not compared."""
 
@@ -51,13 +51,13 @@ class HostRun:
 
 
 def train(run: HostRun, device: torch.device, workers: int, on_epoch: Callable[[], object], log: Path) -> None:
-    """Train to the end, going on from the run's latest checkpoint where there is one.
+    """Train to the end, from the run's latest checkpoint if there is one.
 
     Args:
         workers: augmentation processes; 0: none.
-        on_epoch: called for every epoch done, also for those done before.
-    Raises: DataError if the generator of synthetic cases has seen a case the run evaluates, or if nnU-Net would
-        train on other cases than the run's.
+        on_epoch: called once for every epoch, including those that an interrupted run had finished.
+    Raises: DataError if the generator was trained on a case that the run evaluates, or if nnU-Net's split has other
+        training cases than `training_ids`.
     """
     variables: dict[str, str | None] = {**dict.fromkeys(VARIABLES.values()), **run.settings.environment()}
     variables |= {"nnUNet_results": str(run.results), "nnUNet_n_proc_DA": str(workers)}
@@ -144,7 +144,7 @@ def read_plans(preprocessed: Path, plans_name: str) -> dict[str, Any]:
 
 
 def fastest_threads(configuration: dict[str, Any], channels: int, most: int) -> int:
-    """1 or `most` torch threads, whichever makes an update of this configuration's network faster right now."""
+    """1 or `most` torch threads: the faster of the two for one update of this configuration's network."""
     architecture = configuration["architecture"]
     before = torch.get_num_threads()
     network = get_network_from_plans(

@@ -12,11 +12,11 @@ from jdm.data.raw_dataset import RawDataset, read_case
 from jdm.evaluation.figures import Comparison, comparison
 
 _CROP = 256
-"""Larger images are shown by their central part, where outlines can be told apart."""
+"""Of larger images only the central part is shown, so that outlines stay visible."""
 
 
 def evenly_spaced(ids: Sequence[str], most: int) -> list[str]:
-    """At most `most` ids, spread over the sorted list, so that nobody chooses them by their score."""
+    """At most `most` ids, evenly spaced in the sorted list: not chosen by their score."""
     positions = np.unique(np.linspace(0, len(ids) - 1, min(most, len(ids))).round().astype(int))
     return [sorted(ids)[position] for position in positions]
 
@@ -25,7 +25,7 @@ def draw_case(dataset: RawDataset, case_id: str, test: bool, predictions: Mappin
     """Write one picture: the image, the reference and the prediction of each arm over it.
 
     Args:
-        test: the case is one of imagesTs.
+        test: whether the case is in imagesTs.
         predictions: label file by arm.
     """
     pair = read_case(dataset, case_id, test)

@@ -58,9 +58,9 @@ def with_experiment_configuration(
 
     Args:
         patch_size: pixels per axis; None: the plans'.
-        features: channels per stage, highest resolution first; None: the plans', as far as the patch carries.
+        features: channels per stage, highest resolution first; None: the plans', cut to the stages the patch allows.
     Returns: a copy of the plans and the name of the configuration to train; the given one if all is None.
-    Raises: ConfigError if the patch cannot carry the network.
+    Raises: ConfigError if the patch is too small for the network.
     """
     if patch_size is None and batch_size is None and features is None:
         resolve(plans, configuration)
@@ -84,7 +84,7 @@ def with_experiment_configuration(
 
 
 def _architecture(architecture: dict[str, Any], patch: list[int], features: Sequence[int] | None) -> dict[str, Any]:
-    """The architecture, whole, for another patch and other channels; halves as often as the patch carries."""
+    """The complete architecture for another patch and other channels, with as many stages as the patch allows."""
     changed = copy.deepcopy(architecture)
     kwargs = changed["arch_kwargs"]
     strides = stage_strides(patch)
@@ -94,7 +94,7 @@ def _architecture(architecture: dict[str, Any], patch: list[int], features: Sequ
     stages = len(wanted)
     if not 3 <= stages <= len(strides):
         raise ConfigError(
-            f"patch size {'x'.join(map(str, patch))} carries {len(strides)} resolution stages and the "
+            f"patch size {'x'.join(map(str, patch))} allows {len(strides)} resolution stages and the "
             f"network has {stages}; expected 3 to {len(strides)} entries in --network-features; change either"
         )
     dims = len(patch)
@@ -108,7 +108,7 @@ def _architecture(architecture: dict[str, Any], patch: list[int], features: Sequ
 
 
 def stage_strides(patch: Sequence[int]) -> list[list[int]]:
-    """Strides per stage (the first is 1) that halve every axis as long as it stays whole and large enough."""
+    """Strides per stage (the first is 1) that halve each axis while its side is even and large enough."""
     strides, sides = [[1] * len(patch)], list(patch)
     while True:
         step = [2 if side % 2 == 0 and side // 2 >= SMALLEST else 1 for side in sides]
@@ -119,11 +119,11 @@ def stage_strides(patch: Sequence[int]) -> list[list[int]]:
 
 
 def fitting_patch(wanted: Sequence[int], median: Sequence[int], halvings: Sequence[int]) -> tuple[int, ...]:
-    """The patch `wanted`, no larger per axis than the median case needs, in sides that can still be halved.
+    """The patch `wanted`, reduced on each axis to what the median case needs, in sides that can still be halved.
 
     Args:
         median: sides of the median case.
-        halvings: how often the network halves each axis; a side too small for that many is halved less often.
+        halvings: how often the network halves each axis; a side that is too small is halved less often.
     Returns: on each axis `wanted`, or the smallest multiple of the network's stride that covers the median; always
         `wanted` along an axis on which the median case is a single slice.
     """

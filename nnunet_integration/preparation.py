@@ -1,4 +1,4 @@
-"""Settle an experiment before its first update: open, check, plan, preprocess, and fix every open setting."""
+"""Prepare an experiment: open, check, plan and preprocess the datasets, and decide every open setting."""
 
 from __future__ import annotations
 
@@ -26,8 +26,6 @@ from nnunet_integration.register import register
 
 CPU_PATCH, CPU_BATCH, CPU_FEATURES = 128, 8, (16, 32, 64, 128)
 SETTINGS_FILE = "experiment.json"
-NOTED_LATER = ("split_sha256",)
-"""Settings that experiments of an earlier jdm did not note; where all else is equal they are continued."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +38,15 @@ class Experiment:
     training_ids: tuple[str, ...]
     evaluated_ids: tuple[str, ...]
     on_test_set: bool
-    """Scored on imagesTs, otherwise on the fold's validation cases."""
+    """Scored on imagesTs; otherwise on the fold's validation cases."""
     plans: dict[str, dict[str, Any]]
     """Plans with the experiment's configuration, by dataset name."""
     configuration: str
     folder: Path
     patch_note: str
-    """Why the patch is not the plans', where nobody asked for that; else empty."""
+    """Why the default patch is smaller than the plans'; else empty."""
     group_of: Mapping[str, str]
-    """Patient, sequence or the like of each scored case."""
+    """Patient or sequence of each scored case."""
 
     @property
     def device(self) -> torch.device:
@@ -60,12 +58,12 @@ class Experiment:
 
     @property
     def stock(self) -> dict[str, Any]:
-        """Patch, batch and channels that the plans have without the experiment's changes."""
+        """Patch, batch and channels of the unchanged plans."""
         return sizes(resolve(self.plans[self.real.name], self.settings.configuration))
 
     @property
     def chose_generator(self) -> list[str]:
-        """Scored cases whose loss, measured but not trained on, chose the generator's weights."""
+        """Scored cases whose held-out loss selected the generator's weights."""
         same = set(test_ids(self.real)) if self.on_test_set else set(self.evaluated_ids)
         held_out = read_generator(self.synthetic).get("held_out_ids") or []
         return sorted(same.intersection(self.evaluated_ids, held_out))
@@ -77,7 +75,10 @@ class Experiment:
 
 
 def prepare(options: ExperimentOptions) -> Experiment:
-    """Open, check, plan and preprocess both datasets, and settle every open setting."""
+    """Open, check, plan and preprocess both datasets, and decide every open setting.
+
+    Raises: JdmError for unusable options, datasets that do not fit, or a generator that was trained on test cases.
+    """
     real, synthetic = open_dataset(options.real), open_dataset(options.synthetic)
     fold = _fold(options.fold)
     training_ids, validation_ids = fold_split(real, fold)
@@ -108,7 +109,7 @@ def prepare(options: ExperimentOptions) -> Experiment:
 
 
 def output_folder(options: ExperimentOptions) -> Path:
-    """Where the experiment's results go. Raises: ConfigError or DataError for an unusable dataset or fold."""
+    """Folder of the experiment's results. Raises: ConfigError or DataError for an unusable dataset or fold."""
     if options.out is not None:
         return options.out
     fold = _fold(options.fold)
@@ -156,7 +157,7 @@ def _known(options: ExperimentOptions, real: RawDataset, synthetic: RawDataset, 
 
 def check_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> None:
     """Raises: ExistsError if `folder` holds files of another kind, or an experiment that differs in `settings`."""
-    before = earlier_settings(folder)
+    before = kept_settings(folder)
     if not before and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ExistsError(f"{folder} exists and is no experiment's folder; expected none; choose another --out")
     if not before or overwrite:
@@ -169,12 +170,8 @@ def check_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> Non
 
 
 def differing(before: dict[str, Any], settings: dict[str, Any]) -> list[str]:
-    """Names of the settings that differ from an earlier experiment's, as far as it noted them."""
-    return [
-        name
-        for name, value in settings.items()
-        if before.get(name) != _plain(value) and not (name in NOTED_LATER and name not in before)
-    ]
+    """Names of the settings that differ from those an experiment was started with."""
+    return [name for name, value in settings.items() if before.get(name) != _plain(value)]
 
 
 def _plain(value: Any) -> Any:
@@ -198,7 +195,7 @@ def _settle(
         features = features[: len(stage_strides(patch))]
     plans, configuration = with_experiment_configuration(plans, options.configuration, patch, batch, features)
     values = resolve(plans, configuration)
-    threads = options.threads or earlier_settings(folder).get("threads")
+    threads = options.threads or kept_settings(folder).get("threads")
     if threads is None:
         threads = host.fastest_threads(values, len(real.channel_names), _cores()) if small else 1
     return Resolved(**{**known, **sizes(values), "threads": threads}), plans, configuration, note
@@ -207,7 +204,7 @@ def _settle(
 def _default_patch(
     values: dict[str, Any], median: tuple[int, ...], features: tuple[int, ...] | None, small: bool
 ) -> tuple[tuple[int, ...] | None, str]:
-    """The patch of all arms (None: the plans', unchanged) and, if the synthetic pairs' size made it smaller, why."""
+    """The patch of all arms (None: the plans'), and the reason if the synthetic pairs' size made it smaller."""
     planned = tuple(int(side) for side in values["patch_size"])
     wanted = tuple(min(side, CPU_PATCH) for side in planned) if small else planned
     steps = np.prod(values["architecture"]["arch_kwargs"]["strides"], axis=0)
@@ -260,8 +257,8 @@ def _split_digest(training_ids: Sequence[str], evaluated_ids: Sequence[str], on_
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def earlier_settings(folder: Path) -> dict[str, Any]:
-    """What an experiment in this folder was started with; empty if there is none.
+def kept_settings(folder: Path) -> dict[str, Any]:
+    """The settings of the experiment in this folder; empty if there is none.
 
     Raises: DataError if the file is damaged.
     """

@@ -84,10 +84,10 @@ def origin_of_weights(weights: Path | None, synthetic: str | None, continued: Pa
     """The generator behind a run's initial weights.
 
     Args:
-        weights: the pretrained checkpoint; `jdm_run.json` beside it tells.
-        synthetic: JDM_SYNTHETIC, which tells where that file is missing.
-        continued: output folder of a run that goes on from its own checkpoint; its own file tells.
-    Raises: ConfigError if none of them does, or if there are no weights to start from.
+        weights: the pretrained checkpoint; `jdm_run.json` beside it names the generator.
+        synthetic: JDM_SYNTHETIC, used where that file is missing.
+        continued: output folder of a run that continues; its own `jdm_run.json` names the generator.
+    Raises: ConfigError if none of them names it, or if there are no weights to start from.
     """
     if continued is not None and (generator := read_run(continued).get("generator")):
         return generator
@@ -107,7 +107,7 @@ def origin_of_weights(weights: Path | None, synthetic: str | None, continued: Pa
 
 
 def test_ids(dataset: RawDataset) -> list[str]:
-    """Ids in imagesTs, without those that name another image than the training case of the same id."""
+    """Ids in imagesTs, but not an id that is also a training case with another image."""
     training = set(dataset.cases)
     return [case for case in dataset.test_cases if case not in training or _same_images(dataset, case)]
 
@@ -121,17 +121,17 @@ def check_generator(generator: dict[str, Any], real: str, validation_ids: Sequen
     """Refuse a run that evaluates cases its generator was trained on.
 
     Args:
-        real: full name of the dataset whose test set (imagesTs), where it is here, and validation cases evaluate the
-            run. A generator of another dataset is refused: that its cases have other ids says nothing, since they
-            may themselves be copies of these (synthetic cases of a synthetic set).
+        real: full name of the dataset whose validation cases and test set (imagesTs, if it is on this machine)
+            evaluate the run. A generator of another dataset is refused, even if the ids differ: its cases may
+            themselves be synthetic copies of these.
         validation_ids: the fold's validation cases.
         what: the run, for the message.
     Raises: DataError naming the cases, or the other dataset.
     """
     if (source := generator.get("dataset")) != real:
         raise DataError(
-            f"{what}: the generator was trained on {source or 'an unknown dataset'}; expected {real}, so that its "
-            "cases can be told from those to be evaluated; export from a generator of that dataset"
+            f"{what}: the generator was trained on {source or 'an unknown dataset'}; expected {real}, whose cases are "
+            "evaluated; export from a generator of that dataset"
         )
     dataset = find_dataset(real)
     evaluated = [*validation_ids, *(test_ids(dataset) if dataset else [])]

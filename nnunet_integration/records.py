@@ -1,4 +1,4 @@
-"""Which preprocessed cases are current: a record of the files that jdm made each of them from."""
+"""Which preprocessed cases are up to date: a record of the files each was made from."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import Any
 class Records:
     """What the cases of one folder of preprocessed cases were made from.
 
-    A line of JSON per case, beside the folder since nnU-Net tells the kind of a dataset by the file endings in it. The
-    last line of a case counts; one that a kill has torn is left out, so that its case is judged without a record.
+    One line of JSON per case, in a file beside the folder: nnU-Net infers the kind of a dataset from the file endings
+    inside. The last line of a case counts. A line that a killed process left incomplete is ignored, so that its case
+    has no record.
     """
 
     def __init__(self, folder: Path):
@@ -30,13 +31,14 @@ class Records:
     def is_current(self, case_id: str, results: Sequence[Path], sources: Sequence[Path], export: str | None) -> bool:
         """Whether a case was preprocessed from exactly these files.
 
-        Sizes and times of jdm's own cases must be equal: files put in place later may be older than what was made from
-        their predecessors. Cases of stock nnU-Net have no record and count unless they are older than a source.
+        Cases that jdm preprocessed must have the sizes and times of the record: a file that replaces another may be
+        older than what was made from its predecessor. Cases of stock nnU-Net have no record; they are up to date
+        unless they are older than a source.
 
         Args:
-            results: files of the preprocessed case, the one that nnU-Net writes last first.
+            results: files of the preprocessed case; first the one that nnU-Net writes last.
             sources: images, label, plans.
-            export: `export_digest` of a synthetic set, whose cases do not count without a record; None: a real set.
+            export: `export_digest` of a synthetic set, whose cases need a record; None for a real set.
         """
         if not all(file.is_file() for file in results):
             return False
@@ -47,10 +49,10 @@ class Records:
         return export is None and results[0].stat().st_mtime_ns >= newest
 
     def add(self, case_id: str, results: Sequence[Path], sources: Sequence[list[int]], export: str | None) -> None:
-        """Record a case once it is written; `sources`: `stamps` of them from before it was read."""
+        """Record a case once it is written; `sources` are the `stamps` taken before it was read."""
         entry = {"case": case_id, "results": stamps(results), "sources": list(sources), "export": export}
         with self.file.open("a", encoding="utf-8") as stream:
-            stream.write(f"\n{json.dumps(entry)}")  # the line feed first: a torn line spoils itself only
+            stream.write(f"\n{json.dumps(entry)}")  # line feed first: an incomplete line spoils only itself
 
 
 def stamps(files: Sequence[Path]) -> list[list[int]]:

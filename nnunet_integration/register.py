@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import filecmp
 import json
 import os
@@ -42,8 +41,8 @@ STOCK_PLANS = "nnUNetPlans"
 class FastFingerprintExtractor(DatasetFingerprintExtractor):
     """The fingerprint from fewer foreground pixels and without worker processes.
 
-    nnU-Net draws 1e8 pixels however small the set is, half a minute and 4 GB for a few PNGs; percentiles
-    of 1e6 are as good, and they matter for CT only.
+    nnU-Net draws 1e8 pixels even from a few PNGs, which takes half a minute and 4 GB. Percentiles of 1e6 pixels are as
+    good, and only CT uses them.
     """
 
     def __init__(self, dataset_name_or_id: str | int):
@@ -164,10 +163,10 @@ def move_plans(real: RawDataset, synthetic: RawDataset, plans_name: str = STOCK_
 
 
 def preprocess(dataset: RawDataset, plans_name: str, configuration: str, owned: bool) -> Path:
-    """Preprocess the cases that are missing or made from other images, labels or plans; see `Records`.
+    """Preprocess the cases that are missing or out of date; see `Records`.
 
     Args:
-        owned: the folder belongs to jdm, so that leftovers of an earlier export are removed from it.
+        owned: the folder belongs to jdm: cases of a replaced export are removed from it.
     Returns: the folder of preprocessed cases.
     Raises: DataError if the folder holds cases the raw dataset does not have.
     """
@@ -208,7 +207,7 @@ def _refuse_or_remove_leftovers(folder: Path, expected: set[str], owned: bool) -
 
 
 def _case_files(folder: Path, case_id: str) -> list[Path]:
-    # nnU-Net writes the properties last: they seal the case
+    # nnU-Net writes the properties last: with them the case is complete
     return [folder / f"{case_id}.pkl", folder / f"{case_id}.b2nd", folder / f"{case_id}_seg.b2nd"]
 
 
@@ -239,12 +238,12 @@ def check_same_kind(real: RawDataset, synthetic: RawDataset) -> None:
 
 @contextmanager
 def alone(dataset: str) -> Iterator[None]:
-    """Keep other processes of jdm from writing a dataset's preprocessed folder, after waiting for the one that does."""
+    """Hold the lock on a dataset's preprocessed folder against other processes of jdm, after waiting for it."""
     lock = nnunet_folder("nnUNet_preprocessed") / f".{dataset}.jdm.lock"
     with ExitStack() as stack:
-        if not stack.enter_context(locked(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)):
+        if not stack.enter_context(locked(lock, wait=False)):
             print(f"waiting for another process that plans or preprocesses {dataset}", flush=True)
-            stack.enter_context(locked(lock, fcntl.LOCK_EX))
+            stack.enter_context(locked(lock))
         yield
 
 
@@ -253,9 +252,9 @@ def register(
 ) -> Registered:
     """Plan the real set where needed, move its plans to the synthetic set, preprocess both.
 
-    What exists and is current is kept, so that a second call is quick and a killed one continues. Waits for another
-    process that does the same to one of the datasets.
-    Raises: DataError if the two sets are not of a kind; ConfigError for unknown plans.
+    What is up to date is kept, so that a second call is quick and a killed one continues. Waits for another process
+    that prepares one of the datasets.
+    Raises: DataError if the sets differ in channels, labels or file format; ConfigError for unknown plans.
     """
     check_same_kind(real, synthetic)
     log = nnunet_folder("nnUNet_preprocessed") / synthetic.name / "jdm_register.log"

@@ -1,4 +1,4 @@
-"""What a JDM trainer is told, by the environment: nnU-Net fixes the arguments of a trainer's constructor."""
+"""Settings of the JDM trainers. They come from the environment: nnU-Net fixes the constructor's arguments."""
 
 from __future__ import annotations
 

@@ -31,8 +31,8 @@ from nnunet_integration.settings import read_settings
 class nnUNetTrainerJDM(nnUNetTrainer):  # noqa: N801
     """Stock nnU-Net with length, learning rate and seed from the environment.
 
-    With `nnUNet_n_proc_DA=0` on a CPU a run repeats exactly, also when it was killed and continued: every
-    epoch draws from its own seed. The base of the other trainers, and the trainer of real-only baselines.
+    With `nnUNet_n_proc_DA=0` on a CPU a run repeats exactly, even if it was killed and continued: every epoch has a
+    seed of its own. Base class of the other trainers, and the trainer of baselines on real cases alone.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class nnUNetTrainerJDM(nnUNetTrainer):  # noqa: N801
             self.after_epoch()
 
     def save_checkpoint(self, filename: str) -> None:
-        """As nnU-Net's, but a kill while writing leaves the previous checkpoint whole."""
+        """As nnU-Net's, but the previous checkpoint survives if the process is killed while writing."""
         partial = Path(f"{filename}.partial")
         super().save_checkpoint(str(partial))
         if self.local_rank == 0 and partial.is_file():
@@ -89,7 +89,7 @@ class nnUNetTrainerJDM(nnUNetTrainer):  # noqa: N801
         self.continued = True
 
     def find_generator(self) -> dict[str, Any] | None:
-        """The generator of the synthetic cases this run uses, checked against the cases it evaluates."""
+        """The generator of the synthetic cases in this run, checked against the cases that evaluate it."""
         return None
 
     def check_generator(self, generator: dict[str, Any]) -> None:
@@ -128,7 +128,7 @@ class nnUNetTrainerJDMPretrain(nnUNetTrainerJDM):  # noqa: N801
     """Trains on a synthetic set (`nnUNetv2_train SYN 2d all`) and predicts none of its cases afterwards."""
 
     def find_generator(self) -> dict[str, Any]:
-        # whatever JDM_SYNTHETIC says: these are the cases that are trained on
+        # not JDM_SYNTHETIC: this dataset is what is trained on
         dataset = open_dataset(self.plans_manager.dataset_name)
         self.settings = replace(self.settings, synthetic=dataset.name)
         generator = provenance.read_generator(dataset)
@@ -143,7 +143,8 @@ class nnUNetTrainerJDMPretrain(nnUNetTrainerJDM):  # noqa: N801
 class nnUNetTrainerJDMFinetune(nnUNetTrainerJDM):  # noqa: N801
     """Trains on real cases from pretrained weights (`-pretrained_weights`), by default with their head.
 
-    Stock nnU-Net restarts the segmentation head; JDM_KEEP_HEAD=0 leaves it so, 1 insists on loading it.
+    Stock nnU-Net restarts the segmentation head. JDM_KEEP_HEAD=0 does the same; with 1 a head that does not fit is an
+    error.
     """
 
     def find_generator(self) -> dict[str, Any]:
@@ -213,7 +214,7 @@ class Cases(Protocol):
 
 
 class MixedDataset:
-    """Two preprocessed datasets as one, the second with a set share of what is drawn.
+    """Two preprocessed datasets as one; the second has a fixed share of the draws.
 
     nnU-Net's loader draws uniformly from `identifiers`; repeating them sets the share, in expectation.
     """
@@ -239,8 +240,8 @@ def repetitions(real: int, synthetic: int, share: float, most: int = 100) -> tup
     Args:
         real, synthetic: numbers of cases, at least 1.
         share: wanted share of synthetic entries, between 0 and 1.
-        most: upper limit of the smaller number's denominator; bounds the list's length.
-    Returns: two whole numbers >= 1; the share met is within 1 % of the wanted odds wherever `most` allows.
+        most: upper limit of the smaller of the two numbers, which bounds the length of the list.
+    Returns: two whole numbers >= 1, whose odds are within 1 % of those wanted as far as `most` allows.
     """
     ratio = share / (1 - share) * real / synthetic  # synthetic repetitions per real one
     fraction = Fraction(max(ratio, 1 / ratio)).limit_denominator(most)

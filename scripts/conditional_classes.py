@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from conditional_scene import SHOWN, Scene
 from conditional_sheets import Line, write_sheet
+from jdm.draw.export_drawer import PairDrawer
 
 from jdm.data.codec import PairCodec
 from jdm.data.raw_dataset import read_case
-from jdm.draw.export_drawer import PairDrawer
 from jdm.draw.guidance import check_guidance
 from jdm.export.pairs import case_seed, stored_pair
 from jdm.export.request import ExportRequest

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from functools import cache
 
 import torch
+from jdm.draw.export_drawer import PairDrawer
 from torch import Tensor, nn
 
 from jdm.diffusion.noise import Denoiser
 from jdm.diffusion.vp import VPDenoiser
-from jdm.draw.export_drawer import PairDrawer
 from jdm.export.request import ExportRequest
 from jdm.train.checkpoint import Checkpoint
 

@@ -23,6 +23,7 @@ os.environ.setdefault("nnUNet_def_n_proc", "1")  # read by nnU-Net on import
 import numpy as np
 import tyro
 from export_evaluations import counted, steps_by_evaluations
+from jdm.plan.foreground import foreground_shares
 from segmenter import Segmenter, real_arm
 from step_quality import Judged, Measured, real_scores, sampler_scores
 from step_report import draw_steps, fewest_evaluations, step_table
@@ -37,7 +38,6 @@ from jdm.errors import ConfigError, DataError
 from jdm.evaluation.metrics import count
 from jdm.export.pairs import PairFactory, case_seed, stored_pair
 from jdm.export.request import ExportRequest, check_request
-from jdm.plan.foreground import foreground_shares
 from jdm.system.files import write_json
 from jdm.system.machine import describe_run
 from jdm.train.checkpoint import Checkpoint, differences, load_checkpoint, run_folder

@@ -1,6 +1,8 @@
 """Fixtures shared by the tests."""
 
+import importlib
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -88,11 +90,11 @@ def _set_folders(root: Path, patch: pytest.MonkeyPatch) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def two_channel_run(module_folders: dict[str, Path]) -> object:
-    """A trained fold of a dataset of two channels and three classes: the dataset, and its checkpoint."""
+    """A trained run on a dataset of two channels and three classes."""
     from small_runs import tiny_run, write_pictures
 
     real = write_pictures(module_folders["nnUNet_raw"], channels=2, classes=3)
-    return real, tiny_run(real, train={"steps": 2})
+    return tiny_run(real, train={"steps": 2})
 
 
 @pytest.fixture
@@ -104,8 +106,24 @@ def real(nnunet_folders: dict[str, Path]) -> object:
 
 
 @pytest.fixture
-def checkpoint(real: object) -> object:
+def run(real: object) -> object:
     """Of two steps on `real`."""
     from small_runs import tiny_run
 
     return tiny_run(real, train={"steps": 2})
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Types a command in this process: its exit status, what it prints, and its errors."""
+
+    def type_it(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [str(word) for word in words])
+        status = 0
+        try:
+            importlib.import_module(f"jdm.cli.{sys.argv[0].removeprefix('jdm-')}").main()
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        return status, *capsys.readouterr()
+
+    return type_it

@@ -13,21 +13,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from small_runs import TINY
+from small_runs import TINY, config_of, prepared
 
-from jdm.config.samplers import SamplerSettings
-from jdm.config.settings import Config, load
+import jdm
+from jdm.config.files import from_dict
+from jdm.config.settings import Config
 from jdm.data.raw_dataset import open_dataset
 from jdm.errors import DataError
-from jdm.export.pairs import export
-from jdm.export.request import ExportRequest
-from jdm.train.checkpoint import load_checkpoint, load_resume_state, run_folder, save_checkpoint, save_resume_state
-from jdm.train.loop import train
+from jdm.train import loop
+from jdm.train.checkpoint import load_resume_state, save_checkpoint, save_resume_state
 
 HERE = Path(__file__).resolve().parent
-REQUEST = ExportRequest(
-    id=521, name="Stripes_syn", count=8, canvas_size=(16, 24), steps=3, batch_size=2, margin=100.0, seed=4
-)
+REQUEST = {
+    "dataset": "21", "fold": "all", "id": 521, "name": "Stripes_syn", "count": 8, "steps": 3, "batch_size": 2,
+    "margin": 100.0, "seed": 4, "anyway": True,
+}  # fmt: skip
 NETWORK = [
     "--network.base-channels", "8", "--network.channel-multipliers", "1", "1", "--network.attention-factors", "2",
     "--network.attention-heads", "2", "--network.blocks-per-level", "1", "--train.precision", "fp32",
@@ -72,10 +72,11 @@ def _child(task: str, arguments: list, environment: dict[str, str], output: str)
         os._exit(status)
 
 
-def resumed_training(plan: str, folder: str) -> None:
+def resumed_training(config: dict, folder: str) -> None:
     dataset = open_dataset(21)
     ids = list(dataset.cases)
-    train(load(Path(plan)), dataset, 0, (ids[:-1], ids[-1:]), Path(folder), resume=True)
+    run = prepared(dataset, from_dict(Config, config), Path(folder), (ids[:-1], ids[-1:]))
+    loop.train(run, resume=True)
 
 
 def endless_checkpoints(folder: str) -> None:
@@ -83,17 +84,12 @@ def endless_checkpoints(folder: str) -> None:
     state = load_resume_state(Path(folder)) or {"step": 0}
     for step in range(state["step"] + 1, 10**9):
         weights = {"a": torch.full((50_000,), float(step))}
-        save_checkpoint(Path(folder), weights, Config(), {"step": step})
+        save_checkpoint(Path(folder), weights, config_of(), {"step": step})
         save_resume_state(Path(folder), {"step": step, "weights": weights})
 
 
-def make_export(request: dict, shards: int = 1) -> None:
-    rebuilt = {"canvas_size": tuple(request["canvas_size"]), "sampling": SamplerSettings(**request["sampling"])}
-    request = ExportRequest(**{**request, **rebuilt, "classes": tuple(map(tuple, request["classes"]))})
-    real = open_dataset(21)
-    checkpoint = load_checkpoint(run_folder(real.name, "all"))
-    for shard in range(shards):
-        export(checkpoint, real, request, shard=(shard, shards))
+def make_export(request: dict) -> None:
+    jdm.export(jdm.ExportRequest(**request))
 
 
 def typed(words: list[str], file_size: int | None = None, more_memory: int | None = None) -> None:
@@ -196,4 +192,10 @@ def tree(folder: Path, *left_out: str) -> dict[str, bytes]:
 
 def export_words(**changes: object) -> list[str]:
     flags = {"id": 521, "count": 6, "steps": 2, "margin": 100, "batch-size": 2, **changes}
-    return ["jdm-export", "21", "all", *(word for name, value in flags.items() for word in (f"--{name}", str(value)))]
+    return [
+        "jdm-export",
+        "21",
+        "all",
+        "--anyway",
+        *(word for name, value in flags.items() for word in (f"--{name}", str(value))),
+    ]

@@ -10,15 +10,19 @@ from typing import Any
 import numpy as np
 import torch
 
-import jdm.train.loop
-from jdm.config.settings import Config, NetworkConfig, from_dict, validate
+from jdm.config.checks import validate
+from jdm.config.facts import Fingerprint, Foreground
+from jdm.config.files import from_dict, merged, to_dict
+from jdm.config.settings import Config, NetworkConfig
 from jdm.data.raw_dataset import Geometry, Pair, RawDataset, read_dataset, write_case, write_dataset_json
+from jdm.draw.run import Run
 from jdm.plan.fingerprint import fingerprint
-from jdm.plan.rules import plan
-from jdm.train.checkpoint import Checkpoint, run_folder
-from jdm.train.loop import train
+from jdm.plan.rules import Machine, Plan, plan, usual_size
+from jdm.train import loop, progress
+from jdm.train.checkpoint import run_folder
+from jdm.train.prepare import Prepared
 
-jdm.train.loop._GRID_PAIRS = jdm.train.loop._GRID_STEPS = 2  # pictures that no test looks at
+loop.GRID_PAIRS = loop.GRID_STEPS = progress.GRID_PAIRS = progress.GRID_STEPS = 2  # pictures that no test looks at
 torch.set_num_threads(1)  # two busy threads of a shared machine wait for each other
 
 TINY = NetworkConfig(
@@ -59,23 +63,56 @@ def write_pictures(
     return read_dataset(folder)
 
 
+def facts(**changes: Any) -> Fingerprint:
+    """Facts of grey 8-bit pictures of 64 x 64 pixels with one class."""
+    usual = Fingerprint(
+        channel_names=("grey",), labels=("background", "object"), file_ending=".png", dtype="uint8", low=(0.0,),
+        high=(255.0,), image_mean=(0.0,), image_std=0.5, class_shares=(0.5, 0.5), spacing=(1.0, 1.0),
+        sizes=(((64, 64), 1, 30),), clipped=(0.0, 0.0), foreground=(Foreground((64, 64), (0.1, 0.1), (0.9, 0.9)),),
+    )  # fmt: skip
+    return dataclasses.replace(usual, **changes)
+
+
+def of_classes(count: int, **changes: Any) -> Fingerprint:
+    """The same with so many label values."""
+    shares = (1 / count,) * count
+    ranges = (Foreground((64, 64), (0.0,) * count, (1.0,) * count),)
+    labels = tuple(f"class{value}" for value in range(count))
+    return facts(labels=labels, class_shares=shares, clipped=(0.0,) * count, foreground=ranges, **changes)
+
+
+def config_of(fingerprint: Fingerprint | None = None, **settings: Any) -> Config:
+    """A config of the default settings, with some changed."""
+    return changed(Config(facts=fingerprint or facts()), settings)
+
+
 def changed(config: Config, changes: dict[str, Any]) -> Config:
-    return validate(from_dict(Config, changes, config))
+    return validate(from_dict(Config, merged(to_dict(config), changes)))
 
 
-def tiny_plan(dataset: RawDataset, ids: list[str], **changes: Any) -> Config:
+def tiny_plan(dataset: RawDataset, ids: list[str], classes: Mapping[str, str] | None = None, **changes: Any) -> Config:
     """The dataset's own plan with a network and a schedule of seconds."""
-    config = plan(fingerprint(dataset, ids), precision="fp32")
-    few = dataclasses.replace(
-        config.train, steps=4, batch_size=2, validate_every=2, checkpoint_every=2, sample_every=100, warmup_steps=1
-    )
-    data = config.data
-    config = dataclasses.replace(config, network=TINY, train=few, data=data)
-    return changed(config, changes)
+    machine = Machine(precision="fp32")
+    config = plan(fingerprint(dataset, ids, classes=classes), usual_size("default", machine), machine).config
+    config = dataclasses.replace(config, network=TINY)
+    small = {
+        "data": {"canvas_size": config.data.canvas_size},
+        "train": {"steps": 4, "batch_size": 2, "validate_every": 2, "checkpoint_minutes": 0.0, "sample_every": 100,
+                  "warmup_steps": 1},
+    }  # fmt: skip
+    return changed(config, merged(small, changes))
 
 
-def tiny_run(dataset: RawDataset, classes: Mapping[str, str] | None = None, **changes: Any) -> Checkpoint:
+def prepared(
+    dataset: RawDataset, config: Config, out_dir: Path, ids: tuple[list[str], list[str]],
+    classes: Mapping[str, str] | None = None,
+) -> Prepared:  # fmt: skip
+    return Prepared(Plan(config, {}), dataset, "all", *ids, out_dir, classes, None)
+
+
+def tiny_run(dataset: RawDataset, classes: Mapping[str, str] | None = None, **changes: Any) -> Run:
     """Train a few steps on fold "all" with the last case held out, where jdm-export looks for it."""
-    ids = list(dataset.cases)
-    config = tiny_plan(dataset, ids[:-1], **changes)
-    return train(config, dataset, "all", (ids[:-1], ids[-1:]), run_folder(dataset.name, "all"), classes=classes)
+    ids, folder = list(dataset.cases), run_folder(dataset.name, "all")
+    config = tiny_plan(dataset, ids[:-1], classes, **changes)
+    checkpoint = loop.train(prepared(dataset, config, folder, (ids[:-1], ids[-1:]), classes))
+    return Run(folder, checkpoint)

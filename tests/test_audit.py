@@ -82,19 +82,14 @@ def test_shrinking_averages_over_areas_and_keeps_the_mean() -> None:
     assert nearest_pairs(noisy, _constant(0, 4, 10), size=2).distance == pytest.approx([1, 1])
 
 
-def authentic_share(synthetic: np.ndarray, training: np.ndarray) -> float:
-    return audit(synthetic, training).synthetic.authentic
-
-
 def test_authentic_share_on_a_line() -> None:
     """Training 0, 1, 10: own neighbours at 1, 1, 9. A sample at 0.4 copies 0; at 3, 2 > 1 from 1, it is new."""
-    training = _constant(0, 1, 10)
-    assert authentic_share(_constant(0.4), training) == 0
-    assert authentic_share(_constant(3.0), training) == 1
-    assert authentic_share(_constant(15.0), training) == 0
-    assert authentic_share(_constant(0.4, 3.0, 15.0, 25.0), training) == pytest.approx(0.5)
-    assert authentic_share(_constant(0.4, 1.6), _constant(0, 2)) == 0
-    assert math.isnan(authentic_share(_constant(1), _constant(0)))
+    for synthetic, training, share in (
+        ([0.4], [0, 1, 10], 0), ([3], [0, 1, 10], 1), ([15], [0, 1, 10], 0), ([0.4, 3, 15, 25], [0, 1, 10], 0.5),
+        ([0.4, 1.6], [0, 2], 0), ([1], [0], math.nan),
+    ):  # fmt: skip
+        found = audit(_constant(*synthetic), _constant(*training)).synthetic.authentic
+        assert found == pytest.approx(share, nan_ok=True)
 
 
 def test_copies_stand_out_against_held_out_data() -> None:
@@ -102,14 +97,10 @@ def test_copies_stand_out_against_held_out_data() -> None:
     training, held_out = random.random((40, 1, 4, 4)), random.random((40, 1, 4, 4))
     copies = np.rot90(training, axes=(2, 3)) + random.normal(0, 1e-3, training.shape)
     found = audit(copies, training, held_out)
-    assert found.held_out is not None
-    assert found.synthetic.below_ratio == 1
-    assert found.synthetic.authentic == 0
-    assert found.held_out.below_ratio == 0
-    assert 0.3 < found.held_out.authentic < 0.7
-    assert found.synthetic.copies == 0
-    assert audit(training, training).synthetic.copies == 40
-    assert audit(training, training).held_out is None
+    assert (found.synthetic.below_ratio, found.synthetic.authentic, found.synthetic.copies) == (1, 0, 0)
+    assert found.held_out is not None and found.held_out.below_ratio == 0 and 0.3 < found.held_out.authentic < 0.7
+    exact = audit(training, training)
+    assert exact.synthetic.copies == 40 and exact.held_out is None
     assert found.nearest.index.tolist() == list(range(40))
     json.dumps(found.to_dict(), allow_nan=False)
     alone = audit(held_out[:2], training[:1])
@@ -145,11 +136,12 @@ def test_masks_are_compared_with_those_of_the_nearest_turned_case() -> None:
 
 
 def test_what_cannot_be_compared_is_refused() -> None:
-    with pytest.raises(DataError, match="same channels and size"):
-        nearest_pairs(np.zeros((1, 1, 4, 4)), np.zeros((1, 2, 4, 4)))
-    with pytest.raises(DataError, match="at least one case"):
-        nearest_pairs(np.zeros((0, 1, 4, 4)), np.zeros((1, 1, 4, 4)))
-    with pytest.raises(DataError, match="NaN"):
-        nearest_pairs(np.full((1, 1, 4, 4), np.nan), np.zeros((1, 1, 4, 4)))
+    for synthetic, training, named in (
+        (np.zeros((1, 1, 4, 4)), np.zeros((1, 2, 4, 4)), "same channels and size"),
+        (np.zeros((0, 1, 4, 4)), np.zeros((1, 1, 4, 4)), "at least one case"),
+        (np.full((1, 1, 4, 4), np.nan), np.zeros((1, 1, 4, 4)), "NaN"),
+    ):
+        with pytest.raises(DataError, match=named):
+            nearest_pairs(synthetic, training)
     with pytest.raises(DataError, match="expected the same"):
         mutual_information(np.zeros((2, 2)), np.zeros((2, 3)))

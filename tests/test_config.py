@@ -1,24 +1,17 @@
-"""Settings: a round trip through TOML, and typos refused by name."""
+"""Settings: a round trip through TOML, typos refused by name, and values that go together."""
 
 import dataclasses
+import json
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_runs import changed, config_of, facts, of_classes
 
-from jdm.config.settings import (
-    AugmentConfig,
-    CodecConfig,
-    Config,
-    DataConfig,
-    NetworkConfig,
-    TrainConfig,
-    dumps,
-    from_dict,
-    load,
-    to_dict,
-    validate,
-)
+from jdm.config.facts import Fingerprint
+from jdm.config.files import differences, from_dict, merged, read_toml, to_dict, to_toml, updated_toml
+from jdm.config.settings import Config, DataConfig, Settings, TrainConfig
 from jdm.errors import ConfigError
 
 
@@ -27,131 +20,141 @@ from jdm.errors import ConfigError
     rate=st.floats(1e-8, 1.0, exclude_min=True),
     budget=st.none() | st.floats(0.1, 1e4),
     sides=st.lists(st.integers(1, 100).map(lambda side: 8 * side), min_size=2, max_size=2).map(tuple),
-    low=st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=4).map(tuple),
     axis=st.none() | st.integers(0, 2),
     whole=st.booleans(),
     preset=st.sampled_from(["default", "thesis"]),
+    reasons=st.dictionaries(
+        st.sampled_from(
+            ["preset", "train.steps", "train.budget_minutes", "data.slice_axis", "data.whole", "augment.mirror_axes"]
+        ),
+        st.text(st.characters(categories=["L", "N", "P", "S", "Zs"]), max_size=20),
+    ),
 )
-def test_toml_returns_the_config(tmp_path_factory, rate, budget, sides, low, axis, whole, preset):
-    config = Config(
-        preset=preset,
-        codec=CodecConfig(low=low, high=low),
+def test_toml_returns_the_settings(tmp_path_factory, rate, budget, sides, axis, whole, preset, reasons):
+    chosen = Settings(
+        preset,
         data=DataConfig(patch_size=sides, whole=whole, slice_axis=axis),
         train=TrainConfig(learning_rate=rate, budget_minutes=budget),
     )
     path = tmp_path_factory.mktemp("config") / "plan.toml"
-    path.write_text(dumps(config), encoding="utf-8")
-    assert load(path) == config
-    assert from_dict(Config, to_dict(config)) == config
+    path.write_text(to_toml(chosen, reasons), encoding="utf-8")
+    assert from_dict(Settings, read_toml(path)) == chosen == from_dict(Settings, to_dict(chosen))
+
+
+def test_toml_holds_what_was_decided_with_its_reason_and_what_is_not_usual():
+    chosen = Settings(train=TrainConfig(steps=7, seed=3))
+    text = to_toml(chosen, {"preset": "the default", "train.steps": "30 images", "train.budget_minutes": "no limit"})
+    assert text.splitlines() == [
+        'preset = "default" # the default', "", "[train]", "steps = 7 # 30 images",
+        'budget_minutes = "none" # no limit', "seed = 3",
+    ]  # fmt: skip
+    longer = dataclasses.replace(chosen, train=TrainConfig(steps=9, seed=3, budget_minutes=2.5))
+    told = "# given with --resume"
+    assert updated_toml(text, longer) == text.replace("7 # 30 images", f"9 {told}").replace(
+        '"none" # no limit', f"2.5 {told}"
+    )
+    assert updated_toml(text + "# mine\n", chosen) == text + "# mine\n"
 
 
 def test_a_part_of_a_plan_changes_what_it_names_only(tmp_path):
-    base = Config(network=NetworkConfig(base_channels=32), train=TrainConfig(steps=7))
     path = tmp_path / "mine.toml"
     path.write_text("[train]\nlearning_rate = 1\n", encoding="utf-8")
-    config = load(path, base)
-    assert config.network == base.network and config.train.steps == 7
-    assert config.train.learning_rate == 1.0 and isinstance(config.train.learning_rate, float)
+    config = changed(config_of(train={"steps": 7}, network={"base_channels": 32}), read_toml(path))
+    assert config == config_of(train={"steps": 7, "learning_rate": 1.0}, network={"base_channels": 32})
+    assert isinstance(config.train.learning_rate, float)
 
 
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("[train]\nlearning_rat = 1e-4\n", r"train\.learning_rat.*known here are .*learning_rate"),
-        ("presets = 'thesis'\n", r"'presets'.*codec.*preset"),
-        ("preset = 'thesys'\n", r"'preset' is 'thesys'.*'default', 'thesis'"),
-        ("train = 3\n", r"'train' is 3.*table"),
-        ("[train]\nsteps = 1.5\n", r"'train\.steps' is 1\.5.*int"),
-        ("[train]\nsteps = true\n", r"'train\.steps' is True.*int"),
-        ("[train]\nlearning_rate = true\n", r"'train\.learning_rate' is True.*float"),
-        ("[train]\nbudget_minutes = 'some'\n", r"'train\.budget_minutes'.*float"),
-        ("[data]\npatch_size = 64\n", r"'data\.patch_size' is 64.*list of int"),
-        ("[data]\npatch_size = [64, 'a']\n", r"'data\.patch_size'.*int"),
-        ("[data]\nwhole = 1\n", r"'data\.whole' is 1.*bool"),
-        ("[noise]\nsigma_data = [0.5]\n", r"'noise\.sigma_data' is \[0\.5\].*list of float"),
-        ("[train\n", r"cannot read settings"),
+        ("[train]\nlearning_rat = 1e-4\n", r"train\.learning_rat.*learning_rate"),
+        ("presets = 'thesis'\n", r"presets.*codec.*preset"),
+        ("[facts]\ndtype = 'uint8'\n", r"facts.*codec.*preset"),  # what was measured is nobody's to decide
+        ("preset = 'thesys'\n", r"preset is 'thesys'.*'default' or 'thesis'"),
+        ("train = 3\n", r"train is 3"),
+        ("[train]\nsteps = 1.5\n", r"train\.steps is 1\.5.*integer"),
+        ("[train]\nsteps = true\n", r"train\.steps is True.*integer"),
+        ("[train]\nlearning_rate = true\n", r"train\.learning_rate is True.*number"),
+        ("[train]\nlearning_rate = nan\n", r"train\.learning_rate"),
+        ("[train]\nbudget_minutes = 'some'\n", r"train\.budget_minutes is 'some'.*number"),
+        ("[data]\npatch_size = 64\n", r"data\.patch_size is 64.*array"),
+        ("[data]\npatch_size = [64, 'a']\n", r"data\.patch_size is 'a'.*integer"),
+        ("[data]\nwhole = 1\n", r"data\.whole is 1.*boolean"),
+        ("[train\n", r"cannot read"),
+        (None, r"cannot read.*plan\.toml"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_was_expected(tmp_path, text, found):
-    path = tmp_path / "plan.toml"
-    path.write_text(text, encoding="utf-8")
+    path = tmp_path / "mine.toml"
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=found) as error:
-        load(path)
+        read_toml(path)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"absent\.toml.*plan\.toml"):
-        load(tmp_path / "absent.toml")
-
-
 @pytest.mark.parametrize(
-    ("part", "values", "found"),
+    ("name", "value", "found"),
     [
-        ("data", {"dims": 4}, r"data\.dims is 4.*2 or 3"),
-        ("data", {"patch_size": (64,)}, r"data\.patch_size"),
-        ("data", {"patch_size": (64, 60)}, r"data\.patch_size is \(64, 60\).*multiples of 8"),
-        ("data", {"patch_size": (0, 64)}, r"data\.patch_size"),
-        ("data", {"canvas_size": (32, 64)}, r"data\.canvas_size is \(32, 64\).*at least"),
-        ("noise", {"equal": 0.9}, r"noise\.equal \+ .*sum of 1"),
-        ("noise", {"sigma_min": 100.0}, r"noise\.sigma_min"),
-        ("train", {"steps": 0}, r"train\.steps"),
-        ("train", {"batch_size": 0}, r"train\.batch_size"),
-        ("codec", {"low": (0.0, 1.0)}, r"codec\.low"),
-        (
-            "data",
-            {"case_mean": (1.0, 2.0), "case_std": (1.0, 2.0)},
-            r"data\.case_mean is \(1\.0, 2\.0\); expected empty, or 1",
-        ),
-        ("data", {"case_mean": (1.0,)}, r"data\.case_std is \(\)"),
-        ("data", {"case_mean": (1.0,), "case_std": (0.0,)}, r"data\.case_std is \[0\.0\]; expected above 0"),
-        ("codec", {"low": (255.0,)}, r"codec\.low is \(255\.0,\).*less than codec\.high \(255\.0,\)"),
-        ("codec", {"low": (0.0, 9.0), "high": (1.0, 8.0)}, r"codec\.low"),
-        ("codec", {"image_dtype": "foo"}, r"codec\.image_dtype is foo.*uint8, .*float64"),
-        ("codec", {"image_dtype": "complex64"}, r"codec\.image_dtype"),
-        ("data", {"spacing": (1.0, 1.0, 1.0)}, r"data\.spacing is \(1\.0, 1\.0, 1\.0\).*2 numbers"),
-        ("augment", {"mirror_axes": (0, 2)}, r"augment\.mirror_axes is \(0, 2\).*axes of 0 to 1"),
-        ("codec", {"classes": 1}, r"codec\.classes"),
-        ("codec", {"classes": 3}, r"codec\.mask_code is binary.*3 classes"),
+        ("data.dims", 4, r"4.*2 or 3"),
+        ("data.dims", 3, r"data\.patch_size is \(64, 64\).*3 sides"),
+        ("data.patch_size", [64], r"\(64,\).*2 sides"),
+        ("data.patch_size", [64, 60], r"\(64, 60\).*multiples of 8"),
+        ("data.patch_size", [0, 64], r"0.*1"),
+        ("data.canvas_size", [32, 64], r"\(32, 64\).*at least.*\(64, 64\)"),
+        ("data.slice_axis", 0, r"0; expected None"),
+        ("noise.equal", 0.9, r"1\.4.*sum of 1"),
+        ("noise.sigma_min", 100.0, r"100\.0.*sigma_max"),
+        ("train.steps", 0, r"0.*1"),
+        ("train.batch_size", 0, r"0.*1"),
+        ("train.seed", 2**63, r"less than"),
+        ("network.channel_multipliers", [], r"at least one"),
+        ("augment.mirror_axes", [0, 2], r"\(0, 2\).*0 to 1"),
+        ("codec.mask_code", "binary", r"binary.*3 classes"),
+        ("diffusion.zero_terminal_snr", True, r"diffusion\.prediction is epsilon.*v"),
+        ("preset", "thesis", r"augment\.probability is 0\.12.*0"),
     ],
 )
-def test_values_that_do_not_fit_together_are_refused(part, values, found):
-    config = Config()
-    changed = dataclasses.replace(config, **{part: dataclasses.replace(getattr(config, part), **values)})
+def test_values_that_do_not_fit_together_are_refused(name, value, found):
+    part, _, key = name.partition(".")
+    base = config_of(of_classes(3), codec={"mask_code": "one-hot"})
     with pytest.raises(ConfigError, match=found) as error:
-        validate(changed)
-    assert "\n" not in str(error.value)
-
-
-def test_a_zero_border_stays_zero():
-    data = DataConfig(case_mean=(1.0,), case_std=(1.0,))
-    assert validate(Config(data=data)).data == data
-    with pytest.raises(ConfigError, match=r"data\.case_mean is \(1\.0,\); expected zeros with codec\.zero_border"):
-        validate(Config(data=data, codec=CodecConfig(zero_border=True)))
+        changed(base, {part: {key: value} if key else value})
+    assert "\n" not in str(error.value) and part in str(error.value)
 
 
 def test_quarter_turns_need_square_samples():
-    data = DataConfig(patch_size=(64, 48), canvas_size=(64, 48))
-    with pytest.raises(ConfigError, match=r"augment\.quarter_turns is True.*\(64, 48\) is not square"):
-        validate(Config(data=data, augment=AugmentConfig(quarter_turns=True)))
-
-
-def test_the_defaults_fit_together():
-    assert validate(Config()) == Config()
+    sides: dict[str, Any] = {"patch_size": (64, 48), "canvas_size": (64, 48)}
+    with pytest.raises(ConfigError, match=r"augment\.quarter_turns is True.*\(64, 48\)"):
+        config_of(data=sides, augment={"quarter_turns": True})
 
 
 @pytest.mark.parametrize(
     ("code", "classes", "channels"),
     [("binary", 2, 1), ("one-hot", 3, 3), ("bits", 10, 4), ("bits", 16, 4), ("bits", 17, 5)],
 )
-def test_channels_follow_from_the_codec(code, classes, channels):
-    config = Config(codec=CodecConfig(mask_code=code, classes=classes, low=(0.0, 0.0), high=(1.0, 1.0)))
-    assert (config.image_channels, config.mask_channels) == (2, channels)
+def test_channels_follow_from_the_facts_and_the_codec(code, classes, channels):
+    found = of_classes(classes, channel_names=("a", "b"), low=(0.0,) * 2, high=(1.0,) * 2, image_mean=(0.0,) * 2)
+    config = config_of(found, codec={"mask_code": code})
+    assert (config.image_channels, config.mask_channels, len(config.data_mean)) == (2, channels, 2 + channels)
 
 
 def test_every_part_is_frozen_and_documented():
     for part in (f for f in dataclasses.fields(Config) if f.name != "preset"):
-        value = getattr(Config(), part.name)
+        value = getattr(config_of(), part.name)
         assert type(value).__doc__ and not type(value).__doc__.startswith(type(value).__name__ + "(")
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(value, dataclasses.fields(value)[0].name, None)
+
+
+def test_a_fingerprint_returns_from_json():
+    found = facts(case_mean=(None,), case_std=(None,), class_names=("a", "b"), class_sizes=((1, 9), (2, 8)))
+    assert from_dict(Fingerprint, json.loads(json.dumps(to_dict(found)))) == found
+
+
+def test_differences_name_each_field():
+    found = {"a": {"b": 1, "c": [1]}, "d": 2}
+    other = {"a": {"b": 2, "c": [1]}, "e": 3}
+    assert differences(found, other) == ["a.b: 1, expected 2", "d: 2, expected None", "e: None, expected 3"]
+    assert differences(found, found) == []
+    assert merged(found, other) == {"a": {"b": 2, "c": [1]}, "d": 2, "e": 3} and found["d"] == 2

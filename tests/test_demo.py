@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from nnunet_scores import scored_images, summary
 from PIL import Image
 
 from jdm.cli.demo import MARK, DemoOptions, call, claim, commands
@@ -91,34 +92,28 @@ def finished_run(folder: Path) -> Places:
         Image.new("L", (8, 8)).save(file)
     trained = {"step": 70, "training_ids": [f"tile_{i}" for i in range(4)], "held_out_ids": ["tile_4"]}
     (places.training / "checkpoint.json").write_text(json.dumps(trained))
-    interval = {"mean": 0.5, "low": 0.25, "high": 0.75, "p_wilcoxon": 0.5, "p_holm": 0.125, "n": 8}
-    arm = {"updates_real": 3, "updates_synthetic": 0, "dice": interval, "iou": None, "per_seed": {"0": {}}}
-    results = {
-        "arms": {"real": arm, "mix": arm},
-        "images": 8,
-        "not_learned": ["mix: nuclei"],
-        "differences": [{"arm": "mix", "minus": "real", "dice": interval}],
-        "hardware": {"cpu": "a processor", "cores": 2, "gpu": ["a GPU"]},
-    }
+    results = summary({"real": scored_images(8, "nuclei", 0.7), "mix": scored_images(8, "nuclei", 0.01, 0.0)})
+    results["hardware"] = {"cpu": "a processor", "cores": 2, "gpu": ["a GPU"]}
     (places.experiment / "results.json").write_text(json.dumps(results))
     return places
 
 
 def test_report_shows_results_copies_and_commands(tmp_path: Path) -> None:
     steps = [Step("jdm-train 1 all --budget-minutes 4", 90.0)]
-    tables = write_demo_report(
-        tmp_path / "report.html", finished_run(tmp_path), steps, {"real": "real cases only"}, ["export A=$PWD/A"]
+    verdict, arms, differences = write_demo_report(
+        tmp_path / "report.html", finished_run(tmp_path), steps, ["export A=$PWD/A"]
     )
-    assert "| real | real cases only | 3 | 0 | 0.5000 [0.2500, 0.7500] | undefined |" in tables[0]
-    assert "| mix minus real | +0.5000 [+0.2500, +0.7500] | 0.125 |" in tables[1]
+    assert verdict.startswith("Cannot tell") and "mix did not learn" in verdict
+    assert "| real | real cases only | 5 | 0 | 0 % | 0.7000 [" in arms and "| mix minus real | -0.6900 [" in differences
     text = re.sub(r"\s+", " ", (tmp_path / "report.html").read_text(encoding="utf-8"))
     for words in (
-        "8 test tiles, 1 seed",
+        'verdict">Cannot tell whether synthetic pairs help',
+        "8 images",
         "jdm-train 1 all --budget-minutes 4",
         "1.5 minutes",
         "a GPU",
         "A=$PWD/A",
-        "by mix: nuclei:",
+        "Not learned (mean Dice below 0.05): mix: nuclei.",
     ):
         assert words in text
     synthetic = re.search(r"synthetic</th><td>2</td><td>(\d+)</td>", text)
@@ -128,7 +123,7 @@ def test_report_shows_results_copies_and_commands(tmp_path: Path) -> None:
 
 def test_nearest_pair_is_shown_in_the_orientation_of_its_tile(tmp_path: Path) -> None:
     places = finished_run(tmp_path)
-    write_demo_report(tmp_path / "report.html", places, [], {}, [])
+    write_demo_report(tmp_path / "report.html", places, [], [])
     sheet = np.array(Image.open(tmp_path / "figures" / "nearest.png").convert("L"))
     # rows of 12 px of text, 128 px of picture and a gap of 4; the third is the copied tile
     top = 4 + 2 * (len(sheet) - 4) // 4 + (len(sheet) - 4) // 4 - 4 - 128

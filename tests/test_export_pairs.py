@@ -1,204 +1,193 @@
-"""What is exported: plausible pairs, masks, borders, canvases, volumes, by every preset."""
+"""What is exported: plausible pairs, masks, canvases, sizes, volumes, by every preset."""
 
-import dataclasses
 import json
 
 import numpy as np
 import pytest
 import SimpleITK
-from export_runs import REQUEST, exported
-from small_runs import changed, tiny_run, write_pictures
+from export_runs import REQUEST, THESIS, asked, exported, factory_of, manifest, rewritten, visible, with_config
+from nnunet_blobs import blob_pair
+from small_runs import facts, picture, tiny_run, write_pictures
 
-import jdm.cli.export
-import jdm.export.pairs
-from jdm.config.settings import CodecConfig
-from jdm.data.pairs import PairDataset
-from jdm.data.raw_dataset import open_dataset, read_case
+import jdm
+from jdm.config.facts import Foreground
+from jdm.data.raw_dataset import open_dataset, read_case, read_dataset, write_case, write_dataset_json
+from jdm.draw.seeds import case_seed
 from jdm.errors import ConfigError, DataError
-from jdm.export.amount import batches_of, network_calls, slices_of, synthetic_count
-from jdm.export.pairs import case_seed, export, restore_zero_border, zero_is_lowest
-from jdm.export.request import check_request
-from jdm.plan.foreground import ForegroundRange, foreground_shares, real_foreground
+from jdm.evaluation.likeness import NAMES, likeness
+from jdm.export import pairs
+from jdm.export.amount import order_of, synthetic_count
+from jdm.export.judge import judge
+from jdm.export.plausible import ForegroundRange, real_range
 
 
-def test_degenerate_pairs_are_drawn_again_and_counted(real, checkpoint, monkeypatch):
-    sample = jdm.export.pairs.PairFactory.sample
-    empty = {case_seed(4, 1, 0), case_seed(4, 1, 1), case_seed(4, 3, 0)}
-
-    def sometimes_empty(self, seeds):
-        samples = sample(self, seeds)
-        for index, seed in enumerate(seeds):
-            if seed in empty:
-                samples[index, 1] = -0.5
-        return samples
-
-    monkeypatch.setattr(jdm.export.pairs.PairFactory, "sample", sometimes_empty)
-    done = export(checkpoint, real, REQUEST)
-    records = [json.loads(line) for line in (done.folder / "manifest.jsonl").read_text().splitlines()]
-    assert [record["attempt"] for record in records] == [0, 2, 0, 1, 0]
-    assert records[1]["seed"] == case_seed(4, 1, 2)
-    assert done.redrawn == 3 and json.loads((done.folder / "provenance.json").read_text())["redrawn"] == 3
-    assert all(read_case(open_dataset(521), record["case_id"]).label.any() for record in records)
+def test_degenerate_pairs_are_drawn_again_and_counted(real, run):
+    """As if no real mask had as much foreground as some of the first draws."""
+    before = manifest(exported())
+    assert all(record["attempt"] == 0 for record in before)
+    shares = [record["foreground_share"]["class1"] for record in before]
+    most = float(np.mean(sorted(shares)[2:4]))
+    rewritten(run, foreground=[{"size": [16, 24], "least": [1 - most, 0.0], "most": [1.0, most]}])
+    files = exported(margin=0.0)
+    records = manifest(files)
+    assert [record["attempt"] > 0 for record in records] == [share > most for share in shares]
+    for index, record in enumerate(records):
+        assert record["seed"] == case_seed(4, index, record["attempt"])
+        assert record["foreground_share"].get("class1", 0) <= most
+    redrawn = json.loads(files["provenance.json"])["redrawn"]
+    assert redrawn == sum(record["attempt"] for record in records) >= 2
 
 
-def test_a_model_that_makes_only_degenerate_pairs_is_refused(real, checkpoint, monkeypatch):
-    def empty(self, seeds):
-        return -np.ones((len(seeds), 2, 16, 24))
+def test_a_model_that_makes_only_degenerate_pairs_is_refused(real, run):
+    rewritten(run, foreground=[{"size": [16, 24], "least": [0.98, 0.01], "most": [0.99, 0.02]}])
+    with pytest.raises(DataError, match=r"case 0 .*label 0 covers .*--margin.*--overwrite"):
+        jdm.export(asked(margin=0.0))
+    assert visible(real.folder.parent) == [real.name]
 
-    monkeypatch.setattr(jdm.export.pairs.PairFactory, "sample", empty)
-    with pytest.raises(DataError, match=r"case 0 is degenerate in 20 draws: label 0 fills the sample.*--margin"):
-        export(checkpoint, real, REQUEST)
-    assert [f.name for f in real.folder.parent.iterdir() if not f.name.startswith(".")] == [real.name]
+
+def blobs(first: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    pairs = [blob_pair("a", seed) for seed in range(first, first + 12)]
+    return [(pair.image, pair.label) for pair in pairs]
+
+
+def test_pairs_are_judged_by_their_noise_specks_and_agreement():
+    measured = np.percentile([likeness(image, label) for image, label in blobs(0)], [5, 95], axis=0)
+    found, rng = facts(likeness=tuple(map(tuple, measured.T.tolist()))), np.random.default_rng(0)
+    right, wrong = [label for _, label in blobs(50)], [1 - label for _, label in blobs(50)]
+    assert judge(found, blobs(50), right) == [] == judge(facts(), blobs(50), None)
+    comb = np.zeros((64, 64), np.uint8)
+    comb[10, 10:50] = comb[10:50, 10:50:2] = 1
+    noise = [(rng.integers(0, 255, image.shape).astype(np.uint8), label) for image, label in blobs(50)]
+    specks = [(image, label ^ (rng.random(label.shape) < 0.1)) for image, label in blobs(50)]
+    combs = [(image, comb) for image, _ in blobs(50)]
+    for pairs_of, readings, named in (
+        (noise, None, NAMES[:2]), (combs, None, NAMES[2:3]), (specks, None, NAMES[3:]), (blobs(50), wrong, ["Dice"]),
+    ):  # fmt: skip
+        problems = judge(found, pairs_of, readings)
+        assert len(problems) == len(named) and all(name in text for name, text in zip(named, problems, strict=True))
+
+
+def test_an_export_of_noise_is_stopped_and_says_how_long_to_train(real, run):
+    """As if real cases were smooth, to a model of two steps."""
+    rewritten(run, likeness=[[0.0, 0.01], [0.0, 0.01], [0.0, 99.0], [0.0, 99.0]])
+    again = rf"{NAMES[0]}.*{NAMES[1]}.*2 steps.*jdm-train {real.name} all --resume --budget-minutes \d+.*--anyway"
+    with pytest.raises(DataError, match=again) as error:
+        jdm.export(asked(anyway=False))
+    assert "\n" not in str(error.value) and visible(real.folder.parent) == [real.name]
+    assert jdm.export(REQUEST).finished
 
 
 @pytest.mark.parametrize(
     ("label", "problem"),
     [
-        (np.array([0, 0, 0, 1]), None),
-        (np.array([0, 0, 1, 1]), None),
-        (np.array([0, 0, 0, 0]), "label 0 fills the sample"),
-        (np.array([1, 1, 1, 1]), "label 0 is missing"),
-        (np.array([0, 1, 1, 1]), "label 0 covers 0.2500, real samples 0.4500 to 0.8000"),
+        ([0, 0, 0, 1], None), ([0, 0, 1, 1], None),
+        ([0, 0, 0, 0], "label 0 fills"), ([1, 1, 1, 1], "label 0 is missing"),
+        ([0, 1, 1, 1], "label 0 covers 0.2500, real samples 0.4500 to 0.8000"),
     ],
-)
+)  # fmt: skip
 def test_what_is_plausible_is_what_real_samples_hold(label, problem):
-    found = ForegroundRange((0.45, 0.2), (0.8, 0.55), margin=0.2).problem(label)
+    found = ForegroundRange((0.45, 0.2), (0.8, 0.55), margin=0.2).problem(np.array(label))
     assert found == problem if problem is None else found.startswith(problem)
 
 
 def test_real_samples_that_all_hold_the_same_still_leave_room():
     found = ForegroundRange((0.5, 0.5), (0.5, 0.5), margin=0.4)
-    assert found.problem((np.arange(100) < 49).astype(np.uint8)) is None
-    assert found.problem((np.arange(100) < 40).astype(np.uint8)) is not None
+    assert found.problem(np.arange(100) < 49) is None and found.problem(np.arange(100) < 40) is not None
 
 
-def test_the_real_range_is_measured_on_the_exported_size(real, checkpoint):
-    pairs = PairDataset(real, list(real.cases), checkpoint.config)
-    whole = real_foreground(pairs, (16, 24), 0.25)
-    shares = np.array([foreground_shares(read_case(real, case).label, 2) for case in real.cases])
-    np.testing.assert_allclose(whole.least, shares.min(0))
-    np.testing.assert_allclose(whole.most, shares.max(0))
-    crops = real_foreground(pairs, (8, 8), 0.25)
-    assert crops.least[1] < whole.least[1] and crops.most[1] > whole.most[1]
+@pytest.mark.parametrize(
+    ("size", "measured"),
+    [((32, 32), 64), ((64, 64), 64), ((150, 140), 128), ((150, 100), 64), ((200, 300), 200), ((900, 900), 200)],
+)
+def test_the_real_range_is_that_of_the_largest_crops_not_larger(size, measured):
+    sides = ((64, 64), (128, 128), (200, 300))
+    found = facts(foreground=tuple(Foreground(s, (0.0, s[0] / 1000), (1.0, 0.5)) for s in sides))
+    assert real_range(found, size, 0.25) == ForegroundRange((0.0, measured / 1000), (1.0, 0.5), 0.25)
 
 
 @pytest.mark.parametrize("sampler", ["heun", "dpmpp-2m", "unipc", "ddim"])
 def test_a_canvas_larger_than_the_patch_is_filled(real, sampler):
-    patches = {"data": {"whole": False, "patch_size": [8, 8], "canvas_size": [14, 20]}}
-    checkpoint = tiny_run(real, train={"steps": 1}, **patches)
-    request = dataclasses.replace(REQUEST, count=2, canvas_size=(14, 20), sampler=sampler)
-    first = exported(checkpoint, real, request)
+    tiny_run(real, train={"steps": 1}, data={"whole": False, "patch_size": [8, 8], "canvas_size": [14, 20]})
+    first = exported(count=2, sampler=sampler)
     pair = read_case(open_dataset(521), "syn_000001")
     assert pair.image.shape == (1, 14, 20) and pair.image.std() > 10
-    assert exported(checkpoint, real, request) == first
+    assert exported(count=2, sampler=sampler) == first
 
 
-def test_estimated_masks_leave_images_alone_and_are_not_for_the_thesis_preset(real, checkpoint):
-    factory, plain = (
-        jdm.export.pairs.PairFactory(checkpoint, real, dataclasses.replace(REQUEST, masks=masks), "cpu")
-        for masks in ("estimated", "sampled")
-    )
-    estimated, sampled = factory.sample([1, 2]), plain.sample([1, 2])
+def test_estimated_masks_leave_images_alone_and_are_refused_where_there_are_none(run):
+    factory = factory_of(run, masks="estimated")
+    estimated, again = (np.stack(factory.samples([1, 2], [7, 8])) for _ in range(2))
+    sampled = np.stack(factory_of(run).samples([1, 2], [7, 8]))
     assert np.array_equal(estimated[:, 0], sampled[:, 0]) and not np.array_equal(estimated[:, 1], sampled[:, 1])
-    assert np.array_equal(estimated, factory.sample([1, 2]))
-    thesis = changed(checkpoint.config, {"preset": "thesis", "augment": {"probability": 0.0}})
-    with pytest.raises(ConfigError, match="--masks is 'estimated' for preset 'thesis'"):
-        check_request(thesis, dataclasses.replace(REQUEST, masks="estimated"))
+    assert np.array_equal(estimated, again)
+    for plan, changes, names in (
+        (THESIS, {}, "thesis"), ({"codec": {"mask_code": "bits"}}, {}, "bits"),
+        ({}, {"given_masks": "real"}, "--given-masks"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=f"--masks is 'estimated'.*{names}"):
+            order_of(with_config(run, plan).checkpoint, asked(masks="estimated", **changes))
 
 
 def test_the_thesis_preset_is_exported_by_its_own_sampler_and_others(real):
-    checkpoint = tiny_run(real, preset="thesis", train={"steps": 1}, augment={"probability": 0.0})
+    tiny_run(real, **THESIS, train={"steps": 1})
     for sampler in ("ancestral", "heun", "ddim"):
-        first = exported(checkpoint, real, dataclasses.replace(REQUEST, count=2, sampler=sampler, steps=4))
-        assert exported(checkpoint, real, dataclasses.replace(REQUEST, count=2, sampler=sampler, steps=4)) == first
+        first = exported(count=2, sampler=sampler, steps=4)
+        assert manifest(first)[0]["sampler"] == sampler
+        assert exported(count=2, sampler=sampler, steps=4) == first
 
 
-def test_a_network_of_v_that_ends_in_pure_noise_is_trained_and_exported(real):
+@pytest.mark.parametrize(("sampler", "calls"), [("ancestral", 4), ("unipc", 5)])
+def test_a_network_of_v_that_ends_in_pure_noise_is_exported(real, monkeypatch, sampler, calls):
     zero = {"prediction": "v", "zero_terminal_snr": True, "steps": 50}
-    checkpoint = tiny_run(real, preset="thesis", train={"steps": 1}, augment={"probability": 0.0}, diffusion=zero)
-    for sampler, calls in (("ancestral", 4), ("unipc", 5)):
-        request = dataclasses.replace(REQUEST, count=1, sampler=sampler, steps=4)
-        factory, made = jdm.export.pairs.PairFactory(checkpoint, real, request, "cpu"), []
-        factory.drawer.denoiser.register_forward_hook(lambda *_, made=made: made.append(1))
-        factory.drawer.denoiser.network.register_forward_hook(lambda *_, made=made: made.append(0))
-        assert np.isfinite(factory.sample([1])).all()
-        assert made.count(0) == calls == network_calls(checkpoint.config, request, [range(1)])
+    run = tiny_run(real, **THESIS, train={"steps": 1}, diffusion=zero)
+    factory, made = factory_of(run, sampler=sampler, steps=4), []
+    factory.drawer.denoiser.network.register_forward_hook(lambda *_: made.append(1))
+    assert np.isfinite(factory.samples([1], [7])).all()
+    monkeypatch.setattr(pairs, "call_seconds", lambda *_: 1.0)
+    assert len(made) == factory.seconds([range(1)]) == calls
 
 
-def test_padding_is_cut_to_the_size_of_a_real_image(nnunet_folders):
+def test_pairs_have_the_sizes_of_real_images_without_padding(nnunet_folders):
     real = write_pictures(nnunet_folders["nnUNet_raw"], shape=(15, 21))
-    checkpoint = tiny_run(real, train={"steps": 1})
-    assert checkpoint.config.data.patch_size == (16, 24) and checkpoint.config.data.whole
-    export(checkpoint, real, REQUEST)
-    assert all(read_case(open_dataset(521), f"syn_{i:06d}").image.shape == (1, 15, 21) for i in range(5))
-
-
-def test_black_borders_become_exact_zeros_and_black_insides_do_not():
-    encoded = np.full((1, 8, 8), 0.5)
-    encoded[:, :2] = -0.97
-    encoded[:, 5, 5] = -1.0
-    image = np.rint((encoded + 1) * 127.5).astype(np.uint8)
-    image[image == 0] = 1
-    restored = restore_zero_border(image, encoded)
-    assert (restored[0, :2] == 0).all() and restored[0, 5, 5] == 1
-    assert np.array_equal(restored[0, 2:], image[0, 2:]) and restored.dtype == np.uint8
-    both = np.concatenate([encoded, np.full((1, 8, 8), 0.2)])
-    assert (restore_zero_border(np.full((2, 8, 8), 7), both) == 7).all()  # black in every channel or not at all
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [((0.0,), (255.0,), True), ((-5.0,), (1000.0,), True), ((-1000.0,), (900.0,), False), ((3.0,), (255.0,), False),
-     ((0.0, -1000.0), (255.0, 900.0), False)],
-)  # fmt: skip
-def test_borders_are_restored_only_where_stored_zero_is_black(low, high, expected):
-    assert zero_is_lowest(CodecConfig(low=low, high=high)) is expected
-
-
-def test_no_border_is_restored_in_images_whose_zero_is_grey(real, checkpoint, monkeypatch):
-    monkeypatch.setattr(
-        jdm.export.pairs.PairFactory, "sample", lambda self, seeds: np.full((len(seeds), 2, 16, 24), -0.99)
+    for index in (7, 8):
+        write_case(real.folder, picture(f"a_{index}", index, (13, 18)), ".png")
+    write_dataset_json(
+        real.folder, channel_names=real.channel_names, labels=real.labels, file_ending=".png", num_training=7
     )
-    for low, lowest in ((0.0, 0), (-200.0, -199)):
-        codec = {"low": [low], "high": [low + 255], "zero_border": True, "image_dtype": "int16"}
-        other = dataclasses.replace(checkpoint, config=changed(checkpoint.config, {"codec": codec}))
-        factory = jdm.export.pairs.PairFactory(other, real, REQUEST, "cpu")
-        assert np.unique(factory.decoded(0, factory.sample([1])[0])[0]).tolist() == [lowest]
+    run = tiny_run(read_dataset(real.folder), train={"steps": 1})
+    assert run.config.data.patch_size == (16, 24) and run.config.data.whole
+    exported(count=8)
+    shapes = [read_case(open_dataset(521), f"syn_{i:06d}").label.shape for i in range(8)]
+    assert set(shapes) == {(15, 21), (13, 18)}
 
 
 @pytest.mark.parametrize("slices", [1, 5])
 def test_volumes_are_exported_as_stacked_slices_in_place(nnunet_folders, slices):
     from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
-    raw = nnunet_folders["nnUNet_raw"]
-    real = write_pictures(raw, "Dataset031_Volumes", 3, (10, 5, 12), dtype="int16", spacing=(0.8, 3.0, 1.5))
-    checkpoint = tiny_run(real, train={"steps": 1})
-    assert checkpoint.config.data.slice_axis == 1
-    request = dataclasses.replace(
-        REQUEST, id=531, name="Volumes_syn", count=2, slices=slices, canvas_size=checkpoint.config.data.canvas_size
-    )
-    first = exported(checkpoint, real, request)
-    synthetic = open_dataset(531)
+    shape, spacing = (10, slices, 12), (0.8, 3.0, 1.5)
+    real = write_pictures(nnunet_folders["nnUNet_raw"], cases=3, shape=shape, dtype="int16", spacing=spacing)
+    assert tiny_run(real, train={"steps": 1}).config.data.slice_axis == 1
+    first = exported(count=2)
+    synthetic = open_dataset(521)
     pair = read_case(synthetic, "syn_000000")
-    assert pair.image.shape == (1, 10, slices, 12) and pair.image.dtype == read_case(real, "case_0").image.dtype
-    assert pair.spacing == pytest.approx((0.8, 3.0, 1.5))
+    assert pair.image.shape == (1, *shape) and pair.image.dtype == read_case(real, "case_0").image.dtype
+    assert pair.spacing == pytest.approx(spacing)
     images, properties = SimpleITKIO().read_images([str(f) for f in synthetic.image_files("syn_000000")])
-    assert images.shape == (1, 10, slices, 12) and properties["spacing"] == pytest.approx([0.8, 3.0, 1.5])
+    assert images.shape == (1, *shape) and properties["spacing"] == pytest.approx(spacing)
     segmentation, _ = SimpleITKIO().read_seg(str(synthetic.label_file("syn_000000")))
     assert np.array_equal(segmentation[0], pair.label)
     stored = SimpleITK.ReadImage(str(synthetic.image_files("syn_000000")[0]))
-    assert stored.GetSpacing() == pytest.approx((1.5, 3.0, 0.8))
+    assert stored.GetSpacing() == pytest.approx(spacing[::-1])
     planes = np.moveaxis(pair.image[0], 1, 0)
     assert len(np.unique(planes.reshape(slices, -1), axis=0)) == slices  # every slice has noise of its own
-    assert exported(checkpoint, real, request) == first
+    assert exported(count=2) == first
 
 
-def test_synthetic_volumes_have_as_many_slices_as_real_ones(nnunet_folders):
-    volumes = write_pictures(nnunet_folders["nnUNet_raw"], "Dataset031_Volumes", 3, (6, 12, 10), dtype="int16")
-    checkpoint = tiny_run(volumes, train={"steps": 1})
-    pairs = PairDataset(volumes, list(volumes.cases), checkpoint.config)
-    assert slices_of(pairs) == 6
-    assert synthetic_count(2.0, checkpoint.config, pairs, checkpoint.config.data.canvas_size) == 6
-    request = dataclasses.replace(REQUEST, count=6, slices=6, batch_size=16)
-    assert [len(batch) for batch in batches_of(request)] == [2, 2, 2]
-    assert [len(batch) for batch in batches_of(dataclasses.replace(request, batch_size=4))] == [1] * 6
+def test_synthetic_volumes_have_as_many_slices_as_real_ones_and_fill_batches(nnunet_folders):
+    volumes = write_pictures(nnunet_folders["nnUNet_raw"], cases=4, shape=(6, 12, 10), dtype="int16")
+    run = tiny_run(volumes, train={"steps": 1})
+    assert synthetic_count(run.config, 2.0, run.config.data.canvas_size) == 6  # of three training volumes
+    for batch_size, cases in ((16, [2, 2, 2]), (4, [1] * 6)):
+        order = order_of(run.checkpoint, asked(count=6, batch_size=batch_size))
+        assert order.slices == 6 and [len(batch) for batch in order.batches()] == cases

@@ -17,8 +17,8 @@ import torch
 from fault_list import FAULTS
 from fault_processes import read_starved, tree
 from raw_miniatures import make_dataset, make_pair, with_image
+from small_runs import config_of
 
-from jdm.config.settings import Config
 from jdm.data.raw_dataset import read_case, read_dataset
 from jdm.errors import CheckpointError, DataError
 from jdm.train.checkpoint import METADATA, WEIGHTS, load_checkpoint, save_checkpoint
@@ -41,7 +41,7 @@ def test_every_fault_is_provoked_by_a_test_that_is_there():
 def test_fault_07_bit_flip_anywhere_in_a_checkpoint(tmp_path):
     weights = {"a": torch.arange(6.0), "b": torch.zeros(2, 3)}
     origin = {"dataset": "Dataset001_A", "training_ids": ["case_1", "case_2"], "step": 7}
-    save_checkpoint(tmp_path, weights, Config(), origin)
+    save_checkpoint(tmp_path, weights, config_of(), origin)
     path = tmp_path / WEIGHTS
     content, whole = path.read_bytes(), load_checkpoint(tmp_path)
     refused = 0
@@ -57,19 +57,6 @@ def test_fault_07_bit_flip_anywhere_in_a_checkpoint(tmp_path):
             assert all(torch.equal(found.weights[name], weights[name]) for name in weights)
     assert refused > 0.9 * len(range(0, len(content), 5))
     assert json.loads((tmp_path / METADATA).read_text()) == whole.metadata
-
-
-def test_fault_07_a_checkpoint_of_before_there_was_a_second_checksum_is_read(tmp_path):
-    from safetensors import safe_open
-    from safetensors.torch import save_file
-
-    weights = {"a": torch.arange(6.0)}
-    save_checkpoint(tmp_path, weights, Config(), {"step": 3})
-    with safe_open(str(tmp_path / WEIGHTS), framework="pt") as file:
-        described = json.loads(file.metadata()["jdm"])
-    header = {"jdm": json.dumps({key: value for key, value in described.items() if key != "description_sha256"})}
-    save_file(weights, tmp_path / WEIGHTS, metadata=header)
-    assert load_checkpoint(tmp_path).metadata["step"] == 3
 
 
 def test_fault_19_image_and_mask_of_different_size(tmp_path):

@@ -1,4 +1,4 @@
-"""Mutated checkpoints, resume states, and weights of others."""
+"""Mutated checkpoints and resume states."""
 
 import json
 import struct
@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 from fuzzing import TOKENS, altered, bytes_of
+from small_runs import config_of
 
-from jdm.config.settings import Config, validate
+from jdm.config.checks import validate
+from jdm.config.settings import Config
 from jdm.train.checkpoint import RESUME, WEIGHTS, load_checkpoint, load_resume_state, save_checkpoint, save_resume_state
 
 
@@ -23,7 +25,7 @@ def checkpoint_with(description: Any, content: bytes) -> bytes:
 
 def test_checkpoint_header(tmp_path, fuzz):
     weights = {"a": torch.arange(12.0).reshape(3, 4), "b": torch.zeros(2)}
-    save_checkpoint(tmp_path, weights, Config(), {"dataset": "Dataset001_A", "training_ids": ["a"], "step": 1})
+    save_checkpoint(tmp_path, weights, config_of(), {"dataset": "Dataset001_A", "training_ids": ["a"], "step": 1})
     content = (tmp_path / WEIGHTS).read_bytes()
     description = dict(load_checkpoint(tmp_path).metadata)
     unsigned = {key: value for key, value in description.items() if key != "description_sha256"}

@@ -1,4 +1,4 @@
-"""Mutated text files: dataset.json, splits, manifests, provenance, plans, logs."""
+"""Mutated text files: dataset.json, splits, manifests, provenance, plans, fingerprints, logs."""
 
 import json
 import math
@@ -7,14 +7,21 @@ import tomllib
 from fuzzing import TOKENS, altered, bytes_of, json_of
 from hypothesis import strategies as st
 from raw_miniatures import make_dataset, make_pair
+from small_runs import facts, tiny_run
 
 from dataset_conversion.msd import read_names
-from jdm.config.settings import Config, dumps, from_dict, load, validate
+from jdm.cli.train import flat
+from jdm.config.checks import validate
+from jdm.config.files import from_dict, read_toml, to_dict, to_toml
+from jdm.config.settings import Config, Settings
 from jdm.data.raw_dataset import RawDataset, check_dataset, read_dataset
 from jdm.data.splits import fold_split
 from jdm.evaluation.figures import _read_log
 from jdm.export.folder import finished_records, read_manifest
+from jdm.train.checkpoint import FINGERPRINT
 from jdm.train.log import FIELDS, read_log
+from jdm.train.prepare import prepare
+from jdm.train.request import TrainRequest
 from nnunet_integration.provenance import read_generator, read_run
 
 
@@ -98,13 +105,14 @@ def test_provenance_and_run_files(tmp_path, fuzz):
 
 
 def test_plan_toml(tmp_path, fuzz):
-    text = dumps(Config()).encode()
+    text = to_toml(Settings(), dict.fromkeys(flat(to_dict(Settings())), "shown")).encode()
 
     def read(content: bytes) -> None:
         path = tmp_path / "plan.toml"
         path.write_bytes(content)
-        config = validate(load(path))
-        assert from_dict(Config, tomllib.loads(dumps(config))) == config
+        settings = from_dict(Settings, read_toml(path))
+        assert from_dict(Settings, tomllib.loads(to_toml(settings, {"train.steps": "shown"}))) == settings
+        config = validate(Config(**vars(settings), facts=facts()))
         for part in (config.noise, config.augment, config.train):
             assert all(math.isfinite(v) for v in vars(part).values() if isinstance(v, float))
 
@@ -122,6 +130,18 @@ def test_plan_toml(tmp_path, fuzz):
 
     assigned = st.lists(st.tuples(st.sampled_from(places), values), min_size=1, max_size=3, unique_by=lambda d: d[0])
     fuzz(assigned.map(with_values) | bytes_of(text, TOKENS), read)
+
+
+def test_fingerprint_json(real, fuzz):
+    run = tiny_run(real, train={"steps": 1})
+    path, content = run.folder / FINGERPRINT, to_dict(run.config.facts)
+
+    def read(text: bytes) -> None:
+        path.write_bytes(text)
+        found = prepare(TrainRequest(real.name, "all", resume=True)).config.facts
+        assert from_dict(type(found), to_dict(found)) == found and found.classes == len(found.labels)
+
+    fuzz(json_of(content), read)
 
 
 def test_log_csv(tmp_path, fuzz):

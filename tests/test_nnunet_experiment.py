@@ -20,7 +20,7 @@ from jdm.data.splits import fold_split
 from jdm.errors import ConfigError, DataError, ExistsError
 from jdm.system.locks import held
 from nnunet_integration.arms import ARMS, ExperimentOptions, Resolved
-from nnunet_integration.experiment import _claim, run_experiment
+from nnunet_integration.experiment import claim, run_experiment
 from nnunet_integration.pictures import draw_case, evenly_spaced
 from nnunet_integration.preparation import Experiment, prepare
 from nnunet_integration.report import notes, settings_line
@@ -55,12 +55,13 @@ def test_all_arms_from_planning_to_the_table(datasets, nnunet_folders, monkeypat
     (real.folder / "conversion.json").write_text(json.dumps({"entries": record}), encoding="utf-8")
     monkeypatch.setattr(sys, "argv", [*arguments.split(), "--arms", "real"])
     main()
+    assert capsys.readouterr().out.startswith("Cannot tell")  # nothing to compare with yet
     first = (folder / "scores" / "real_seed_0.json").stat().st_mtime_ns
     monkeypatch.setattr(sys, "argv", arguments.split())
     main()
     printed = capsys.readouterr()
     assert "pretrain-finetune minus real-long" in printed.out
-    assert "the plans have patch 64x64, batch 2, channels 32 64 128 256 512" in printed.out
+    assert "the plans have patch 64x64, batch 2, channels 32 64 128 256 512" in printed.err
     assert (folder / "scores" / "real_seed_0.json").stat().st_mtime_ns == first  # kept, not run again
 
     results = strict_load((folder / "results.json").read_text(encoding="utf-8"))
@@ -75,8 +76,9 @@ def test_all_arms_from_planning_to_the_table(datasets, nnunet_folders, monkeypat
         "real": (6, 0), "synthetic": (0, 6), "pretrain-finetune": (6, 6), "mix": (6, 6), "real-long": (12, 0),
     }  # fmt: skip
     table = (folder / "results.md").read_text(encoding="utf-8")
-    assert all(f"| {arm} |" in table for arm in ARMS) and "pretrain-finetune minus real-long" in table
-    assert table.count("over 2 groups of images, resampled whole") == 2
+    assert all(f"| {arm} |" in table for arm in ARMS) and "| pretrain-finetune minus real-long |" in table
+    assert table.splitlines()[0] == printed.out.splitlines()[0] == results["verdict"] == next(iter(results.values()))
+    assert all(words in results["verdict"] for words in ("4 cells", "4 images of 2 groups", "1 seed", "real-long"))
     assert sorted(f.name for f in (folder / "pictures").iterdir()) == [f"t{i:02d}.png" for i in range(4)]
 
     check_judge(real, folder)
@@ -97,7 +99,7 @@ def check_judge(real, folder) -> None:
         features.append(found)
         np.testing.assert_array_equal(judge(image[:, None], (999.0, 1.0, 1.0))[1], found)
     assert np.std(features, axis=0).max() > 0
-    with pytest.raises(DataError, match="0 networks of arm real, seed 3"):
+    with pytest.raises(DataError, match=r"\breal\b.*\b3\b"):
         real_arm(folder, 3)
 
 
@@ -118,7 +120,7 @@ def test_unusable_requests_are_refused_before_any_training(datasets, nnunet_fold
     real, synthetic = datasets
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("keep", encoding="utf-8")
-    with pytest.raises(ExistsError, match="no experiment's folder"):
+    with pytest.raises(ExistsError, match=r"mine.*--out"):
         run_experiment(replace(OPTIONS, out=tmp_path / "mine", overwrite=True))
     assert (tmp_path / "mine" / "thesis.txt").read_text(encoding="utf-8") == "keep"
     with pytest.raises(ConfigError, match="--fold"):
@@ -139,14 +141,11 @@ def test_unusable_requests_are_refused_before_any_training(datasets, nnunet_fold
 
 
 def test_an_output_folder_is_refused_before_anything_is_planned(datasets, nnunet_folders, tmp_path):
-    for name, content, error in (
-        ("thesis.txt", "keep", "no experiment's folder"),
-        ("experiment.json", '{"fold": 3}', ""),
-    ):
+    for name, content, named in (("thesis.txt", "keep", "--out"), ("experiment.json", '{"fold": 3}', "--overwrite")):
         folder = tmp_path / name
         folder.mkdir()
         (folder / name).write_text(content, encoding="utf-8")
-        with pytest.raises(ExistsError, match=error or "choose another --out, or --overwrite"):
+        with pytest.raises(ExistsError, match=f"{folder}.*{named}"):
             run_experiment(replace(OPTIONS, out=folder))
         assert [f.name for f in folder.iterdir()] == [name]
     assert list(nnunet_folders["nnUNet_preprocessed"].iterdir()) == []
@@ -158,7 +157,7 @@ def test_a_changed_split_or_test_set_is_another_experiment(datasets, nnunet_fold
 
     def start() -> dict:
         experiment = prepare(options)
-        _claim(experiment, options.overwrite)
+        claim(experiment, options.overwrite)
         return experiment.settings.to_dict()
 
     settings = start()
@@ -168,21 +167,18 @@ def test_a_changed_split_or_test_set_is_another_experiment(datasets, nnunet_fold
     training_ids, validation_ids = fold_split(real, 0)
     splits = nnunet_folders["nnUNet_preprocessed"] / real.name / "splits_final.json"
     splits.write_text(json.dumps([{"train": training_ids[1:], "val": validation_ids}]), encoding="utf-8")
-    with pytest.raises(ExistsError, match="an experiment with split_sha256"):
+    with pytest.raises(ExistsError, match="split_sha256"):
         start()
     splits.unlink()
     label = real.label_file("t00", test=True)
     content = label.read_bytes()
     label.unlink()  # t00 is a test image still, but no longer scored
-    with pytest.raises(ExistsError, match="an experiment with split_sha256"):
+    with pytest.raises(ExistsError, match="split_sha256"):
         start()
     label.write_bytes(content)
-    # of an earlier jdm, which did not note it: continued, also with --overwrite, if all else is equal
-    file = options.out / "experiment.json"
-    file.write_text(json.dumps({k: v for k, v in settings.items() if k != "split_sha256"}), encoding="utf-8")
-    options = replace(options, overwrite=True)
-    assert start() == settings == json.loads(file.read_text(encoding="utf-8"))
+    assert start() == settings
     assert kept.read_text(encoding="utf-8") == "of this experiment"
+    options = replace(options, overwrite=True)
     options = replace(options, learning_rate=0.1)
     start()
     assert not kept.exists()
@@ -192,7 +188,7 @@ def test_a_damaged_record_of_groups_is_refused_before_anything_is_planned(datase
     real, _ = datasets
     for text in ("{", "[]", '{"entries": [{"case": "t00"}]}', '{"entries": ["t00"]}', '{"entries": 3}'):
         (real.folder / "conversion.json").write_text(text, encoding="utf-8")
-        with pytest.raises(DataError, match=r"conversion\.json: cannot be used"):
+        with pytest.raises(DataError, match=r"conversion\.json"):
             prepare(OPTIONS)
     assert list(nnunet_folders["nnUNet_preprocessed"].iterdir()) == []
 
@@ -207,7 +203,7 @@ def test_an_experiment_that_another_process_runs_is_refused(datasets, nnunet_fol
         lock = folder.with_name(f".{folder.name}.lock")
         with (
             held(lock, folder),
-            pytest.raises(ExistsError, match=f"{folder} is being written by process {os.getpid()}"),
+            pytest.raises(ExistsError, match=f"{folder}.*{os.getpid()}"),
         ):
             run_experiment(options)
     assert list(nnunet_folders["nnUNet_preprocessed"].iterdir()) == []
@@ -241,9 +237,9 @@ def test_cases_that_chose_the_generators_weights_are_counted(datasets, tmp_path)
     chosen = scored(validation_ids, False).chose_generator
     assert chosen == sorted(validation_ids)
     assert scored(real.test_cases, True).chose_generator == []
-    [line] = notes({"data": {"chose_generator": chosen, "test_cases": 2}})
-    assert line.startswith("2 of the 2 scored cases chose the generator's weights (held-out loss)")
-    assert notes({"data": {"chose_generator": [], "test_cases": 4}}) == []
+    [line] = notes({"chose_generator": chosen, "test_cases": 2})
+    assert "2 of the 2" in line
+    assert notes({"chose_generator": [], "test_cases": 4}) == []
 
 
 def test_pictures_are_of_cases_nobody_chose(datasets, tmp_path):

@@ -1,15 +1,16 @@
 """Settings of the trainers, arithmetic of the arms, derived configurations: all without nnU-Net."""
 
 import json
-import math
+from importlib import import_module
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nnunet_scores import resolved
 
 from jdm.errors import ConfigError
-from nnunet_integration.arms import ARMS, Resolved, needed_trainings, padding_of_arm, schedule, updates
+from nnunet_integration.arms import ARMS, needed_trainings, padding_of_arm, schedule, updates
 from nnunet_integration.plans import (
     EXPERIMENT,
     fitting_patch,
@@ -48,6 +49,17 @@ def test_an_unusable_setting_is_named_in_one_line(name, value):
     assert VARIABLES[name] in message and repr(value) in message and "\n" not in message
 
 
+@pytest.mark.parametrize("command", ["experiment", "evaluate", "register"])
+def test_help_fits_one_screen(command, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("sys.argv", [f"jdm-{command}", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        import_module(f"jdm.cli.{command}").main()
+    lines = capsys.readouterr().out.splitlines()
+    assert ended.value.code == 0
+    assert 10 < sum(max(1, -(-len(line) // 80)) for line in lines) <= 48  # of 50, with the prompt
+
+
 def test_environment_is_restored(monkeypatch):
     monkeypatch.setenv("JDM_SYNTHETIC", "511")
     monkeypatch.delenv("JDM_NNUNET_SEED", raising=False)
@@ -55,18 +67,6 @@ def test_environment_is_restored(monkeypatch):
         assert read_settings() == TrainerSettings(seed=3)
         raise KeyError
     assert read_settings() == TrainerSettings(synthetic="511")
-
-
-def resolved(**changes) -> Resolved:
-    times = schedule(100, 200, 10, None)
-    values = {
-        "real": "R", "synthetic": "S", "cases_sha256": "", "fold": 0, "configuration": "2d",
-        "plans": "nnUNetPlans", "patch_size": (64, 64), "batch_size": 2, "network_features": (8, 16, 32),
-        "learning_rate": 0.01, "keep_head": True, "mirroring": False, "device": "cpu", "threads": 1, "workers": 0,
-        "split_sha256": "",
-        **vars(times), **changes,
-    }  # fmt: skip
-    return Resolved(**values)
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 40), st.floats(0.05, 0.95))
@@ -164,7 +164,7 @@ def test_derived_configuration_is_whole_and_fits_its_patch(patch, features):
 def test_a_patch_too_small_for_the_network_is_refused():
     with pytest.raises(ConfigError, match="--network-features"):
         with_experiment_configuration(PLANS, "2d", (16, 16), None, (8, 16, 32, 64))
-    with pytest.raises(ConfigError, match="2 for configuration"):
+    with pytest.raises(ConfigError, match="--patch-size"):
         with_experiment_configuration(PLANS, "2d", (16, 16, 16), None, None)
     with pytest.raises(ConfigError, match="3d_fullres"):
         with_experiment_configuration(PLANS, "3d_fullres", None, 2, None)
@@ -192,69 +192,3 @@ def test_moved_plans_are_named_as_nnunet_renames_them():
     assert moved_identifier("nnUNetPlans_2d", "nnUNetResEncUNetMPlans", target) == f"{target}_nnUNetPlans_2d"
     with pytest.raises(ConfigError, match="DatasetNNN_Name"):
         moved_plans("nnUNetPlans", "MoNuSeg")
-
-
-def test_tables_skip_undefined_scores():
-    from jdm.system.files import strict
-    from nnunet_integration.report import score_table
-
-    def case(case_id, label, dice):
-        return {"case_id": case_id, "label": label, "dice": dice}
-
-    scores = {0: {"cases": [case("b", "x", 0.5), case("b", "y", None), case("a", "x", None), case("a", "y", None)]}}
-    table = score_table(scores, "dice")
-    assert table.shape == (1, 2) and math.isnan(table[0, 0]) and table[0, 1] == 0.5
-    assert json.loads(json.dumps(strict({"a": [math.nan, np.float64(1)], 2: (math.inf,)}), allow_nan=False)) == {
-        "a": [None, 1.0],
-        "2": [None],
-    }
-
-
-def test_arms_that_learned_nothing_are_named_before_their_differences():
-    from nnunet_integration.report import summarise, warning_lines
-
-    def scores(dice):
-        cases = [
-            {"case_id": case, "label": label, "dice": value, "iou": value}
-            for case in ("a", "b")
-            for label, value in dice.items()
-        ]
-        means = dict.fromkeys(("mean_dice", "mean_iou", "micro_dice", "micro_iou"), 0.0)
-        return {0: {"cases": cases, "classes": [{"label": label} for label in dice], **means}}
-
-    arms = {"real": {}, "mix": {}}
-    groups = {"a": "1", "b": "2"}
-    learned = summarise(resolved(), arms, {"real": scores({"x": 0.8}), "mix": scores({"x": 0.7})}, groups)
-    assert warning_lines(learned) == [] and learned["differences"][0]["dice"]["mean"] == pytest.approx(-0.1)
-    zero = {"real": scores({"x": 0.8, "y": 0.0}), "mix": scores({"x": 0.7, "y": 0.6})}
-    [line] = warning_lines(summarise(resolved(), arms, zero, groups))
-    assert "real: y" in line and "mix" not in line and "--iterations" in line
-
-
-def test_images_of_a_patient_are_resampled_together():
-    from jdm.evaluation.statistics import mean_interval
-    from nnunet_integration.report import summarise, unit
-
-    dice = {"a1": 0.9, "a2": 0.7, "b1": 0.2, "c1": 0.4, "c2": 0.3, "c3": 0.5}
-
-    def summary(groups):
-        means = dict.fromkeys(("mean_dice", "mean_iou", "micro_dice", "micro_iou"), 0.0)
-        scores = {
-            arm: {0: {"cases": [{"case_id": c, "label": "x", "dice": d - less, "iou": d} for c, d in dice.items()],
-                      "classes": [{"label": "x"}], **means}}
-            for arm, less in (("real", 0.0), ("mix", 0.1))
-        }  # fmt: skip
-        return summarise(resolved(), {arm: {} for arm in scores}, scores, dict(zip(dice, groups, strict=True)))
-
-    for groups, units, text in (
-        ("aabccc", 3, "over 3 groups of images"),
-        ("123456", 6, "over 6 images"),
-        ("aaaaaa", 6, "all of one group"),
-    ):
-        found = summary(groups)
-        assert unit(found).startswith("over ") and text in unit(found)
-        assert found["differences"][0]["dice"]["n"] == found["arms"]["real"]["dice"]["n"] == units
-    over_groups = mean_interval(np.array(list(dice.values())), groups=list("aabccc"))
-    interval = summary("aabccc")["arms"]["real"]["dice"]
-    assert (interval["low"], interval["high"]) == (over_groups.low, over_groups.high)
-    assert interval["low"] < summary("123456")["arms"]["real"]["dice"]["low"]

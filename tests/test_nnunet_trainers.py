@@ -1,6 +1,5 @@
 """The trainers' contract with nnU-Net, the guard against leakage, and runs that repeat and continue exactly."""
 
-import fcntl
 import inspect
 import json
 import os
@@ -130,16 +129,17 @@ def test_a_test_case_under_a_training_id_is_a_leak_only_if_it_is_the_same_image(
         provenance.check_generator(gone, "Dataset012_Gone", ["a"], "run")
 
 
-def test_a_generator_of_generated_cases_hides_no_leak(nnunet_folders, monkeypatch):
+def test_a_generator_of_generated_cases_hides_no_leak(nnunet_folders, monkeypatch, capsys):
     real, synthetic = write_real_and_synthetic(nnunet_folders["nnUNet_raw"])
     write_provenance(synthetic, real, list(real.cases))
     offspring = write_blobs(nnunet_folders["nnUNet_raw"] / "Dataset611_Blobs_syn_syn", ["syn_0"])
     write_provenance(offspring, synthetic, list(synthetic.cases))
-    with pytest.raises(DataError, match=f"was trained on {synthetic.name}; expected {real.name}"):
+    with pytest.raises(DataError, match=f"{synthetic.name}.*{real.name}"):
         provenance.check_generator(provenance.read_generator(offspring), real.name, fold_split(real, 0)[1], "run")
     monkeypatch.setattr(sys, "argv", ["jdm-train", "511", "0", "--dry-run"])
-    with pytest.raises(DataError, match=f"{synthetic.name} is a synthetic dataset"):
-        jdm.cli.train._run()
+    with pytest.raises(SystemExit):
+        jdm.cli.train.main()
+    assert synthetic.name in capsys.readouterr().err
 
 
 def test_folds_of_the_raw_dataset_reach_nnunet_though_its_plans_are_there(nnunet_folders):
@@ -251,14 +251,14 @@ def test_a_dataset_is_registered_by_one_process_at_a_time(blobs):
         "register(open_dataset(511), open_dataset(11))\n"
         "print('done')\n"
     )
-    with locked(lock, fcntl.LOCK_EX):
+    with locked(lock):
         other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
         assert other.stdout is not None
         assert other.stdout.readline() == f"waiting for another process that plans or preprocesses {synthetic.name}\n"
         with pytest.raises(subprocess.TimeoutExpired):
             other.wait(0.5)
     assert other.communicate(timeout=60)[0] == "done\n" and other.returncode == 0
-    assert list(lock.parent.glob(".*")) == []
+    assert {path.suffix for path in lock.parent.glob(".*")} == {".lock"}
 
 
 def test_a_continued_run_equals_an_uninterrupted_one(blobs, tmp_path):
@@ -341,14 +341,14 @@ def test_a_training_stops_where_nnunet_splits_otherwise(blobs, tmp_path, monkeyp
     stock, free = nnUNetTrainer.do_split, []
 
     def do_split(trainer):
-        with locked(lock, fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
+        with locked(lock, wait=False) as alone:
             free.append(alone)
         return stock(trainer)
 
     monkeypatch.setattr(nnUNetTrainer, "do_split", do_split)
     expected = fold_split(real, 0)[0]
     other = replace(host_run(blobs, tmp_path, "nnUNetTrainerJDM"), training_ids=(*expected[1:], "r99"))
-    with pytest.raises(DataError, match=f"2 differ \\({expected[0]}, r99\\)") as error:
+    with pytest.raises(DataError, match=f"{expected[0]}.*r99") as error:
         run(other)
     assert free == [False]  # nnU-Net may write the folds here: one process at a time
     assert "\n" not in str(error.value) and not other.checkpoint.exists()
@@ -368,9 +368,9 @@ def test_weights_that_do_not_fit_or_hold_code_are_refused(blobs, tmp_path, monke
     with pytest.raises(CheckpointError, match=r"checkpoint\.pth"):
         read_checkpoint(file)
     torch.save({"network_weights": {}, "code": Path("x")}, file)
-    with pytest.raises(CheckpointError, match="objects"):
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pth"):
         read_checkpoint(file)
-    with monkeypatch.context() as patch, pytest.raises(CheckpointError, match=r"checkpoint\.pth: EOFError; expected"):
+    with monkeypatch.context() as patch, pytest.raises(CheckpointError, match=r"checkpoint\.pth.*EOFError"):
         patch.setattr(torch, "load", silent)
         read_checkpoint(file)
     labels = {"background": 0, "blob": 1}

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from small_runs import config_of, of_classes
 from torch import nn
 
-from jdm.config.settings import CodecConfig, Config, NoiseConfig
 from jdm.train.objective import sample_losses
 
 
@@ -23,11 +23,10 @@ class Silent(nn.Module):
 
 @pytest.mark.parametrize("classes", [2, 3, 8])
 def test_image_and_mask_weigh_the_same_however_many_channels_each_has(classes):
-    code = "binary" if classes == 2 else "one-hot"
-    config = Config(
-        codec=CodecConfig(mask_code=code, classes=classes),
-        noise=NoiseConfig(equal=1.0, independent=0.0, known_mask=0.0, known_image=0.0),
-    )
+    joint = {"equal": 1.0, "independent": 0.0, "known_mask": 0.0, "known_image": 0.0}
+    settings = {"codec": {"mask_code": "binary" if classes == 2 else "one-hot"}, "noise": joint}
+    _, deviation = config_of(of_classes(classes), **settings).sigma_data
+    config = config_of(of_classes(classes, image_std=deviation), **settings)
     x0 = torch.zeros(16, config.image_channels + config.mask_channels, 32, 32)
     losses = []
     for known in (slice(0, 1), slice(1, None)):

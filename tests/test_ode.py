@@ -4,7 +4,21 @@ import math
 
 import pytest
 import torch
-from closed_forms import DEVIATION, MEAN, PROCESS, SIGMAS, GaussianNetwork, gaussian, mixture, normal, source
+from closed_forms import (
+    MEAN,
+    PROCESS,
+    RHO,
+    SIGMAS,
+    STD,
+    GaussianNetwork,
+    assert_mixture,
+    gaussian,
+    joint,
+    levels_of,
+    mixture,
+    normal,
+    source,
+)  # fmt: skip
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, Normal
 
@@ -20,24 +34,15 @@ from jdm.diffusion.ode import (
     rademacher,
     sample_ode,
 )
-from jdm.diffusion.sampling import CaseNoise, karras_sigmas, sample_heun
+from jdm.diffusion.sampling import karras_sigmas, sample_heun
 from jdm.diffusion.unet import UNet
 from jdm.diffusion.vp import VPDenoiser
 from jdm.diffusion.windows import windowed
 from jdm.errors import ConfigError
 
-torch.set_num_threads(1)
-
-LOW, HIGH, RHO = 0.02, 80.0, 0.8
+LOW, HIGH = 0.02, 80.0
 LEVELS = torch.tensor([HIGH, LOW], dtype=torch.float64)
 TIGHT = Solver("DOP853", 1e-9, 1e-9)
-
-
-def joint(x: Tensor, sigma: Tensor) -> Tensor:
-    """The exact denoiser of a standard normal image entry and mask entry with correlation RHO; x (B, 2, 1)."""
-    covariance = torch.tensor([[1, RHO], [RHO, 1]], dtype=x.dtype)
-    total = covariance + torch.diag_embed(sigma.square())
-    return covariance @ torch.linalg.solve(total, x)
 
 
 def signs(*shape: int, seed: int = 3) -> Tensor:
@@ -47,7 +52,7 @@ def signs(*shape: int, seed: int = 3) -> Tensor:
 @pytest.mark.parametrize("method", ["RK45", "DOP853"])
 def test_error_follows_the_tolerance(method):
     noise = normal(4, 1, 8)
-    exact = MEAN + (HIGH * noise - MEAN) * math.sqrt((DEVIATION**2 + LOW**2) / (DEVIATION**2 + HIGH**2))
+    exact = MEAN + (HIGH * noise - MEAN) * math.sqrt((STD**2 + LOW**2) / (STD**2 + HIGH**2))
     errors = []
     for tolerance in (1e-4, 1e-6, 1e-8):
         solver = Solver(method, tolerance, tolerance)
@@ -74,14 +79,7 @@ def test_heun_with_many_steps_finds_the_same_solution():
 
 
 def test_mixture_keeps_its_shares_means_and_variances():
-    noise = normal(2, 1, 90, 90)
-    x = sample_ode(mixture, noise, SIGMAS).flatten()
-    low, high = x[x < -0.3], x[x >= -0.3]
-    assert len(low) / len(x) == pytest.approx(0.3, abs=4 * math.sqrt(0.21 / len(x)) + 1e-3)
-    assert low.mean().item() == pytest.approx(-1, abs=0.02)
-    assert high.mean().item() == pytest.approx(1, abs=0.02)
-    assert low.std().item() == pytest.approx(0.2, rel=0.05)
-    assert high.std().item() == pytest.approx(0.4, rel=0.05)
+    assert_mixture(sample_ode(mixture, normal(2, 1, 90, 90), SIGMAS))
 
 
 def test_denoiser_gets_float32_and_the_sample_is_float32():
@@ -100,19 +98,10 @@ def test_denoiser_gets_float32_and_the_sample_is_float32():
 def test_the_thesis_process_is_sampled_too():
     noise = normal(2, 2, 6)
     with torch.no_grad():
-        x = sample_ode(VPDenoiser(GaussianNetwork(), PROCESS, 1, 1), noise, PROCESS.sigmas())
+        x = sample_ode(VPDenoiser(GaussianNetwork(), PROCESS, 1, 1), noise, levels_of(PROCESS))
     first, last = PROCESS.sigma(999) ** 2, PROCESS.sigma(0) ** 2
-    exact = MEAN + (first**0.5 * noise - MEAN) * DEVIATION**2 / ((DEVIATION**2 + first) * (DEVIATION**2 + last)) ** 0.5
+    exact = MEAN + (first**0.5 * noise - MEAN) * STD**2 / ((STD**2 + first) * (STD**2 + last)) ** 0.5
     torch.testing.assert_close(x, exact, rtol=1e-3, atol=1e-3)
-
-
-def test_a_case_does_not_depend_on_its_batch():
-    def run(seeds: list[int]) -> Tensor:
-        return sample_ode(mixture, CaseNoise(seeds, (2, 6))(), SIGMAS)
-
-    together = run([5, 6, 7])
-    assert torch.equal(together[1:2], run([6]))
-    assert torch.equal(together[[2, 0]], run([7, 5]))
 
 
 def test_known_groups_stay_and_lead_to_the_conditional_mean_and_spread():
@@ -136,28 +125,28 @@ def test_everything_and_nothing_known_and_replacement():
     free = sample_ode(mixture, noise, SIGMAS)
     assert torch.equal(sample_ode(mixture, noise, SIGMAS, known=Known(nothing, values, 2)), free)
     replacement = Known(everything, values, 2, "replacement", source(2, 3, 4))
-    with pytest.raises(ConfigError, match="expected mode 'exact'"):
+    with pytest.raises(ConfigError, match=r"'replacement'.*'exact'"):
         sample_ode(mixture, noise, SIGMAS, known=replacement)
-    with pytest.raises(ConfigError, match="expected mode 'exact'"):
+    with pytest.raises(ConfigError, match=r"'replacement'.*'exact'"):
         log_likelihood(mixture, noise, SIGMAS, signs(1, 2, 3, 4), known=replacement)
 
 
 def test_a_solver_that_cannot_go_on_says_so():
     rough = source(1, 1, 4)
-    with pytest.raises(ConfigError, match=r"RK45 is at level .* after 200 calls .* raise rtol \(1e-05\)"):
+    with pytest.raises(ConfigError, match=r"RK45 .* 200 calls .* rtol \(1e-05\)"):
         sample_ode(lambda x, sigma: 1e6 * rough(), normal(1, 1, 4), SIGMAS, Solver(calls=200))
-    with pytest.raises(ConfigError, match=r"RK45 stopped at level .* raise rtol \(1e-05\)"):
+    with pytest.raises(ConfigError, match=r"RK45 .* level 1\.23.* rtol \(1e-05\)"):
         # A slope without bound at level 1.2345.
         sample_ode(lambda x, sigma: x + 1 / (1.2345 - sigma[:, :1, None]) ** 2, normal(1, 1, 4), SIGMAS)
-    with pytest.raises(ConfigError, match="not finite at level 80"):
+    with pytest.raises(ConfigError, match="finite at level 80"):
         sample_ode(lambda x, sigma: x * math.nan, normal(1, 1, 4), SIGMAS)
 
 
 def test_gaussian_density_is_exact():
     """Against the density that the ODE carries down from N(0, 80^2), and against that of the data."""
-    x0 = MEAN + DEVIATION * normal(5, 2, 3, seed=4)
+    x0 = MEAN + STD * normal(5, 2, 3, seed=4)
     found = log_likelihood(gaussian, x0, LEVELS, signs(1, 5, 2, 3), TIGHT)
-    high, low = DEVIATION**2 + HIGH**2, DEVIATION**2 + LOW**2
+    high, low = STD**2 + HIGH**2, STD**2 + LOW**2
     ends = MEAN + (x0 - MEAN) * math.sqrt(high / low)
     carried = Normal(0.0, HIGH).log_prob(ends).sum((1, 2)) + 6 / 2 * math.log(high / low)
     torch.testing.assert_close(found.log_density, carried, rtol=0, atol=1e-6)
@@ -170,10 +159,10 @@ def test_gaussian_density_is_exact():
 
 @pytest.mark.parametrize("solver", [Solver(), TIGHT])
 def test_mixture_density_is_exact(solver):
-    deviations = torch.tensor([0.2, 0.4], dtype=torch.float64)
+    stds = torch.tensor([0.2, 0.4], dtype=torch.float64)
     exact = MixtureSameFamily(
         Categorical(torch.tensor([0.3, 0.7], dtype=torch.float64)),
-        Normal(torch.tensor([-1.0, 1.0], dtype=torch.float64), (deviations**2 + LOW**2).sqrt()),
+        Normal(torch.tensor([-1.0, 1.0], dtype=torch.float64), (stds**2 + LOW**2).sqrt()),
     )
     x0 = torch.linspace(-1.6, 2.2, 12, dtype=torch.float64).reshape(12, 1, 1)
     # From so high a level that the prior is the data's density there.
@@ -256,8 +245,9 @@ def test_divergence_through_the_network_is_its_derivative_along_the_probe():
 def test_probes_that_do_not_fit_are_refused():
     x0 = normal(2, 1, 4)
     for shape in ((2, 1, 4), (1, 1, 1, 4), (0, 2, 1, 4)):
-        with pytest.raises(ConfigError, match="probes have shape"):
+        with pytest.raises(ConfigError, match="probes") as caught:
             log_likelihood(gaussian, x0, LEVELS, torch.zeros(shape))
+        assert str(shape) in str(caught.value) and "('P', 2, 1, 4)" in str(caught.value)
 
 
 def test_a_uniform_density_costs_the_bits_of_its_levels():
@@ -278,6 +268,6 @@ def test_bits_of_dequantised_data_are_those_of_its_levels():
     assert torch.equal(((spread + 1) / bins).round().long(), levels.expand(40, 1, -1))
     wide = torch.tensor([2000.0, 1e-3], dtype=torch.float64)
     found = bits_per_dim(log_likelihood(gaussian, spread, wide, signs(1, *spread.shape))).mean()
-    data = Normal(MEAN, DEVIATION)
+    data = Normal(MEAN, STD)
     probability = data.cdf(x0 + bins / 2) - data.cdf(x0 - bins / 2)
     assert found.item() == pytest.approx(-probability.log2().mean().item(), abs=2e-3)

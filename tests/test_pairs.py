@@ -6,20 +6,12 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
-from small_runs import changed, tiny_plan, write_pictures
+from small_runs import changed, config_of, facts, picture, tiny_plan, write_pictures
 
 import jdm.data.pairs
-from jdm.config.settings import AugmentConfig, CodecConfig, Config, DataConfig, NetworkConfig, NoiseConfig
-from jdm.data.pairs import (
-    Batches,
-    PairDataset,
-    _affine,
-    augment,
-    condition_features,
-    planned_arrays,
-    rescaled,
-)
-from jdm.data.raw_dataset import Pair
+from jdm.config.settings import AugmentConfig, NetworkConfig, NoiseConfig
+from jdm.data.pairs import Batches, PairDataset, augment, condition_features, planned_arrays, rescaled
+from jdm.data.raw_dataset import Pair, read_case, write_case
 from jdm.diffusion.loss import denoising_loss
 from jdm.diffusion.noise import Denoiser, draw_sigmas
 from jdm.diffusion.sampling import karras_sigmas, sample_heun
@@ -90,26 +82,19 @@ def test_brightness_and_contrast_leave_the_mask_alone():
 
 
 @pytest.mark.parametrize("shape", [(15, 22), (7, 12, 17)])
-def test_the_affine_map_is_scipys(shape):
-    x = blobs(3, *shape).double()
-    zoom, angle = np.array([1.3, 1.0, 0.8]), np.array([0.0, 0.5, -0.3])
-    shift = np.array([[0.1] * len(shape), [0.0] * len(shape), [-0.15] * len(shape)])
-    moved = _affine(x, 1, zoom, angle, shift)
+def test_the_affine_map_is_scipys_and_the_condition_tells_it(shape):
+    x, dims = blobs(4, *shape).double(), len(shape)
+    config = dataclasses.replace(ALWAYS, scale=0.3, rotation_degrees=30.0, translation=0.15)
+    moved, condition = augment(x, 1, config, np.random.default_rng(2))
     centre = (np.array(shape) - 1) / 2
-    for index in range(3):
-        matrix = np.eye(len(shape))
-        cos, sin = np.cos(angle[index]), np.sin(angle[index])
+    for index, told in enumerate(condition.double().numpy()):
+        zoom, cos, sin, shift = 2 ** told[dims + 2], 1 + told[dims + 3], told[dims + 4], told[-dims:]
+        matrix = np.eye(dims)
         matrix[-2:, -2:] = [[cos, -sin], [sin, cos]]
-        matrix /= zoom[index]
-        offset = centre - matrix @ centre - shift[index] * np.array(shape)
+        matrix /= zoom
+        offset = centre - matrix @ centre - shift * np.array(shape)
         expected = ndimage.affine_transform(x[index, 0].numpy(), matrix, offset, order=1, mode="reflect")
-        torch.testing.assert_close(moved[index, 0], torch.from_numpy(expected), atol=1e-6, rtol=0)
-
-
-def test_a_shift_of_whole_pixels_moves_by_them():
-    x = blobs(1, 10, 20)
-    moved = _affine(x, 1, np.ones(1), np.zeros(1), np.array([[0.2, -0.25]]))
-    torch.testing.assert_close(moved[0, :, 2:, :-5], x[0, :, :-2, 5:], atol=1e-5, rtol=0)
+        torch.testing.assert_close(moved[index, 0], torch.from_numpy(expected), atol=1e-5, rtol=0)
 
 
 def test_batches_are_functions_of_seed_rank_and_step(nnunet_folders):
@@ -133,7 +118,7 @@ def test_cases_beyond_the_cache_are_read_again_and_give_the_same(nnunet_folders,
 
     def counting(dataset, case_id, test=False):
         reads.append(case_id)
-        return jdm.data.raw_dataset.read_case(dataset, case_id, test)
+        return read_case(dataset, case_id, test)
 
     monkeypatch.setattr(jdm.data.pairs, "read_case", counting)
     ids = list(dataset.cases)
@@ -169,19 +154,16 @@ def test_crops_are_native_pixels_and_small_images_are_centred_between_mirrors(nn
     assert np.array_equal(image[0, 1], image[0, 2]) and np.array_equal(label[:, 2], label[:, 3])
 
 
-def volume_config(**data) -> Config:
-    return Config(codec=CodecConfig(image_dtype="int16"), data=DataConfig(slice_axis=1, spacing=(1.0, 2.0), **data))
-
-
 def test_slices_are_taken_along_the_planned_axis_at_the_planned_spacing():
+    config = config_of(facts(dtype="int16", slice_axis=1, spacing=(1.0, 2.0)), data={"slice_axis": 1})
     label = np.zeros((8, 5, 6), np.uint8)
     label[2:6, :, 3:] = 1
     label[:, 4] = 0
     image = (100 * label[None] + np.arange(5)[None, None, :, None]).astype(np.int16)
-    same, same_label = planned_arrays(Pair("a", image, label, (1.0, 3.0, 2.0)), volume_config())
+    same, same_label = planned_arrays(Pair("a", image, label, (1.0, 3.0, 2.0)), config)
     assert same.shape == (1, 5, 8, 6) and same.dtype == np.int16
     assert np.array_equal(same[:, 3], image[:, :, 3]) and np.array_equal(same_label[3], label[:, 3])
-    coarse, coarse_label = planned_arrays(Pair("a", image, label, (0.5, 3.0, 2.0)), volume_config())
+    coarse, coarse_label = planned_arrays(Pair("a", image, label, (0.5, 3.0, 2.0)), config)
     assert coarse.shape == (1, 5, 4, 6) and coarse_label.shape == (5, 4, 6)
     assert set(np.unique(coarse_label)) == {0, 1}
     assert (coarse_label[0, 1:3, 3:] == 1).all() and coarse_label[4].sum() == 0
@@ -189,38 +171,37 @@ def test_slices_are_taken_along_the_planned_axis_at_the_planned_spacing():
 
 def test_constant_slices_are_left_out_and_nothing_else(nnunet_folders):
     dataset = write_pictures(nnunet_folders["nnUNet_raw"], cases=2, shape=(6, 8, 8), dtype="int16")
-    config = tiny_plan(dataset, list(dataset.cases))
-    assert len(PairDataset(dataset, list(dataset.cases), config)) == 2 * 6
-
-    def blank(dataset, case_id, test=False):
-        pair = jdm.data.raw_dataset.read_case(dataset, case_id, test)
-        pair.image[:, :4] = 0
-        return pair
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jdm.data.pairs, "read_case", blank)
-        pairs = PairDataset(dataset, list(dataset.cases), config)
-        assert [item.slice for item in pairs.items] == [4, 5, 4, 5]
+    ids = list(dataset.cases)
+    config = tiny_plan(dataset, ids)
+    assert len(PairDataset(dataset, ids, config)) == config.facts.items == 2 * 6
+    blank = picture(ids[1], 1, (6, 8, 8), dtype="int16")
+    blank.image[:, :4] = 0
+    write_case(dataset.folder, blank, ".nii.gz")
+    assert [item.slice for item in PairDataset(dataset, ids[1:], config).items] == [4, 5]
     with pytest.raises(TrainingError, match=r"no training images.*0 cases"):
         PairDataset(dataset, [], config)
 
 
 def test_cases_in_arbitrary_units_are_brought_to_one_scale():
-    rng = np.random.default_rng(0)
-    base = rng.gamma(2.0, 50.0, (2, 30, 30))
-    mean, std = (120.0, 50.0), (30.0, 5.0)
+    base = np.random.default_rng(0).gamma(2.0, 50.0, (3, 30, 30))
+    mean, std = (120.0, None, 50.0), (30.0, None, 5.0)
+    found = facts(case_mean=mean, case_std=std)
     for gain, offset in ((1.0, 0.0), (7.0, 300.0)):
-        out = rescaled((base * gain + offset).astype(np.float32), mean, std, False)
-        np.testing.assert_allclose(out.mean(axis=(1, 2)), mean, rtol=1e-4)
-        np.testing.assert_allclose(out.std(axis=(1, 2)), std, rtol=1e-4)
-    np.testing.assert_allclose(rescaled(base, mean, std, False), rescaled(3 * base - 40, mean, std, False), atol=1e-2)
-    assert np.isfinite(rescaled(np.full((2, 4, 4), 5.0), mean, std, False)).all()
+        image = (base * gain + offset).astype(np.float32)
+        out = rescaled(image, found)
+        np.testing.assert_allclose(out.mean(axis=(1, 2))[[0, 2]], [120, 50], rtol=1e-4)
+        np.testing.assert_allclose(out.std(axis=(1, 2))[[0, 2]], [30, 5], rtol=1e-4)
+        assert (out[1] == image[1]).all()  # a channel that nnU-Net does not standardise is taken as stored
+    np.testing.assert_allclose(rescaled(base, found)[::2], rescaled(3 * base - 40, found)[::2], atol=1e-2)
+    assert np.isfinite(rescaled(np.full((3, 4, 4), 5.0), found)).all()
+    assert rescaled(base, facts()) is base
 
 
 def test_zero_borders_stay_zero_in_arbitrary_units():
     base = np.random.default_rng(0).gamma(3.0, 40.0, (1, 20, 30))
     base[:, :, :8] = 0
-    few, many = (rescaled(np.pad(5 * base, ((0, 0), (0, 0), (0, more))), (0.0,), (50.0,), True) for more in (0, 40))
+    found = facts(case_mean=(0.0,), case_std=(50.0,), zero_border=True)
+    few, many = (rescaled(np.pad(5 * base, ((0, 0), (0, 0), (0, more))), found) for more in (0, 40))
     assert not few[:, :, :8].any() and not many[:, :, 30:].any()
     np.testing.assert_allclose(few, many[:, :, :30], rtol=1e-5)  # whatever the share of the border
     assert np.sqrt((few[few != 0] ** 2).mean()) == pytest.approx(50, rel=1e-4)
@@ -241,14 +222,14 @@ def test_augmentation_does_not_leak_into_samples():
     flips = dataclasses.replace(ALWAYS, probability=0.5, mirror_axes=(1,))
     architecture = NetworkConfig(16, (1, 1, 1), 1, (), 2)
     network = UNet(2, 2, architecture, levels=2, condition_features=condition_features(2))
-    denoiser = Denoiser(network, 1, levels.sigma_data)
+    denoiser = Denoiser(network, 1, (0.5, 0.5))
     optimizer = torch.optim.AdamW(denoiser.parameters(), 3e-3)
     rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
     for _ in range(350):
         x0, condition = augment(ramps(16, rng), 1, flips, rng)
         sigma = draw_sigmas(levels, len(x0), generator)
         noise = torch.randn(x0.shape, generator=generator)
-        loss = denoising_loss(lambda x, s, c=condition: denoiser(x, s, c), x0, sigma, noise, 1, levels.sigma_data)
+        loss = denoising_loss(lambda x, s, c=condition: denoiser(x, s, c), x0, sigma, noise, 1, (0.5, 0.5))
         optimizer.zero_grad()
         loss.mean().backward()
         optimizer.step()

@@ -1,36 +1,37 @@
-"""RePaint: where it jumps, that it adds nothing where nothing is known, and that it lessens the bias of replacement."""
+"""RePaint: where it jumps, what the sampler between the jumps is given, and that it lessens the bias of replacement."""
 
 import itertools
 import math
 
 import pytest
 import torch
-from closed_forms import SAMPLERS, SIGMAS, every_sampler, mixture, normal, source
+from closed_forms import RHO, SAMPLERS, SIGMAS, every_sampler, joint, mixture, moments, normal, source
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_conditioning import RHO, joint
 from torch import Tensor
 
-from jdm.diffusion.conditioning import Known, known_channels
+from jdm.config.samplers import SamplerSettings
+from jdm.diffusion.conditioning import Known
+from jdm.diffusion.named import named_sampler
 from jdm.diffusion.repaint import Resampling, sample_repaint
-from jdm.diffusion.sampling import karras_sigmas, sample_ddim, sample_heun
+from jdm.diffusion.run import Part
+from jdm.diffusion.sampling import karras_sigmas, sample_ddim
 from jdm.errors import ConfigError
-
-torch.set_num_threads(1)
 
 SHAPE = (2, 3, 4, 4)
 
 
-def repaint(denoise, noise, sigmas, known, resampling=None, name="heun"):
-    sample = every_sampler(*noise.shape)[name]
-    resampling = Resampling(4, 3) if resampling is None else resampling
-    return sample_repaint(denoise, noise, sigmas, known, source(*noise.shape, seed=21), resampling, sample)
+def repaint(known: Known, resampling: Resampling, name: str = "heun") -> Tensor:
+    sample, fresh = every_sampler(*SHAPE)[name], source(*SHAPE, seed=21)
+    return sample_repaint(mixture, normal(*SHAPE), SIGMAS, known, fresh, resampling, sample)
 
 
-def part_known(values: Tensor) -> Known:
-    where = torch.zeros(1, 1, *values.shape[2:], dtype=torch.bool)
-    where[..., :2] = True
-    return Known(where, values, 2, "replacement", source(*values.shape, seed=5))
+def known_where(where: Tensor) -> Known:
+    return Known(where, normal(*SHAPE, seed=9), 2, "replacement", source(*SHAPE, seed=5))
+
+
+EVERYTHING = torch.ones(1, 1, 1, 1, dtype=torch.bool)
+LEFT = torch.arange(4) < 2
 
 
 def test_the_jumps_are_the_papers():
@@ -46,44 +47,34 @@ def test_the_jumps_are_the_papers():
 @settings(max_examples=60, deadline=None)
 def test_every_jump_is_as_long_as_asked_and_every_level_is_reached(steps, length, repetitions):
     if length >= steps:
-        with pytest.raises(ConfigError, match="jump length"):
+        with pytest.raises(ConfigError, match=rf"{length} of {steps} steps"):
             Resampling(length, repetitions).stretches(steps)
         return
-    ways = Resampling(length, repetitions).stretches(steps)
-    assert ways[0][0] == 0 and ways[-1][1] == steps
-    for (first, last), (back, _) in itertools.pairwise(ways):
+    stretches = Resampling(length, repetitions).stretches(steps)
+    assert stretches[0][0] == 0 and stretches[-1][1] == steps
+    for (first, last), (back, _) in itertools.pairwise(stretches):
         assert first < last < steps and last - back == length
-    taken = [step for first, last in ways for step in range(first, last)]
+    taken = [step for first, last in stretches for step in range(first, last)]
     counts = [taken.count(step) for step in range(steps)]
     assert set(counts) <= {1, repetitions} and counts[-1] == 1
-    assert len(ways) == 1 + (repetitions - 1) * len(range(0, steps - length, length))
+    assert len(stretches) == 1 + (repetitions - 1) * len(range(0, steps - length, length))
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_everything_known_comes_back_and_what_is_known_stays(name):
-    values = normal(*SHAPE, seed=9)
-    everything = Known(torch.ones(1, 1, 1, 1, dtype=torch.bool), values, 2, "replacement", source(*SHAPE))
-    assert torch.equal(repaint(mixture, normal(*SHAPE), SIGMAS, everything, name=name), values)
-    result = repaint(mixture, normal(*SHAPE), SIGMAS, part_known(values), name=name)
-    assert torch.equal(result[..., :2], values[..., :2])
-    assert result.isfinite().all() and not torch.equal(result[..., 2:], values[..., 2:])
-
-
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_nothing_known_or_no_jumps_change_no_bit(name):
-    noise, plain = normal(*SHAPE), every_sampler(*SHAPE)[name]
-    nothing = Known(torch.zeros(1, dtype=torch.bool), torch.zeros(1), 2, "replacement", source(*SHAPE))
-    assert torch.equal(repaint(mixture, noise, SIGMAS, nothing, name=name), plain(mixture, noise, SIGMAS))
-    values = normal(*SHAPE, seed=9)
-    once = repaint(mixture, noise, SIGMAS, part_known(values), Resampling(4, 1), name)
-    assert torch.equal(once, plain(mixture, noise, SIGMAS, known=part_known(values)))
+def test_what_is_known_stays_and_without_known_entries_or_jumps_no_bit_changes(name):
+    jumps = Resampling(4, 3)
+    values, plain = normal(*SHAPE, seed=9), every_sampler(*SHAPE)[name]
+    assert torch.equal(repaint(known_where(EVERYTHING), jumps, name), values)
+    result = repaint(known_where(LEFT), jumps, name)
+    assert torch.equal(result[..., LEFT], values[..., LEFT])
+    assert result.isfinite().all() and not torch.equal(result[..., ~LEFT], values[..., ~LEFT])
+    assert torch.equal(repaint(known_where(~EVERYTHING), jumps, name), plain(mixture, normal(*SHAPE), SIGMAS))
+    once = repaint(known_where(LEFT), Resampling(4, 1), name)
+    assert torch.equal(once, plain(mixture, normal(*SHAPE), SIGMAS, known=known_where(LEFT)))
 
 
 def test_a_way_down_begins_at_the_level_of_its_jump_with_noise_of_that_level():
-    shape, values = (2, 2, 64, 64), torch.full((1, 2, 1, 1), 0.25, dtype=torch.float64)
-    where = torch.zeros(1, 2, 1, 1, dtype=torch.bool)
-    where[:, 1] = True
-    levels: list[float] = []
+    shape, levels = (2, 2, 64, 64), []
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         level = sigma[0, 0].item()
@@ -93,101 +84,70 @@ def test_a_way_down_begins_at_the_level_of_its_jump_with_noise_of_that_level():
         levels.append(level)
         return torch.full_like(x, 0.25)
 
-    sigmas = karras_sigmas(6, 0.1, 40.0)
-    known = Known(where, values, 1, "replacement", source(*shape, seed=5))
-    resampling, sample = Resampling(2, 2), sample_ddim
-    ancestral = source(*shape, seed=8)
+    sigmas, resampling, ancestral = karras_sigmas(6, 0.1, 40.0), Resampling(2, 2), source(*shape, seed=8)
+    values = torch.full((1, 2, 1, 1), 0.25, dtype=torch.float64)
+    known = Known(torch.tensor([False, True]).reshape(1, 2, 1, 1), values, 1, "replacement", source(*shape, seed=5))
     repainted = sample_repaint(
-        denoise,
-        normal(*shape) + 0.25 / 40,
-        sigmas,
-        known,
-        source(*shape, seed=6),
-        resampling,
-        lambda d, n, s, k: sample(d, n, s, 1.0, ancestral, k),
-    )
-    ways = resampling.stretches(6)
-    assert levels == pytest.approx([sigmas[i].item() for first, last in ways for i in range(first, last)])
+        denoise, normal(*shape) + 0.25 / 40, sigmas, known, source(*shape, seed=6), resampling,
+        lambda d, n, s, k: sample_ddim(d, n, s, 1.0, ancestral, k),
+    )  # fmt: skip
+    assert levels == pytest.approx([sigmas[i].item() for way in resampling.stretches(6) for i in range(*way)])
     torch.testing.assert_close(repainted, torch.full(shape, 0.25, dtype=torch.float64))
 
 
-def conditional_mean(resampling: Resampling | None, value: float = 1.5, steps: int = 40) -> float:
-    """Mean of the image entry given the mask entry of `joint`, without sampling error.
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("heun", {}), ("heun-stochastic", {"churn": 3.0}), ("ddim", {"eta": 0.5}), ("euler-maruyama", {}),
+        ("predictor-corrector", {}),
+    ],
+)  # fmt: skip
+def test_a_sampler_without_history_takes_the_same_steps_in_parts_as_at_once(name, given):
+    """Settings that are divided among the steps are divided by those of the whole schedule."""
+    at_once = named_sampler(name, SamplerSettings(**given), source(*SHAPE))(mixture, normal(*SHAPE), SIGMAS, None)
+    sample, x = named_sampler(name, SamplerSettings(**given), source(*SHAPE)), SIGMAS[0] * normal(*SHAPE)
+    for first, last in ((0, 3), (3, 9), (9, 10), (10, 18)):
+        x = sample(mixture, x / SIGMAS[first], Part(SIGMAS[first : last + 1], 18), None)
+    torch.testing.assert_close(x, at_once)
 
-    Everything is linear in the noises, so that the result without noise is the mean over them.
-    """
 
-    def zeros() -> Tensor:
-        return torch.zeros(1, 2, 1, dtype=torch.float64)
+def test_churn_within_repaint_raises_each_level_by_its_share_of_the_whole_schedule():
+    """gamma = s_churn / N with N = 18, not with the 3 steps between two jumps (Karras et al. 2022, Algorithm 2)."""
+    seen = set()
 
-    known = known_channels(torch.full((1, 2, 1), value), [1], 1, zeros, levels=2 if resampling is None else 1)
-    sigmas = karras_sigmas(steps, 0.002, 80.0)
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        seen.add(sigma[0, 0].item())
+        return mixture(x, sigma)
 
-    def sample(denoise, noise, sigmas, known):
-        return sample_ddim(denoise, noise, sigmas, 1.0, zeros, known)
-
-    if resampling is None:
-        return sample(joint, zeros(), sigmas, known)[0, 0].item()
-    return sample_repaint(joint, zeros(), sigmas, known, zeros, resampling, sample)[0, 0].item()
+    sample = named_sampler("heun-stochastic", SamplerSettings(churn=3.6), source(*SHAPE))
+    fresh = source(*SHAPE, seed=21)
+    sample_repaint(denoise, normal(*SHAPE), SIGMAS, known_where(LEFT), fresh, Resampling(3, 4), sample)
+    levels = SIGMAS[:-1].tolist()
+    assert sorted(seen) == pytest.approx(sorted([*levels, *(1.2 * level for level in levels if 0.05 <= level <= 50)]))
 
 
 def test_the_bias_of_replacement_shrinks_with_the_repetitions():
-    exact = RHO * 1.5
-    assert conditional_mean(None) == pytest.approx(exact, rel=2e-3)
-    biases = [exact - conditional_mean(Resampling(5, repetitions)) for repetitions in (1, 2, 4, 8, 16)]
-    assert biases[0] > 0.1 * exact  # replacement alone forgets part of what is known
+    exact, where = RHO * 1.5, torch.tensor([False, True]).reshape(1, 2, 1)
+
+    def mean(repetitions: int) -> float:
+        def sample(draw):
+            known = Known(where, torch.full((1, 2, 1), 1.5), 1, "replacement", draw)
+            ancestral = named_sampler("ddim", SamplerSettings(eta=1.0), draw)
+            jumps = Resampling(5, repetitions)
+            return sample_repaint(joint, draw(), karras_sigmas(40, 0.002, 80.0), known, draw, jumps, ancestral)
+
+        return moments(sample, 2)[0][0].item()
+
+    biases = [exact - mean(repetitions) for repetitions in (1, 2, 4, 8, 16)]
     assert all(later < 0.9 * earlier for earlier, later in itertools.pairwise(biases))
     assert biases[-1] < biases[0] / 4
 
 
-@pytest.mark.parametrize(("repetitions", "error"), [(1, None), (10, 0.07)])
-def test_mean_and_variance_of_the_unknown_given_the_known(repetitions, error):
-    """A joint Gaussian: mean RHO times the value, variance 1 - RHO^2."""
-    n, value = 4_000, 1.5
-    known = known_channels(torch.full((1, 2, 1), value), [1], 1, source(n, 2, 1, seed=3), levels=1)
-    sigmas, ancestral = karras_sigmas(200, 0.002, 80.0), source(n, 2, 1, seed=4)
-    x = sample_repaint(
-        joint,
-        normal(n, 2, 1, seed=2),
-        sigmas,
-        known,
-        source(n, 2, 1, seed=7),
-        Resampling(20, repetitions),
-        lambda d, x, s, k: sample_ddim(d, x, s, 1.0, ancestral, k),
-    )
-    assert (x[:, 1] == value).all()
-    mean, variance = x[:, 0].mean().item(), x[:, 0].var().item()
-    exact = 1 - RHO**2
-    if error is None:  # replacement: too far from the condition, and too wide
-        assert mean < 0.9 * RHO * value and variance > 1.1 * exact
-    else:
-        assert mean == pytest.approx(RHO * value, rel=error)
-        assert variance == pytest.approx(exact, rel=error + 4 * math.sqrt(2 / n))
-
-
-def test_channels_known_exactly_where_they_are_a_whole_group_and_by_replacement_otherwise():
-    values, fresh = normal(*SHAPE, seed=9), source(*SHAPE)
-    for channels, levels, mode in (
-        ([0, 1], 2, "exact"), ([2], 2, "exact"), ([0, 1, 2], 2, "exact"),
-        ([0], 2, "replacement"), ([1, 2], 2, "replacement"), ([2], 1, "replacement"),
-    ):  # fmt: skip
-        known = known_channels(values, channels, 2, fresh, levels=levels)
-        assert known.mode == mode, channels
-        result = sample_heun(mixture, normal(*SHAPE), SIGMAS, known)
-        others = [c for c in range(3) if c not in channels]
-        assert torch.equal(result[:, channels], values[:, channels])
-        assert not (result[:, others] == values[:, others]).any()
-    with pytest.raises(ConfigError, match=r"known channels are \[3\]; expected some of 0 to 2"):
-        known_channels(values, [0, 3], 2, fresh)
-
-
 def test_resampling_that_makes_no_sense_is_refused():
-    with pytest.raises(ConfigError, match="at least 1"):
-        Resampling(0, 2)
-    with pytest.raises(ConfigError, match="at least 1"):
-        Resampling(2, 0)
-    exact = Known(torch.ones(1, dtype=torch.bool), torch.zeros(1), 2)
-    with pytest.raises(ConfigError, match="exact"):
-        repaint(mixture, normal(*SHAPE), SIGMAS, exact)
-    with pytest.raises(ConfigError, match="jump length is 18 of 18 steps"):
-        repaint(mixture, normal(*SHAPE), SIGMAS, part_known(normal(*SHAPE)), Resampling(18, 2))
+    for numbers in ((0, 2), (2, 0)):
+        with pytest.raises(ConfigError, match=rf"{numbers[0]} and {numbers[1]} repetitions.* at least 1"):
+            Resampling(*numbers)
+    with pytest.raises(ConfigError, match=r"'exact'.*'replacement'"):
+        repaint(Known(EVERYTHING, torch.zeros(1), 2), Resampling(4, 3))
+    with pytest.raises(ConfigError, match="18 of 18 steps"):
+        repaint(known_where(LEFT), Resampling(18, 2))

@@ -1,191 +1,189 @@
-"""Every sampler of --sampler through the drawers that the commands use, on a tiny network."""
+"""Every sampler of --sampler by the drawer that the commands use, on tiny networks, and against closed forms."""
 
-import dataclasses
+import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 import torch
-from closed_forms import SIGMAS, gaussian, mixture, normal, source
-from small_runs import changed, tiny_plan, write_pictures
+from closed_forms import SIGMAS, STD, gaussian, mixture, moments, normal, source
+from small_runs import TINY, config_of
 
 from jdm.config.samplers import SAMPLERS, SamplerSettings, check_sampler, default_steps, evaluations, is_deterministic
 from jdm.data.pairs import condition_features
-from jdm.diffusion.conditioning import Known
 from jdm.diffusion.model import build_denoiser
 from jdm.diffusion.named import named_sampler
 from jdm.diffusion.ode import Solver, sample_ode
-from jdm.diffusion.sampling import CaseNoise, Churn, sample_ddim, sample_heun, sample_heun_stochastic
+from jdm.diffusion.repaint import Resampling
+from jdm.diffusion.sampling import CaseNoise, Churn, karras_sigmas, sample_ddim, sample_heun, sample_heun_stochastic
 from jdm.diffusion.sde import Langevin, sample_euler_maruyama, sample_predictor_corrector
 from jdm.draw.drawer import Drawer, Job
-from jdm.draw.export_drawer import PairDrawer
+from jdm.draw.request import Sampling, Way
 from jdm.errors import ConfigError
-from jdm.export.request import ExportRequest, check_request
-from jdm.sample.request import SampleRequest
-from jdm.sample.request import check_request as check_sample
+from jdm.export.amount import order_of
+from jdm.export.request import ExportRequest
+from jdm.sample.request import MODES, check_request, way_for
 from jdm.train.checkpoint import Checkpoint
 
-THESIS = {"preset": "thesis", "augment": {"probability": 0.0}}
-EXPORT = ExportRequest(1, "x", 4, (16, 24), steps=4, batch_size=2)
-GIVEN = SampleRequest("given-masks", steps=4, jump_length=1, repetitions=2, batch_size=4)
+SHAPE = (2, 16, 24)
+NOTHING, EVERYTHING = np.full((2, 1, 1), False), np.full((2, 1, 1), True)
+MASK, OUTSIDE = np.array([False, True]).reshape(2, 1, 1), np.full(SHAPE, True)
+OUTSIDE[:, 4:10, 5:20] = False
 
 
-@pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory):
-    """A network of each preset, of random weights, in the wrapping that the drawers take."""
-    real = write_pictures(tmp_path_factory.mktemp("raw"), "Dataset041_Samplers")
-    plan = tiny_plan(real, list(real.cases))
-    found = {}
-    for name, changes in (("default", {}), ("thesis", THESIS)):
-        config = changed(plan, changes)
-        torch.manual_seed(5)
-        denoiser = build_denoiser(config, condition_features(2))
-        weights = {k: v + 0.003 * torch.randn(v.shape) for k, v in denoiser.state_dict().items()}
-        found[name] = Checkpoint(config, weights, {"sha256": "0"})
-    return found
+def checkpoint_of(preset: str) -> Checkpoint:
+    """A network of random weights."""
+    config = config_of(
+        preset=preset, data={"patch_size": SHAPE[1:], "canvas_size": SHAPE[1:]}, augment={"probability": 0.0},
+        network=asdict(TINY), train={"precision": "fp32"},
+    )  # fmt: skip
+    torch.manual_seed(5)
+    state = build_denoiser(config, condition_features(2)).state_dict()
+    weights = {name: value + 0.003 * torch.randn(value.shape) for name, value in state.items()}
+    return Checkpoint(config, weights, {"sha256": "0", "dataset": "Dataset041_Samplers"})
 
 
-@pytest.fixture(params=["default", "thesis"])
-def checkpoint(request, checkpoints):
-    return checkpoints[request.param]
+CHECKPOINTS = {preset: checkpoint_of(preset) for preset in ("default", "thesis")}
+SERVED = [*((preset, name) for preset in CHECKPOINTS for name in SAMPLERS), ("thesis", "ancestral")]
+GIVEN = [
+    (preset, name, where)
+    for preset, name in SERVED
+    for where in (EVERYTHING, MASK, OUTSIDE)
+    if name != "ode" or (preset == "default" and where is not OUTSIDE)
+]
 
 
-def asked(request, name: str, **changes):
-    """The request with a sampler; the solver of a random network is kept short."""
-    sampling = SamplerSettings(tolerance=0.1 if name == "ode" else None)
-    return dataclasses.replace(request, sampler=name, sampling=sampling, **changes)
+def drawer_of(preset: str, name: str) -> Drawer:
+    """Of a few steps; the solver of a random network is kept short."""
+    way = Way(name, 4, SamplerSettings(tolerance=0.1 if name == "ode" else None))
+    return Drawer(CHECKPOINTS[preset], Sampling(batch_size=2), way, "cpu", resampling=Resampling(1, 2))
 
 
-def mask(*cases: int) -> np.ndarray:
-    return np.stack([np.where(np.random.default_rng(c).random((1, 16, 24)) < 0.5, 0.5, -0.5) for c in cases])
+def pair(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-1, 1, SHAPE).astype(np.float32)
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_a_pair_is_a_function_of_its_seed_and_its_place_in_a_batch_of_one_size(checkpoint, name):
+@pytest.mark.parametrize(("preset", "name"), SERVED)
+def test_a_pair_is_a_function_of_its_seed_and_its_place_in_a_batch_of_one_size(preset, name):
     """What shards and resumed exports rest on: other cases of the batch, and earlier batches, leave no trace."""
-    request = asked(EXPORT, name)
-    check_request(checkpoint.config, request)
-    drawer = PairDrawer(checkpoint, request, "cpu")
-    first = drawer.samples([11, 12])
-    assert np.isfinite(first).all() and first.shape == (2, 2, 16, 24) and not np.array_equal(first[0], first[1])
-    drawer.samples([13, 14])
-    beside = PairDrawer(checkpoint, request, "cpu").samples([11, 15])
-    assert np.array_equal(drawer.samples([11, 12]), first) and np.array_equal(beside[0], first[0])
+
+    def drawn(drawer: Drawer, *seeds: int) -> list[np.ndarray]:
+        return drawer.samples([Job(np.zeros(SHAPE, np.float32), NOTHING, seed) for seed in seeds])
+
+    drawer = drawer_of(preset, name)
+    first, second, *_ = drawn(drawer, 11, 12, 13, 14)
+    assert np.isfinite(first).all() and first.shape == SHAPE and not np.array_equal(first, second)
+    assert np.array_equal(drawn(drawer, 11, 12), [first, second])
+    assert np.array_equal(drawn(drawer_of(preset, name), 11, 15)[0], first)
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_given_masks_stay_and_ode_is_refused_where_they_cannot(checkpoint, name):
-    request = asked(EXPORT, name, given_masks="real")
-    if name == "ode" and checkpoint.config.preset == "thesis":
-        with pytest.raises(ConfigError, match=r"--sampler is ode.*preset thesis; expected one of heun"):
-            check_request(checkpoint.config, request)
-        return
-    check_request(checkpoint.config, request)
-    x = PairDrawer(checkpoint, request, "cpu").samples([11, 12], mask(1, 2))
-    np.testing.assert_allclose(x[:, 1:], mask(1, 2), atol=1e-6)
-    assert np.isfinite(x).all() and not np.array_equal(x[0, 0], x[1, 0])
+@pytest.mark.parametrize(("preset", "name", "where"), GIVEN)
+def test_what_is_known_stays_and_the_rest_is_drawn(preset, name, where):
+    made = drawer_of(preset, name).samples([Job(pair(seed), where, seed) for seed in (7, 8)])
+    where = np.broadcast_to(where, SHAPE)
+    for sample, seed in zip(made, (7, 8), strict=True):
+        assert np.array_equal(sample[where], pair(seed)[where])
+        assert np.isfinite(sample).all() and not (sample[~where] == pair(seed)[~where]).any()
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_everything_known_comes_back_and_nothing_known_changes_nothing(checkpoints, name):
-    drawer = Drawer(checkpoints["default"], asked(GIVEN, name), "cpu")
-    x = np.random.default_rng(0).uniform(-1, 1, (2, 16, 24)).astype(np.float32)
-    whole, nothing = (np.full((2, 1, 1), flag) for flag in (True, False))
-    (returned,) = drawer.conditional([Job(x, whole, 7)])
-    assert np.array_equal(returned, x)
-    (free,) = drawer.conditional([Job(x, nothing, 7)])
-    fresh = CaseNoise([7], x.shape)
-    sample = named_sampler(name, drawer.request.sampling, fresh)
-    assert np.array_equal(free, sample(drawer.denoise, fresh(), drawer.sigmas, None).numpy()[0])
+@pytest.mark.parametrize(("preset", "name"), SERVED[:-1])
+def test_a_job_of_which_nothing_is_known_is_the_plain_sampler(preset, name):
+    drawer, fresh = drawer_of(preset, name), CaseNoise([7], SHAPE)
+    sample = named_sampler(name, drawer.way.settings, fresh, "vp" if preset == "thesis" else "ve")
+    plain = sample(drawer.denoise(""), fresh(), drawer.sigmas, None)
+    assert np.array_equal(drawer.samples([Job(pair(1), NOTHING, 7)])[0], plain.numpy()[0])
 
 
-@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "ode"])
-def test_a_region_is_kept_by_replacement(checkpoint, name):
-    drawer = Drawer(checkpoint, asked(GIVEN, name), "cpu")
-    x = np.random.default_rng(0).uniform(-1, 1, (2, 16, 24)).astype(np.float32)
-    where = np.ones((2, 16, 24), dtype=bool)
-    where[:, 4:10, 5:20] = False
-    made = drawer.conditional([Job(x, where, 7), Job(x, where, 8)])
-    for one in made:
-        np.testing.assert_allclose(one[where], x[where], atol=1e-6)
-        assert np.isfinite(one).all() and not np.array_equal(one[~where], x[~where])
+@pytest.mark.parametrize(("sde", "snr"), [("ve", 0.16), ("vp", 0.01)])
+def test_names_and_settings_mean_the_functions(sde, snr):
+    at, fresh = (mixture, normal(2, 2, 5), SIGMAS), lambda: source(2, 2, 5)
+    for name, given, expected in (
+        ("heun-stochastic", {"churn": 3.0}, sample_heun_stochastic(*at, fresh(), Churn(s_churn=3.0))),
+        ("heun-stochastic", {"churn": 0.0}, sample_heun(*at)),
+        ("heun-stochastic", {}, sample_heun_stochastic(*at, fresh())),
+        ("ddim", {"eta": 0.7}, sample_ddim(*at, 0.7, fresh())),
+        ("ddim", {}, sample_ddim(*at)),
+        ("euler-maruyama", {}, sample_euler_maruyama(*at, fresh(), sde)),
+        ("predictor-corrector", {"snr": 0.3}, sample_predictor_corrector(*at, fresh(), Langevin(0.3, sde=sde))),
+        ("predictor-corrector", {}, sample_predictor_corrector(*at, fresh(), Langevin(snr, sde=sde))),
+        ("ode", {"tolerance": 1e-6}, sample_ode(*at, Solver(rtol=1e-6, atol=1e-6))),
+        ("ode", {}, sample_ode(*at, Solver(rtol=1e-3, atol=1e-3))),
+    ):
+        settings = SamplerSettings(**given)
+        check_sampler(name, settings)
+        assert torch.equal(named_sampler(name, settings, fresh(), sde)(*at, None), expected), (name, given)
 
 
-@pytest.mark.parametrize("preset", ["default", "thesis"])
-def test_names_and_settings_mean_the_functions(preset):
-    noise, sde = normal(2, 2, 5), "vp" if preset == "thesis" else "ve"
+def check(preset: str, mode: str, asked: dict) -> None:
+    """What `jdm.export` or `jdm.sample` checks of a request before anything is read."""
+    checkpoint, config = CHECKPOINTS[preset], CHECKPOINTS[preset].config
+    if mode == "export":
+        order_of(checkpoint, ExportRequest("41", id=541, count=1, **asked))
+    else:
+        needed = {"images": {"masks": "folder"}, "inpaint": {"case": "a", "box": (0, 0, 4, 4)}}.get(mode, {})
+        request = MODES[mode]("41", **needed, **asked)
+        check_request(config, request, way_for(config, request))
 
-    def named(name, **settings):
-        check_sampler(name, SamplerSettings(**settings))
-        return named_sampler(name, SamplerSettings(**settings), source(2, 2, 5), sde)(mixture, noise, SIGMAS, None)
 
-    def fresh():
-        return source(2, 2, 5)
-
-    churned = sample_heun_stochastic(mixture, noise, SIGMAS, fresh(), Churn(s_churn=3.0))
-    assert torch.equal(named("heun-stochastic", churn=3.0), churned)
-    assert torch.equal(named("heun-stochastic"), sample_heun_stochastic(mixture, noise, SIGMAS, fresh()))
-    assert torch.equal(named("heun-stochastic", churn=0.0), sample_heun(mixture, noise, SIGMAS))
-    assert torch.equal(named("ddim", eta=0.7), sample_ddim(mixture, noise, SIGMAS, 0.7, fresh()))
-    assert torch.equal(named("ddim"), sample_ddim(mixture, noise, SIGMAS))
-    assert torch.equal(named("euler-maruyama"), sample_euler_maruyama(mixture, noise, SIGMAS, fresh(), sde))
-    for settings, snr in (({}, 0.01 if preset == "thesis" else 0.16), ({"snr": 0.3}, 0.3)):
-        expected = sample_predictor_corrector(mixture, noise, SIGMAS, fresh(), Langevin(snr, sde=sde))
-        assert torch.equal(named("predictor-corrector", **settings), expected)
-    for settings, tolerance in (({}, 1e-3), ({"tolerance": 1e-6}, 1e-6)):
-        solved = sample_ode(mixture, noise, SIGMAS, Solver(rtol=tolerance, atol=tolerance))
-        assert torch.equal(named("ode", **settings), solved)
+@pytest.mark.parametrize("mode", ["export", "images"])
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        ({"sampler": "heun", "churn": 5.0}, "--churn is 5.0.*heun-stochastic"),
+        ({"sampler": "ddim", "snr": 0.2}, "--snr is 0.2.*predictor-corrector"),
+        ({"sampler": "unipc", "tolerance": 1e-3}, "--tolerance is 0.001.*ode"),
+        ({"sampler": "heun", "eta": 0.0}, "--eta is 0.0.*ddim"),
+        ({"churn": -1.0}, "--churn is -1.0.* 0 to 1000"),
+        ({"churn": math.nan}, "--churn is nan.* 0 to 1000"),
+        ({"sampler": "predictor-corrector", "snr": 0.0}, "--snr is 0.0.* 0.0001 to 1"),
+        ({"sampler": "ode", "tolerance": 0.0}, "--tolerance is 0.0.* 1e-07 to 0.1"),
+        ({"sampler": "ode", "tolerance": math.inf}, "--tolerance is inf.* 1e-07 to 0.1"),
+        ({"sampler": "ddim", "eta": 1.5}, "--eta is 1.5.* 0 to 1"),
+        ({"sampler": "plms"}, "--sampler is plms.*heun, heun-stochastic"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_its_flag(mode, asked, named):
+    with pytest.raises(ConfigError, match=named) as caught:
+        check("default", mode, asked)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("sampler", "settings", "problem"),
+    ("preset", "mode", "asked", "instead"),
     [
-        ("heun", {"churn": 5.0}, "--churn is 5.0 with --sampler heun; it is for heun-stochastic"),
-        ("ddim", {"snr": 0.2}, "--snr is 0.2 with --sampler ddim"),
-        ("unipc", {"tolerance": 1e-3}, "--tolerance is 0.001 with --sampler unipc"),
-        ("heun", {"eta": 0.0}, "--eta is 0.0 with --sampler heun; it is for ddim"),
-        ("heun-stochastic", {"churn": -1.0}, "--churn is -1.0; expected 0 to 1000"),
-        ("heun-stochastic", {"churn": float("nan")}, "--churn is nan"),
-        ("predictor-corrector", {"snr": 0.0}, "--snr is 0.0; expected 0.0001 to 1"),
-        ("ode", {"tolerance": 0.0}, "--tolerance is 0.0; expected 1e-07 to 0.1"),
-        ("ode", {"tolerance": float("inf")}, "--tolerance is inf"),
-        ("ddim", {"eta": 1.5}, "--eta is 1.5; expected 0 to 1"),
-        ("plms", {}, "--sampler is plms; expected one of heun, heun-stochastic"),
+        ("default", "inpaint", {"sampler": "ode"}, "thesis.*heun"),
+        ("thesis", "inpaint", {"sampler": "ode"}, "thesis.*heun"),
+        ("default", "images", {"sampler": "ode"}, None),
+        ("thesis", "images", {"sampler": "ode"}, "thesis.*heun"),
+        ("default", "export", {"sampler": "ode", "given_masks": "real"}, None),
+        ("thesis", "export", {"sampler": "ode", "given_masks": "real"}, "thesis.*heun"),
+        ("thesis", "export", {"sampler": "ode"}, None),
+        ("default", "channels", {"sampler": "ode", "known": ("mask",)}, None),
+        ("thesis", "channels", {"sampler": "ode", "known": ("mask",)}, "thesis.*heun"),
+        ("thesis", "vary", {"sampler": "ode"}, None),
+        ("default", "interpolate", {"sampler": "euler-maruyama"}, "interpolate.*heun"),
+        ("default", "interpolate", {"sampler": "ddim", "eta": 0.5}, "interpolate.*heun"),
+        ("default", "interpolate", {"sampler": "heun-stochastic"}, "interpolate.*heun"),
+        ("default", "export", {"sampler": "ancestral"}, "thesis preset"),
+        ("thesis", "images", {"sampler": "ancestral"}, "exports only"),
     ],
 )
-def test_a_wrong_setting_is_one_line_that_names_its_flag(checkpoints, sampler, settings, problem):
-    config = checkpoints["default"].config
-    for check, request in ((check_request, EXPORT), (check_sample, GIVEN)):
-        asked = dataclasses.replace(request, sampler=sampler, sampling=SamplerSettings(**settings))
-        with pytest.raises(ConfigError) as caught:
-            check(config, asked)
-        assert problem in str(caught.value) and "\n" not in str(caught.value)
+def test_what_a_sampler_cannot_do_is_refused_before_sampling(preset, mode, asked, instead):
+    if instead is None:
+        check(preset, mode, asked)
+        return
+    with pytest.raises(ConfigError, match=rf"--sampler is .?{asked['sampler']}.*{instead}"):
+        check(preset, mode, asked)
 
 
-def test_what_a_sampler_cannot_do_is_refused_before_sampling(checkpoints):
-    config, thesis = checkpoints["default"].config, checkpoints["thesis"].config
-    for request, plan in (
-        (dataclasses.replace(GIVEN, sampler="ode", mode="inpaint", box=(0, 0, 4, 4)), config),
-        (dataclasses.replace(GIVEN, sampler="ode"), thesis),
-    ):
-        with pytest.raises(ConfigError, match="known in part or preset thesis"):
-            check_sample(plan, request)
-    check_sample(config, dataclasses.replace(GIVEN, sampler="ode"))
-    check_sample(thesis, dataclasses.replace(GIVEN, sampler="ode", mode="vary", level=0.5))
-    for sampler, settings in (("euler-maruyama", {}), ("ddim", {"eta": 0.5}), ("heun-stochastic", {})):
-        request = dataclasses.replace(GIVEN, sampler=sampler, sampling=SamplerSettings(**settings), mode="interpolate")
-        with pytest.raises(ConfigError, match="renews noise, with --interpolate"):
-            check_sample(config, request)
-
-
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_determinism_and_cost_are_as_said(name):
-    calls = []
+@pytest.mark.parametrize(("name", "eta"), [*((name, None) for name in SAMPLERS), ("ddim", 0.0), ("ddim", 0.1)])
+def test_determinism_and_cost_are_as_said(name, eta):
+    calls, settings = [], SamplerSettings(eta=eta)
 
     def counted(x, sigma):
         calls.append(len(x))
         return gaussian(x, sigma)
 
-    settings = SamplerSettings()
     x, again = (
         named_sampler(name, settings, source(1, 2, 6, seed=seed))(counted, normal(1, 2, 6), SIGMAS, None)
         for seed in (1, 2)
@@ -193,19 +191,40 @@ def test_determinism_and_cost_are_as_said(name):
     assert is_deterministic(name, settings) == torch.equal(x, again)
     if name != "ode":
         assert len(calls) == 2 * evaluations(name, 18)
-    assert not is_deterministic("ddim", SamplerSettings(eta=0.1)) and is_deterministic("ddim", SamplerSettings(eta=0.0))
-    assert default_steps("heun") == 18 and default_steps("ancestral") == default_steps("euler-maruyama") == 250
 
 
-def test_exact_knowns_reach_the_network_as_level_zero_with_every_sampler():
-    for name in SAMPLERS:
-        seen = []
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_case_does_not_depend_on_its_batch(name):
+    def run(*seeds: int) -> torch.Tensor:
+        noise = CaseNoise(seeds, (2, 6))
+        return named_sampler(name, SamplerSettings(), noise)(gaussian, noise(), SIGMAS, None)
 
-        def denoise(x, sigma, seen=seen):
-            seen.append(sigma[:, 1].clone())
-            return mixture(x, sigma)
+    together = run(5, 6, 7)
+    assert torch.equal(together[1:2], run(6)) and torch.equal(together[[2, 0]], run(7, 5))
 
-        where = torch.tensor([False, True]).reshape(1, 2, 1)
-        known = Known(where, torch.full((1, 2, 1), 0.5), 1)
-        x = named_sampler(name, SamplerSettings(), source(2, 2, 5))(denoise, normal(2, 2, 5), SIGMAS, known)
-        assert torch.cat(seen).eq(0).all() and x[:, 1].eq(0.5).all(), name
+
+@pytest.mark.parametrize(
+    ("name", "sde", "share"),
+    [
+        ("heun", "ve", 1.11), ("heun-stochastic", "ve", 1.16), ("dpmpp-2m", "ve", 1.13), ("unipc", "ve", 0.89),
+        ("ddim", "ve", 0.72), ("euler-maruyama", "ve", 1.04), ("euler-maruyama", "vp", 1.03),
+        ("predictor-corrector", "ve", 1.03), ("predictor-corrector", "vp", 1.03),
+    ],
+)  # fmt: skip
+def test_gaussian_data_keep_the_share_of_their_variance_that_the_docstring_says(name, sde, share):
+    def sample(draw):
+        sampler = named_sampler(name, SamplerSettings(), draw, sde)
+        return sampler(gaussian, draw(), karras_sigmas(default_steps(name), 0.002, 80.0), None)
+
+    if name == "predictor-corrector":  # its step size depends on the noise, and needs cases of many entries
+        x = sample(source(1, 1, 200, 200))
+        assert x.var().item() / STD**2 == pytest.approx(share, abs=4 * math.sqrt(2 / x.numel()))
+    else:
+        assert moments(sample, 1)[1].item() / STD**2 == pytest.approx(share, abs=0.006)
+
+
+@pytest.mark.parametrize(("steps", "eta", "share"), [(18, 0, 0.72), (100, 0, 0.94), (18, 1, 0.54), (100, 1, 0.89)])
+def test_ddim_keeps_the_share_of_the_variance_that_its_docstring_says(steps, eta, share):
+    sigmas = karras_sigmas(steps, 0.002, 80.0)
+    _, variance = moments(lambda draw: sample_ddim(gaussian, draw(), sigmas, eta, draw), 1)
+    assert variance.item() / STD**2 == pytest.approx(share, abs=0.006)

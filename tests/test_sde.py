@@ -5,49 +5,42 @@ import math
 
 import pytest
 import torch
-from closed_forms import DEVIATION, MEAN, SIGMAS, gaussian, mixture, normal, source
+from closed_forms import (
+    MEAN,
+    SIGMAS,
+    STD,
+    assert_mixture,
+    gaussian,
+    levels_in_ratio,
+    mixture,
+    moments,
+    normal,
+    source,
+)  # fmt: skip
 from torch import Tensor
 
 from jdm.diffusion.conditioning import Known
-from jdm.diffusion.sampling import CaseNoise, karras_sigmas
-from jdm.diffusion.schedules import ve_sigmas
+from jdm.diffusion.sampling import karras_sigmas
 from jdm.diffusion.sde import Langevin, sample_euler_maruyama, sample_predictor_corrector
 from jdm.errors import ConfigError
 
-torch.set_num_threads(1)
-
 LOW, HIGH = 0.05, 20.0
-
-
-def _moments(sde: str, levels: Tensor) -> tuple[float, float]:
-    """Exact mean and variance of what Euler-Maruyama gives for Gaussian data.
-
-    The result is affine in the start and the draws: case 0 has none of them, case 1 + k a one for the k-th.
-    """
-    cases = len(levels) + 1
-    turn = itertools.count(2)
-    start = torch.zeros(cases, 1, 1, dtype=torch.float64)
-    start[1] = 1
-
-    def fresh() -> Tensor:
-        draw = torch.zeros_like(start)
-        draw[next(turn)] = 1
-        return draw
-
-    x = sample_euler_maruyama(gaussian, start, levels, fresh, sde).flatten()
-    return x[0].item(), (x[1:] - x[0]).square().sum().item()
 
 
 @pytest.mark.parametrize("sde", ["ve", "vp"])
 def test_euler_maruyama_converges_to_the_moments_of_the_sde_with_order_one(sde):
     """Reverse SDE and forward SDE have the same joint law, which is Gaussian here, whatever the start."""
-    high, low = DEVIATION**2 + HIGH**2, DEVIATION**2 + LOW**2
+    high, low = STD**2 + HIGH**2, STD**2 + LOW**2
     share = low / high
     mean, variance = MEAN - share * MEAN, share**2 * HIGH**2 + low - low**2 / high
-    errors = [_moments(sde, ve_sigmas(n, LOW, HIGH)[:-1]) for n in (101, 201, 401)]
-    for found, exact in ((0, mean), (1, variance)):
-        off = [abs(e[found] - exact) for e in errors]
-        if sde == "ve" and found == 0:
+    errors = []
+    for n in (101, 201, 401):
+        levels = levels_in_ratio(n, LOW, HIGH)[:-1]
+        found = moments(lambda draw, s=levels: sample_euler_maruyama(gaussian, draw(), s, draw, sde), 1)
+        errors.append([value.item() for value in found])
+    for which, exact in enumerate((mean, variance)):
+        off = [abs(e[which] - exact) for e in errors]
+        if sde == "ve" and which == 0:
             # The mean of a VE step is that of the posterior, which is linear here: exact at any number of steps.
             assert max(off) < 1e-12
             continue
@@ -105,87 +98,41 @@ def test_langevin_steps_settle_at_the_variance_of_their_step_size(sde):
     x = sample_predictor_corrector(gaussian, normal(*shape), levels, source(*shape), Langevin(r, 60, sde))
     for case in x:
         assert case.mean().item() == pytest.approx(MEAN, abs=0.03)
-        assert case.var().item() == pytest.approx((DEVIATION**2 + sigma**2) * (1 + r**2), rel=0.04)
+        assert case.var().item() == pytest.approx((STD**2 + sigma**2) * (1 + r**2), rel=0.04)
 
 
 @pytest.mark.parametrize(("sde", "snr"), [("ve", 0.05), ("vp", 0.05), ("vp", 0.01)])
 def test_predictor_corrector_has_the_shares_means_and_variances_of_a_mixture(sde, snr):
     shape = (2, 1, 100, 100)
     levels = karras_sigmas(300, 0.002, 80.0)
-    x = sample_predictor_corrector(mixture, normal(*shape), levels, source(*shape), Langevin(snr, 1, sde)).flatten()
-    low, high = x[x < -0.3], x[x >= -0.3]
-    assert len(low) / len(x) == pytest.approx(0.3, abs=4 * math.sqrt(0.21 / len(x)) + 1e-3)
-    assert low.mean().item() == pytest.approx(-1, abs=0.02)
-    assert high.mean().item() == pytest.approx(1, abs=0.02)
-    assert low.std().item() == pytest.approx(0.2, rel=0.05)
-    assert high.std().item() == pytest.approx(0.4, rel=0.05)
-
-
-def test_a_case_does_not_depend_on_its_batch():
-    def run(seeds: list[int]) -> Tensor:
-        noise = CaseNoise(seeds, (2, 6))
-        return sample_predictor_corrector(gaussian, noise(), SIGMAS, noise)
-
-    together = run([5, 6, 7])
-    torch.testing.assert_close(together[1:2], run([6]), rtol=0, atol=0)
-    torch.testing.assert_close(together[[2, 0]], run([7, 5]), rtol=0, atol=0)
+    assert_mixture(sample_predictor_corrector(mixture, normal(*shape), levels, source(*shape), Langevin(snr, 1, sde)))
 
 
 @pytest.mark.parametrize("mode", ["exact", "replacement"])
 @pytest.mark.parametrize("sde", ["ve", "vp"])
-def test_known_entries_in_predictor_corrector(sde, mode):
-    shape = (2, 3, 4, 4)
-    noise, values, langevin = normal(*shape).float(), normal(*shape, seed=9).float(), Langevin(0.1, 2, sde)
-
-    def run(where: Tensor, denoise=mixture, given: Tensor = values) -> Tensor:
-        known = Known(where, given, 2, mode, source(*shape, seed=5))
-        return sample_predictor_corrector(denoise, noise, SIGMAS, source(*shape), langevin, known)
-
-    everything, nothing = torch.ones(1, 1, 1, 1, dtype=torch.bool), torch.zeros(1, 1, 1, 1, dtype=torch.bool)
-    assert torch.equal(run(everything), values)
-    free = sample_predictor_corrector(mixture, noise, SIGMAS, source(*shape), langevin)
-    assert torch.equal(run(nothing, given=torch.full(shape, math.nan)), free)
-    assert free.isfinite().all()
-
+def test_known_entries_do_not_count_in_the_size_of_a_langevin_step(sde, mode):
+    shape, values = (2, 3, 4, 4), normal(2, 3, 4, 4, seed=9)
     where = torch.zeros(1, 3, 1, 1, dtype=torch.bool)
     where[:, 2] = True
-    seen: list[Tensor] = []
 
-    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        # A wild answer for what is known must not reach the rest, the norms included.
-        seen.append(sigma)
-        return torch.cat([mixture(x[:, :2], sigma), torch.full_like(x[:, 2:], 1e6)], 1)
+    def sample(answer: float) -> Tensor:
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            assert ((sigma[:, 1] == 0) == (mode == "exact")).all()
+            return torch.cat([mixture(x[:, :2], sigma), torch.full_like(x[:, 2:], answer)], 1)
 
-    kept = run(where, denoise)
-    assert torch.equal(kept[:, 2], values[:, 2])
-    assert kept[:, :2].abs().max() < 5
-    assert len(seen) == 18 * 3
-    assert all(torch.equal(s[:, 1] == 0, torch.full((2,), mode == "exact")) for s in seen)
+        known = Known(where, values, 2, mode, source(*shape, seed=5))
+        langevin = Langevin(0.1, 2, sde)
+        return sample_predictor_corrector(denoise, normal(*shape), SIGMAS, source(*shape), langevin, known)
 
-
-def test_replaced_entries_stay_at_the_level_through_the_corrections():
-    shape = (2, 2, 64, 64)
-    where = torch.zeros(1, 2, 1, 1, dtype=torch.bool)
-    where[:, 1] = True
-
-    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        noise = (x[:, 1] - 0.25) / sigma[0, 0]
-        assert noise.mean().item() == pytest.approx(0, abs=5 / 90)
-        assert noise.std().item() == pytest.approx(1, abs=5 / math.sqrt(2 * noise.numel()))
-        return gaussian(x, sigma)
-
-    known = Known(where, torch.full((1, 2, 1, 1), 0.25), 1, "replacement", source(*shape, seed=5))
-    langevin = Langevin(0.1, 3)
-    x = sample_predictor_corrector(denoise, normal(*shape), SIGMAS, source(*shape), langevin, known)
-    assert (x[:, 1] == 0.25).all()
+    assert torch.equal(sample(1e6), sample(0.0))
 
 
 def test_settings_that_are_none_are_refused():
     arguments = gaussian, normal(1, 1, 4), SIGMAS, source(1, 1, 4)
-    with pytest.raises(ConfigError, match="SDE is 'sub-vp'"):
-        sample_euler_maruyama(*arguments, "sub-vp")  # pyright: ignore[reportArgumentType]
-    for langevin in (Langevin(snr=0.0), Langevin(steps=-1)):
-        with pytest.raises(ConfigError, match="expected snr above 0"):
+    with pytest.raises(ConfigError, match=r"'sub-vp'.*'ve' or 'vp'"):
+        sample_euler_maruyama(*arguments, "sub-vp")
+    for langevin, named in ((Langevin(snr=0.0), "snr 0.0 .*above 0"), (Langevin(steps=-1), "-1 steps.*at least 0")):
+        with pytest.raises(ConfigError, match=named):
             sample_predictor_corrector(*arguments, langevin)
 
 
@@ -197,7 +144,7 @@ def test_ve_parity_with_diffusers(corrections):
     scheduler.set_timesteps(steps)
     scheduler.set_sigmas(steps)
     levels = torch.cat([scheduler.discrete_sigmas.double().flip(0), torch.zeros(1, dtype=torch.float64)])
-    torch.testing.assert_close(levels, ve_sigmas(steps, LOW, HIGH), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(levels, levels_in_ratio(steps, LOW, HIGH), rtol=1e-6, atol=1e-6)
 
     def score(x: Tensor, sigma: Tensor) -> Tensor:
         return (mixture(x, sigma.expand(1, 2)) - x) / sigma**2

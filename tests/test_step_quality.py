@@ -6,13 +6,13 @@ import json
 import numpy as np
 import pytest
 from export_evaluations import counted, steps_by_evaluations
+from jdm.draw.export_drawer import PairDrawer
 from small_runs import tiny_plan, write_pictures
 from step_quality import METRICS, Judged, Measured, real_scores, sampler_scores
 from step_report import draw_steps, fewest_evaluations, step_table
 
 from jdm.data.pairs import condition_features
 from jdm.diffusion.model import build_denoiser
-from jdm.draw.export_drawer import PairDrawer
 from jdm.errors import DataError
 from jdm.export.request import ExportRequest
 from jdm.train.checkpoint import Checkpoint

@@ -4,29 +4,30 @@ import dataclasses
 import json
 import math
 import os
-import random
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from small_runs import TINY, changed, tiny_plan, write_pictures
+from fault_processes import NETWORK
+from small_runs import TINY, changed, config_of, prepared, tiny_plan, write_pictures
 from torch import nn
 
-import jdm.train.loop
-import jdm.train.objective
-from jdm.config.settings import NoiseConfig, TrainConfig, load
-from jdm.data.pairs import Batches, PairDataset
-from jdm.errors import CheckpointError, TrainingError
+import jdm
+from jdm.config.files import from_dict, read_toml, to_dict
+from jdm.config.settings import Settings, TrainConfig
+from jdm.data.pairs import Batches, PairDataset, condition_features
+from jdm.diffusion.model import build_denoiser
+from jdm.errors import CheckpointError, ConfigError, TrainingError
+from jdm.plan.rules import Plan
+from jdm.system.machine import describe_run
+from jdm.train import loop, objective, progress
 from jdm.train.checkpoint import load_checkpoint, load_resume_state, run_folder
 from jdm.train.log import read_log
-from jdm.train.loop import Ema, learning_rate, train
-from jdm.train.objective import measure_step_seconds, step_generator
 
-ROOT = Path(__file__).resolve().parents[1]
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -39,106 +40,24 @@ def ids(dataset):
     return list(dataset.cases[:-1]), list(dataset.cases[-1:])
 
 
-def config_of(dataset, ids, **train_settings):
-    return tiny_plan(dataset, ids[0], train={"steps": 9, "checkpoint_every": 4, "validate_every": 2, **train_settings})
+@pytest.fixture
+def run(dataset, ids):
+    """Trains by a config in a folder."""
+    return lambda config, folder, some=ids, **options: loop.train(prepared(dataset, config, folder, some), **options)
 
 
-def script(tmp_path: Path, text: str) -> list[str]:
-    """A command that runs Python text with these tests' helpers at hand."""
-    path = tmp_path / "script.py"
-    path.write_text(f"import sys\nsys.path.insert(0, {str(ROOT / 'tests')!r})\n" + text, encoding="utf-8")
-    return [sys.executable, "-W", "ignore", str(path)]
+def short(dataset, ids, **train_settings):
+    return tiny_plan(dataset, ids[0], train={"steps": 9, **train_settings})
 
 
-def environment(**variables: str) -> dict[str, str]:
-    """This process's environment for another that keeps to one core."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "MPLBACKEND": "Agg", **variables}
-
-
-KILLED = """
-import os, signal
-from pathlib import Path
-import jdm.data.pairs, jdm.train.loop
-from jdm.config.settings import load
-from jdm.data.raw_dataset import open_dataset
-dataset = open_dataset(21)
-ids = list(dataset.cases)
-draw = jdm.data.pairs.Batches.__getitem__
-def killed(self, step):
-    if self.augmented and step == 6:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return draw(self, step)
-jdm.data.pairs.Batches.__getitem__ = killed
-jdm.train.loop.train(load(Path(sys.argv[1])), dataset, 0, (ids[:-1], ids[-1:]), Path(sys.argv[2]))
-"""
-
-
-def test_a_killed_run_resumed_is_the_uninterrupted_run(dataset, ids, tmp_path):
-    from jdm.config.settings import dumps
-
-    config = config_of(dataset, ids)
-    whole = train(config, dataset, 0, ids, tmp_path / "whole")
-    plan = tmp_path / "plan.toml"
-    plan.write_text(dumps(config), encoding="utf-8")
-    folder = tmp_path / "killed"
-    done = subprocess.run([*script(tmp_path, KILLED), str(plan), str(folder)], env=environment(), timeout=200)
-    assert done.returncode == -signal.SIGKILL
-    state = load_resume_state(folder)
-    assert state is not None and state["reached"]["step"] == 4
-    resumed = train(config, dataset, 0, ids, folder, resume=True)
-    rows = read_log(folder / "log.csv")
-    assert rows == read_log(tmp_path / "whole" / "log.csv")
-    assert [int(row["step"]) for row in rows] == list(range(1, 10))
-    assert resumed.sha256 == whole.sha256
-    assert load(folder / "plan.toml") == config
-    for part in ("network", "ema"):
-        ends = [load_resume_state(tmp_path / name)[part] for name in ("whole", "killed")]
-        assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
-
-
-RESUMED = """
-import sys
-import time
-from pathlib import Path
-import torch
-import jdm.train.loop
-from jdm.config.settings import load
-from jdm.data.raw_dataset import open_dataset
-torch.set_num_threads(1)
-dataset = open_dataset(21)
-ids = list(dataset.cases)
-print("ready", flush=True)
-jdm.train.loop.train(load(Path(sys.argv[1])), dataset, 0, (ids[:-1], ids[-1:]), Path(sys.argv[2]), resume=True)
-"""
-
-
-@pytest.mark.slow
-def test_a_run_killed_at_ten_random_moments_is_the_uninterrupted_run(dataset, ids, tmp_path):
-    from jdm.config.settings import dumps
-
-    config = config_of(dataset, ids)
-    config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=300))
-    whole = train(config, dataset, 0, ids, tmp_path / "whole")
-    plan = tmp_path / "plan.toml"
-    plan.write_text(dumps(config), encoding="utf-8")
-    folder, moments = tmp_path / "killed", random.Random(0)
-    for _ in range(10):
-        command = [*script(tmp_path, RESUMED), str(plan), str(folder)]
-        with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-            time.sleep(moments.uniform(0.0, 1.5))
-            process.kill()
-    resumed = train(config, dataset, 0, ids, folder, resume=True)
-    assert read_log(folder / "log.csv") == read_log(tmp_path / "whole" / "log.csv")
-    assert resumed.sha256 == whole.sha256
-    assert not list(folder.glob(".*tmp"))
+def column(folder, name: str) -> list[float]:
+    return [float(row[name]) for row in read_log(folder / "log.csv") if row[name]]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_ends_with_its_own_status(dataset, ids, tmp_path, monkeypatch, number):
-    config = config_of(dataset, ids)
-    train(config, dataset, 0, ids, tmp_path / "whole")
+def test_a_signal_saves_and_ends_with_its_own_status(dataset, ids, run, tmp_path, monkeypatch, number):
+    config = short(dataset, ids, checkpoint_minutes=99.0, select="last")
+    run(config, tmp_path / "whole")
     draw = Batches.__getitem__
 
     def signalled(self, step):
@@ -148,18 +67,44 @@ def test_a_signal_saves_and_ends_with_its_own_status(dataset, ids, tmp_path, mon
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
         patch.setattr(Batches, "__getitem__", signalled)
-        train(config, dataset, 0, ids, tmp_path / "run")
+        run(config, tmp_path / "run")
     assert stopped.value.code == 128 + number
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert load_resume_state(tmp_path / "run")["reached"]["step"] == 5
-    assert [int(row["step"]) for row in read_log(tmp_path / "run" / "log.csv")] == [1, 2, 3, 4, 5]
-    train(config, dataset, 0, ids, tmp_path / "run", resume=True)
+    assert column(tmp_path / "run", "step") == [1, 2, 3, 4, 5]
+    # A newer jdm, at another commit, goes on with it.
+    bumped = dataclasses.replace(describe_run(), version="99.0", commit="0123")
+    monkeypatch.setattr(progress, "describe_run", lambda: bumped)
+    resumed = run(config, tmp_path / "run", resume=True)
     assert read_log(tmp_path / "run" / "log.csv") == read_log(tmp_path / "whole" / "log.csv")
-    assert load_checkpoint(tmp_path / "run").sha256 == load_checkpoint(tmp_path / "whole").sha256
+    assert resumed.sha256 == load_checkpoint(tmp_path / "whole").sha256
+    assert (resumed.metadata["step"], resumed.metadata["jdm_version"]) == (9, "99.0")
+    for part in ("network", "ema"):
+        ends = [load_resume_state(tmp_path / name)[part] for name in ("whole", "run")]
+        assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_finite_state(dataset, ids, tmp_path, monkeypatch):
-    compute = jdm.train.loop.loss_and_gradients
+@pytest.mark.parametrize(("minutes", "saved"), [(0.0, [1, 2, 3, 4, 5, 6, 7, 8, 9]), (2.5, [3, 6, 9]), (99.0, [9])])
+def test_a_checkpoint_is_due_by_the_clock(dataset, ids, run, tmp_path, monkeypatch, minutes, saved):
+    clock, found = iter(range(0, 10**6, 60)), []
+    compute, save, now = loop.loss_and_gradients, progress.save_resume_state, [0.0]
+
+    def minute(*arguments):
+        now[0] = float(next(clock)) + 60
+        return compute(*arguments)
+
+    monkeypatch.setattr(loop, "loss_and_gradients", minute)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(
+        progress, "save_resume_state", lambda f, state: (found.append(state["reached"]["step"]), save(f, state))
+    )
+    run(short(dataset, ids, checkpoint_minutes=minutes), tmp_path / "run", started=0.0)
+    assert found == saved
+    assert load_checkpoint(tmp_path / "run").metadata["minutes"] in (2, 4, 6, 8, 9)  # where the best loss was
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_finite_state(dataset, ids, run, tmp_path, monkeypatch):
+    compute = loop.loss_and_gradients
 
     def explodes(denoiser, *arguments):
         loss = compute(denoiser, *arguments)
@@ -171,20 +116,19 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_finite_state(dataset
         return loss * math.nan
 
     calls: list[torch.Tensor] = []
-    monkeypatch.setattr(jdm.train.loop, "loss_and_gradients", explodes)
-    with pytest.raises(TrainingError, match=r"step 6 has the loss nan.*fp32.*learning-rate") as error:
-        train(config_of(dataset, ids), dataset, 0, ids, tmp_path / "run")
+    monkeypatch.setattr(loop, "loss_and_gradients", explodes)
+    with pytest.raises(TrainingError, match=r"step 6 .*nan.*precision fp32.*learning-rate") as error:
+        run(short(dataset, ids), tmp_path / "run")
     assert "\n" not in str(error.value)
     state = load_resume_state(tmp_path / "run")
-    assert state["reached"]["step"] == 4
-    for part in ("network", "ema"):
-        assert all(value.isfinite().all() for value in state[part].values())
-    assert all(value.isfinite().all() for value in load_checkpoint(tmp_path / "run").weights.values())
+    assert state["reached"]["step"] == 5
+    for part in (state["network"], state["ema"], load_checkpoint(tmp_path / "run").weights):
+        assert all(value.isfinite().all() for value in part.values())
 
 
 def test_the_average_follows_its_formula_and_leaves_buffers_alone():
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    ema = Ema(model, 0.6)
+    ema = progress.Ema(model, 0.6)
     by_hand = [p.detach().clone() for p in model.parameters()]
     for step in range(9):
         with torch.no_grad():
@@ -201,117 +145,156 @@ def test_the_average_follows_its_formula_and_leaves_buffers_alone():
     assert model[0].weight.requires_grad
 
 
-def test_the_weights_of_the_smoothed_held_out_minimum_are_exported(dataset, ids, tmp_path, monkeypatch):
-    curve = iter([9.0, 1.0, 4.0, 8.0])  # smoothed by halves: 9, 5, 4.5, 6.25
-
-    def measured(self, denoiser):
-        return 0.5 if len(self._batches.pairs.items) > 1 else next(curve)
-
-    monkeypatch.setattr(jdm.train.loop.FixedLoss, "__call__", measured)
-    config = config_of(dataset, ids, steps=8)
-    checkpoint = train(config, dataset, 0, ids, tmp_path / "best")
-    assert checkpoint.metadata["step"] == 6 and checkpoint.metadata["held_out_loss"] == 4.5
-    rows = {int(row["step"]): row for row in read_log(tmp_path / "best" / "log.csv") if row["held_out_loss"]}
-    assert [float(rows[s]["held_out_loss"]) for s in (2, 4, 6, 8)] == [9.0, 1.0, 4.0, 8.0]
-    assert [float(rows[s]["smoothed"]) for s in (2, 4, 6, 8)] == [9.0, 5.0, 4.5, 6.25]
-    assert all(float(rows[s]["seen_loss"]) == 0.5 for s in rows)
-    curve = iter([9.0, 1.0, 4.0, 8.0])
-    last = train(changed(config, {"train": {"select": "last"}}), dataset, 0, ids, tmp_path / "last")
-    assert last.metadata["step"] == 8 and last.sha256 != checkpoint.sha256
+@pytest.mark.parametrize(("select", "step"), [("best", 6), ("last", 8)])
+def test_the_weights_of_the_smoothed_held_out_minimum_are_exported(
+    dataset, ids, run, tmp_path, monkeypatch, select, step
+):
+    curve = iter([0.5, 9.0, 0.5, 1.0, 0.5, 4.0, 0.5, 8.0])  # held out, smoothed by halves: 9, 5, 4.5, 6.25
+    monkeypatch.setattr(objective.FixedLoss, "__call__", lambda self, denoiser: next(curve))
+    checkpoint = run(short(dataset, ids, steps=8, select=select), tmp_path / "run")
+    assert checkpoint.metadata["step"] == step
+    assert checkpoint.metadata["held_out_loss"] == (4.5 if select == "best" else 6.25)
+    assert column(tmp_path / "run", "held_out_loss") == [9.0, 1.0, 4.0, 8.0]
+    assert column(tmp_path / "run", "smoothed") == [9.0, 5.0, 4.5, 6.25]
+    assert column(tmp_path / "run", "seen_loss") == [0.5] * 4
 
 
-def test_a_run_writes_what_its_metadata_and_folder_promise(dataset, ids, tmp_path):
-    checkpoint = train(config_of(dataset, ids, steps=2), dataset, "all", (ids[0], []), tmp_path / "run")
+def test_a_run_writes_what_its_metadata_and_folder_promise(dataset, ids, run, tmp_path):
+    config = short(dataset, ids, steps=2)
+    checkpoint = run(config, tmp_path / "run", (ids[0], []))
     metadata = checkpoint.metadata
-    assert metadata["dataset"] == dataset.name and metadata["fold"] == "all"
+    assert metadata["dataset"] == dataset.name and metadata["fold"] == "all" and checkpoint.config == config
     assert metadata["training_ids"] == ids[0] and metadata["held_out_ids"] == []
-    assert metadata["held_out_loss"] is None and metadata["labels"] == dataset.labels
+    assert metadata["held_out_loss"] is None and metadata["jdm_version"] == jdm.__version__
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names >= {"plan.toml", "checkpoint.safetensors", "checkpoint.json", "resume.pt", "log.csv", "samples"}
+    assert names == {
+        "plan.toml", "fingerprint.json", "checkpoint.safetensors", "checkpoint.json", "resume.pt", "resume.pt.previous",
+        "log.csv", "samples", "tensorboard",
+    }  # fmt: skip
+    assert json.loads((tmp_path / "run" / "fingerprint.json").read_text()) == to_dict(config.facts)
+    assert from_dict(Settings, read_toml(tmp_path / "run" / "plan.toml")).train == config.train
     assert list((tmp_path / "run" / "samples").glob("step_000002.png"))
     assert list((tmp_path / "run" / "tensorboard").iterdir())
 
 
-def test_another_plan_or_dataset_is_not_resumed(dataset, ids, tmp_path):
-    config = config_of(dataset, ids, steps=2)
-    train(config, dataset, 0, ids, tmp_path / "run")
-    with pytest.raises(CheckpointError, match=r"config\.train\.learning_rate: .*expected 0\.5.*--overwrite"):
-        other = changed(config, {"train": {"learning_rate": 0.5}})
-        train(other, dataset, 0, ids, tmp_path / "run", resume=True)
+def test_another_plan_or_dataset_is_not_resumed(dataset, ids, run, tmp_path):
+    config = short(dataset, ids, steps=2)
+    run(config, tmp_path / "run")
+    other = changed(config, {"train": {"learning_rate": 0.5}, "facts": {"image_std": 0.25}})
+    with pytest.raises(
+        CheckpointError, match=r"facts\.image_std: .*train\.learning_rate: .*expected 0\.5.*--overwrite"
+    ):
+        run(other, tmp_path / "run", resume=True)
     with pytest.raises(CheckpointError, match=r"training_ids"):
-        train(config, dataset, 0, (ids[0][1:], ids[1]), tmp_path / "run", resume=True)
+        run(config, tmp_path / "run", (ids[0][1:], ids[1]), resume=True)
+
+
+def test_a_resumed_run_follows_its_own_plan_which_says_what_it_was_extended_by(dataset):
+    def request(**changes) -> jdm.TrainRequest:
+        return jdm.TrainRequest("21", "all", **changes)
+
+    settings = {"network": to_dict(TINY), "train": {"steps": 2, "batch_size": 2, "precision": "fp32"}}
+    jdm.train(request(settings=settings))
+    folder = run_folder(dataset.name, "all")
+    plan, facts = (folder / "plan.toml").read_text(), (folder / "fingerprint.json").read_text()
+    lines = {line.split(" = ")[0]: line for line in plan.splitlines() if " = " in line}
+    assert lines["steps"].startswith("steps = 2 # given") and lines["whole"].startswith("whole = true # ")
+    assert lines["budget_minutes"] == 'budget_minutes = "none" # no limit'
+    (folder / "plan.toml").write_text("# mine\n" + plan)
+    write_pictures(dataset.folder.parent, dtype="uint16", ending=".png")  # changed since; what was measured stays
+    checkpoint = jdm.train(request(resume=True, budget_minutes=5, settings={"train": {"steps": 3}}))
+    assert len(read_log(folder / "log.csv")) == 3 and checkpoint.config.facts.dtype == "uint8"
+    told = "# given with --resume"
+    longer = plan.replace(lines["steps"], f"steps = 3 {told}").replace('"none" # no limit', f"5.0 {told}")
+    assert (folder / "plan.toml").read_text() == "# mine\n" + longer
+    assert (folder / "fingerprint.json").read_text() == facts
+    for changes in ({"preset": "thesis"}, {"plan": folder / "plan.toml"}, {"init_from": folder / "weights.pt"}):
+        with pytest.raises(ConfigError, match=r"--plan, --classes, --preset or --init-from.*--resume"):
+            jdm.train(request(resume=True, **changes))
+    for damage in ("{", "[]", '{"dtype": 3}', "[" * 100_000):
+        (folder / "fingerprint.json").write_text(damage)
+        with pytest.raises(ConfigError, match=r"fingerprint\.json.*--overwrite") as error:
+            jdm.train(request(resume=True))
+        assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
-def test_the_thesis_preset_trains(dataset, ids, tmp_path, schedule):
-    config = config_of(dataset, ids, steps=2)
+def test_the_thesis_preset_trains(dataset, ids, run, tmp_path, schedule):
+    config = short(dataset, ids, steps=2)
     config = changed(config, {"preset": "thesis", "augment": {"probability": 0.0}, "diffusion": {"schedule": schedule}})
-    checkpoint = train(config, dataset, 0, ids, tmp_path / "run")
-    rows = read_log(tmp_path / "run" / "log.csv")
-    assert all(0.1 < float(row["loss"]) < 10 for row in rows)
+    checkpoint = run(config, tmp_path / "run")
+    assert all(0.1 < loss < 10 for loss in column(tmp_path / "run", "loss"))
     weight = next(value for name, value in checkpoint.weights.items() if name.endswith("out_conv.weight"))
     assert weight.shape[0] == 4 and weight.abs().max() > 0  # noise and variance of an image and a mask channel
 
 
 def test_volumes_train_in_three_dimensions(nnunet_folders, tmp_path):
     volumes = write_pictures(nnunet_folders["nnUNet_raw"], "Dataset022_Volumes", 2, (6, 8, 12), dtype="int16")
+    sides = {"dims": 3, "patch_size": [4, 8, 8], "canvas_size": [4, 8, 8], "slice_axis": "none"}
     config = tiny_plan(
-        volumes, list(volumes.cases), train={"steps": 1, "batch_size": 1, "precision": "fp32"},
-        data={
-            "dims": 3, "patch_size": [4, 8, 8], "canvas_size": [4, 8, 8], "slice_axis": "none",
-            "spacing": [1.0, 1.0, 1.0],
-        },
+        volumes, list(volumes.cases), data=sides, train={"steps": 1, "batch_size": 1},
+        facts={"spacing": [1.0, 1.0, 1.0], "slice_axis": "none"},
     )  # fmt: skip
-    checkpoint = train(config, volumes, "all", (list(volumes.cases), []), tmp_path / "run")
+    checkpoint = loop.train(prepared(volumes, config, tmp_path / "run", (list(volumes.cases), [])))
     assert checkpoint.weights["network.down.0.blocks.0.weight"].shape == (8, 2, 3, 3, 3)
     x = torch.randn(1, 2, 4, 8, 8)
     assert checkpoint.denoiser()(x, torch.ones(1, 2)).shape == x.shape
 
 
-def test_training_lowers_the_held_out_loss(dataset, ids, tmp_path):
-    settings = {"steps": 40, "learning_rate": 3e-3, "batch_size": 8, "validate_every": 20, "checkpoint_every": 40}
-    train(config_of(dataset, ids, **settings), dataset, 0, ids, tmp_path / "run")
-    losses = [float(row["held_out_loss"]) for row in read_log(tmp_path / "run" / "log.csv") if row["held_out_loss"]]
-    assert losses[-1] < 0.7  # a network that says nothing has a loss of about 0.9: a known side weighs nothing
-    assert NoiseConfig().known_mask + NoiseConfig().known_image == pytest.approx(0.2)
+def test_training_lowers_the_held_out_loss(dataset, ids, run, tmp_path):
+    settings = {"steps": 40, "learning_rate": 3e-3, "batch_size": 8, "validate_every": 20, "checkpoint_minutes": 9.0}
+    config = short(dataset, ids, **settings)
+    run(config, tmp_path / "run")
+    assert config.noise.known_mask + config.noise.known_image == pytest.approx(0.2)
+    # A network that says nothing has a loss of about 0.9: a known side weighs nothing.
+    assert column(tmp_path / "run", "held_out_loss")[-1] < 0.7
 
 
-def test_the_budget_ends_a_run(dataset, ids, tmp_path):
-    config = config_of(dataset, ids, steps=5000, budget_minutes=0.5 / 60)
-    checkpoint = train(config, dataset, 0, ids, tmp_path / "run")
-    steps = len(read_log(tmp_path / "run" / "log.csv"))
-    assert 1 <= steps < 1000 and checkpoint.metadata["step"] <= steps
-    rates = [float(row["learning_rate"]) for row in read_log(tmp_path / "run" / "log.csv")]
+def test_the_budget_ends_a_run(dataset, ids, run, tmp_path):
+    checkpoint = run(short(dataset, ids, steps=5000, budget_minutes=0.5 / 60), tmp_path / "run")
+    rates = column(tmp_path / "run", "learning_rate")
+    assert 1 <= len(rates) < 1000 and checkpoint.metadata["step"] <= len(rates)
     assert rates[-1] < 0.5 * max(rates)  # far from its 5000 steps, near the end of its clock
 
 
-def test_a_resumed_run_knows_at_once_what_its_clock_says(dataset, ids, tmp_path, monkeypatch):
+def test_a_budget_leaves_room_for_what_comes_beside_the_steps():
+    def costs(minutes: float | None, seconds: float | None) -> progress.Costs:
+        train = {"budget_minutes": minutes, "batch_size": 16}
+        return progress.Costs.of(Plan(config_of(train=train), {}, seconds))
+
+    assert costs(None, 1.0) == costs(10.0, None) == progress.Costs()
+    # A sample that is only denoised takes 1 / 48 s, so that a batch of 16 for each of two losses takes 2/3 s.
+    assert [costs(minutes, 1.0).fixed_batches for minutes in (10.0, 4.0, 2.0, 0.01)] == [4, 3, 1, 1]
+    grid = progress.GRID_PAIRS * progress.GRID_STEPS * 2 / 48
+    assert costs(10.0, 1.0).grid and costs(10.0, 1.0).end == pytest.approx({"measure": 8 / 3, "grid": grid})
+    assert not costs(0.01, 1.0).grid and costs(0.01, 1.0).end == pytest.approx({"measure": 2 / 3})
+
+
+def test_a_resumed_run_knows_at_once_what_its_clock_says(dataset, ids, run, tmp_path, monkeypatch):
     """Processes of a group ask each other every tenth step only; a run may be resumed at any."""
-    monkeypatch.setattr(jdm.train.loop, "agreed", lambda number, step: 0 if step % 10 else number)
-    monkeypatch.setattr(jdm.train.loop._Progress, "spent", lambda self: 0.7)
-    config = config_of(dataset, ids, steps=7, learning_rate=1e-3, warmup_steps=0)
-    train(config, dataset, 0, ids, tmp_path / "run")
-    longer = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=5000))
-    monkeypatch.setattr(jdm.train.loop._Progress, "spent", lambda self: 0.7 if self.step < 15 else 2.0)
-    train(longer, dataset, 0, ids, tmp_path / "run", resume=True)
-    rates = [float(row["learning_rate"]) for row in read_log(tmp_path / "run" / "log.csv")]
+    monkeypatch.setattr(loop, "agreed", lambda number, step: 0 if step % 10 else number)
+    monkeypatch.setattr(progress.Progress, "spent", lambda self: 0.7)
+    config = short(dataset, ids, steps=7, learning_rate=1e-3, warmup_steps=0)
+    run(config, tmp_path / "run")
+    monkeypatch.setattr(progress.Progress, "spent", lambda self: 0.7 if self.step < 15 else 2.0)
+    run(changed(config, {"train": {"steps": 5000}}), tmp_path / "run", resume=True)
+    rates = column(tmp_path / "run", "learning_rate")
     assert len(rates) > 7 and max(rates) == pytest.approx(3e-4)
 
 
 def test_learning_rates_warm_up_and_fall():
     settings = TrainConfig(steps=100, learning_rate=1.0, warmup_steps=10, decay="linear")
-    rates = [learning_rate(settings, step) for step in range(100)]
-    assert rates[0] == pytest.approx(0.1) and rates[9] == pytest.approx(0.91) and rates[50] == pytest.approx(0.5)
-    assert rates[-1] == pytest.approx(0.01)
-    by_clock = [learning_rate(settings, 30, spent) for spent in (0.2, 0.3, 0.6, 1.0, 1.2)]
+    rates = [loop.learning_rate(settings, step) for step in range(100)]
+    assert [rates[step] for step in (0, 9, 50, 99)] == pytest.approx([0.1, 0.91, 0.5, 0.01])
+    by_clock = [loop.learning_rate(settings, 30, spent) for spent in (0.2, 0.3, 0.6, 1.0, 1.2)]
     assert by_clock == pytest.approx([0.7, 0.7, 0.4, 0.0, 0.0])
     constant = TrainConfig(learning_rate=1.0, warmup_steps=0, decay="constant")
-    assert [learning_rate(constant, step) for step in (0, 19_999)] == [1.0, 1.0]
+    assert [loop.learning_rate(constant, step) for step in (0, 19_999)] == [1.0, 1.0]
 
 
 def test_the_randomness_of_a_step_is_its_own():
     def draw(*arguments):
-        return torch.randn(4, generator=step_generator(*arguments, torch.device("cpu")))
+        return torch.randn(4, generator=objective.step_generator(*arguments, CPU))
 
     first = draw(1, 0, 5)
     assert torch.equal(first, draw(1, 0, 5))
@@ -319,64 +302,53 @@ def test_the_randomness_of_a_step_is_its_own():
 
 
 def test_slow_steps_are_timed_once(dataset, ids, monkeypatch):
-    steps = []
-    monkeypatch.setattr(jdm.train.objective, "loss_and_gradients", lambda *_: steps.append(1))
-    monkeypatch.setattr(jdm.train.objective.time, "monotonic", lambda: 10.0 * len(steps))
-    assert measure_step_seconds(config_of(dataset, ids), torch.device("cpu")) == 10.0 and len(steps) == 1
-
-
-def test_a_step_is_timed(dataset, ids):
-    assert 0 < measure_step_seconds(config_of(dataset, ids), torch.device("cpu"), repeats=1) < 30
+    config, steps = short(dataset, ids), []
+    assert 0 < objective.measure_step_seconds(config, CPU, repeats=1) < 30
+    monkeypatch.setattr(objective, "loss_and_gradients", lambda *_: steps.append(1))
+    monkeypatch.setattr(objective, "time", SimpleNamespace(monotonic=lambda: 10.0 * len(steps)))
+    assert objective.measure_step_seconds(config, CPU) == 10.0 and len(steps) == 1
 
 
 SPY = """
-import hashlib, json, os
-import numpy as np, torch
-import jdm.train.loop
-from jdm.data.pairs import Batches
-torch.set_num_threads(1)
-loop = jdm.train.loop._loop
-def spy(config, pairs, measures, trained, *rest):
-    loop(config, pairs, measures, trained, *rest)
-    rank = int(os.environ["RANK"])
-    def digest(tensors):
-        return hashlib.sha256(b"".join(t.detach().numpy().tobytes() for t in tensors)).hexdigest()
-    found = {
-        "weights": digest(trained[0].parameters()), "ema": digest(trained[1].denoiser.parameters()),
-        "data": digest([Batches(pairs, config.train.batch_size, config.train.seed, rank)[0][0]]),
-    }
-    open(os.path.join(os.environ["SPY"], f"{rank}.json"), "w").write(json.dumps(found))
-jdm.train.loop._loop = spy
+import hashlib, json, os, sys
+import torch
 from jdm.cli.train import main
+from jdm.train import loop
+torch.set_num_threads(1)
+compute, seen = loop.loss_and_gradients, []
+def digest(tensors):
+    return hashlib.sha256(b"".join(t.detach().numpy().tobytes() for t in tensors)).hexdigest()
+def spied(denoiser, x0, *rest):
+    seen.append([digest(denoiser.parameters()), digest([x0])])
+    return compute(denoiser, x0, *rest)
+loop.loss_and_gradients = spied
 main()
+open(os.path.join(os.environ["SPY"], os.environ["RANK"]), "w").write(json.dumps(seen))
 """
 
 
-def test_two_processes_see_different_data_and_end_with_equal_weights(dataset, tmp_path):
-    _, python_flags, warnings, path = script(tmp_path, SPY)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
-    flags = (
-        "21 0 --network.base-channels 8 --network.channel-multipliers 1 1 --network.attention-factors 2 "
-        "--network.attention-heads 2 --network.blocks-per-level 1 --train.steps 3 --train.batch-size 2 "
-        "--train.precision fp32"
-    )
-    done = subprocess.run(
-        [*command, sys.executable, python_flags, warnings, path, *flags.split()],
-        env=environment(SPY=str(tmp_path)), timeout=300, capture_output=True, text=True,
-    )  # fmt: skip
+def test_two_processes_see_different_data_and_keep_equal_weights(dataset, tmp_path):
+    (tmp_path / "spy.py").write_text(SPY)
+    words = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python",
+        sys.executable, "-W", "ignore", str(tmp_path / "spy.py"), "21", "0", *NETWORK, "--train.steps", "3",
+        "--train.batch-size", "2",
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "SPY": str(tmp_path)}
+    done = subprocess.run(words, env=environment, timeout=300, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[:2000]
-    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
-    assert first["weights"] == second["weights"] and first["ema"] == second["ema"]
-    assert first["data"] != second["data"]
+    (weights, data), (others, other_data) = (
+        zip(*json.loads((tmp_path / rank).read_text()), strict=True) for rank in "01"
+    )
+    assert weights == others and len({*weights}) == 3 and len({*data, *other_data}) == 6
     folder = run_folder(dataset.name, 0)
     assert len(read_log(folder / "log.csv")) == 3
     assert all(value.isfinite().all() for value in load_checkpoint(folder).weights.values())
 
 
 def test_the_held_out_loss_is_of_fixed_samples(dataset, ids):
-    config = config_of(dataset, ids)
+    config = short(dataset, ids)
     pairs = PairDataset(dataset, ids[1], config)
-    denoiser = jdm.train.loop.build_denoiser(config, jdm.train.loop.condition_features(2))
-    measures = [jdm.train.loop.FixedLoss(pairs, config, torch.device("cpu")) for _ in range(2)]
+    denoiser = build_denoiser(config, condition_features(2))
+    measures = [objective.FixedLoss(pairs, config, CPU) for _ in range(2)]
     assert measures[0](denoiser) == measures[1](denoiser) == measures[0](denoiser)
-    assert config.network == TINY

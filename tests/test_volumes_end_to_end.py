@@ -11,9 +11,8 @@ from small_runs import picture, tiny_run, write_pictures
 
 os.environ.setdefault("nnUNet_def_n_proc", "1")  # read by nnU-Net on import
 
+import jdm
 from jdm.data.raw_dataset import Geometry, Pair, open_dataset, read_case, read_dataset, write_case
-from jdm.export.pairs import export
-from jdm.export.request import ExportRequest
 from nnunet_integration.arms import ExperimentOptions
 from nnunet_integration.experiment import run_experiment
 from nnunet_integration.host import preprocessed_shapes
@@ -37,12 +36,8 @@ def write_volumes(raw):
 @pytest.mark.filterwarnings(r"ignore:unclosed file .*\.nii\.gz:ResourceWarning")
 def test_exported_slices_train_nnunet_and_whole_volumes_are_scored(nnunet_folders):
     real = write_volumes(nnunet_folders["nnUNet_raw"])
-    checkpoint = tiny_run(real, train={"steps": 3})
-    request = ExportRequest(
-        id=531, name="Layers_syn", count=4, canvas_size=tuple(checkpoint.config.data.canvas_size), steps=3,
-        slices=SHAPE[0], batch_size=6, margin=100.0,
-    )  # fmt: skip
-    export(checkpoint, real, request)
+    tiny_run(real, train={"steps": 3})
+    jdm.export(jdm.ExportRequest("31", "all", id=531, count=4, steps=3, batch_size=6, margin=100.0, anyway=True))
     made = read_case(open_dataset(531), "syn_000000")
     assert made.image.shape == (1, *SHAPE) and made.label.shape == SHAPE
 
@@ -84,13 +79,13 @@ def test_a_set_that_nnunet_turns_is_cut_and_exported_along_the_axes_that_nnunet_
     stored = SimpleITK.ReadImage(str(real.label_file("case_0")))
     assert stored.GetSize() == (16, 6, 24) and stored.GetSpacing() == (0.5, 2.0, 1.0)
 
-    checkpoint = tiny_run(real, train={"steps": 1})
-    assert checkpoint.config.data.slice_axis == 0
-    request = ExportRequest(
-        id=532, name="Turned_syn", count=2, canvas_size=tuple(checkpoint.config.data.canvas_size), steps=2,
-        slices=SHAPE[0], batch_size=6, margin=100.0,
-    )  # fmt: skip
-    export(checkpoint, real, request)
+    run = tiny_run(real, train={"steps": 1})
+    assert run.config.data.slice_axis == 0
+    jdm.export(
+        jdm.ExportRequest(
+            "32", "all", id=532, name="Turned_syn", count=2, steps=2, batch_size=6, margin=100.0, anyway=True
+        )
+    )
     synthetic = open_dataset(532)
     content = json.loads((synthetic.folder / "dataset.json").read_text(encoding="utf-8"))
     assert content["overwrite_image_reader_writer"] == synthetic.reader == "NibabelIOWithReorient"

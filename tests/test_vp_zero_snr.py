@@ -4,62 +4,42 @@ import math
 
 import pytest
 import torch
-from closed_forms import DEVIATION, MEAN, gaussian, normal, source
+from closed_forms import MEAN, STD, GaussianNetwork, levels_of, normal, source
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
-from torch.distributions import Normal, kl_divergence
+from small_runs import config_of
 
-from jdm.config.settings import Config, DiffusionConfig, validate
 from jdm.diffusion.conditioning import Known
 from jdm.diffusion.sampling import karras_sigmas, sample_ancestral, sample_ddim, sample_heun
 from jdm.diffusion.vp import VPDenoiser, VPProcess
-from jdm.diffusion.vp_loss import l_hybrid, l_simple, l_vlb
 from jdm.errors import ConfigError
 
-torch.set_num_threads(1)
-
 ZERO = {name: VPProcess(1000, name, prediction="v", zero_snr=True) for name in ("linear", "cosine")}
-
-
-class GaussianV(nn.Module):
-    """The exact v for data N(MEAN, DEVIATION^2) at any t between the steps of a process, and a variance of v = 0."""
-
-    def __init__(self, process: VPProcess) -> None:
-        super().__init__()
-        self.process, self.own = process, nn.Parameter(torch.zeros((), dtype=torch.float64))
-
-    def forward(self, x_t: Tensor, levels: Tensor, condition: Tensor | None = None) -> Tensor:
-        low, table = levels[:, 0].floor().long(), self.process.training_sigma.log()
-        sigma = table[low].lerp(table[(low + 1).clamp_max(999)], levels[:, 0] - low).exp()
-        alpha_bar = 1 / (1 + sigma**2)
-        if self.process.zero_snr:
-            alpha_bar = torch.where(levels[:, 0] == 999, 0.0, alpha_bar)
-        alpha_bar = alpha_bar.reshape(-1, *[1] * (x_t.ndim - 1))
-        total = alpha_bar * DEVIATION**2 + 1 - alpha_bar
-        away = (x_t - alpha_bar.sqrt() * MEAN) / total
-        eps, x0 = (1 - alpha_bar).sqrt() * away, MEAN + alpha_bar.sqrt() * DEVIATION**2 * away
-        return torch.cat([alpha_bar.sqrt() * eps - (1 - alpha_bar).sqrt() * x0, self.own.expand(x_t.shape)], dim=1)
 
 
 @pytest.mark.parametrize("process", ZERO.values(), ids=ZERO)
 def test_the_last_step_has_no_signal_and_its_tables_are_whole(process):
     assert process.alpha_bar[-1] == 0 and process.beta[-1] == 1
-    torch.testing.assert_close(process.alpha_bar[0], VPProcess(1000, process.schedule).alpha_bar[0])
+    # Lin et al., Algorithm 1: sqrt(alpha_bar) shifted to end in zero, and scaled to begin as it did.
+    root = VPProcess(1000, process.schedule).alpha_bar.sqrt()
+    torch.testing.assert_close(process.alpha_bar.sqrt(), (root - root[-1]) * root[0] / (root[0] - root[-1]))
     torch.testing.assert_close(torch.cumprod(1 - process.beta, 0), process.alpha_bar, rtol=1e-9, atol=1e-15)
     for table in (process.posterior_x0, process.posterior_xt, process.posterior_log_variance, process.log_beta):
         assert table.isfinite().all()
     # From x_T, which knows nothing, x_{T-1} is x0 forward-noised.
     assert process.posterior_xt[-1] == 0 and process.posterior_x0[-1] == process.alpha_bar[-2].sqrt()
     assert process.posterior_variance[-1] == 1 - process.alpha_bar[-2]
-    steps = torch.arange(1000)
-    assert torch.equal(process.time(process.training_sigma), steps.double())
-    assert torch.equal(process.time(process.training_sigma.float()), steps.double())
     noise = normal(1, 1, 4)
     assert torch.equal(process.q_sample(normal(1, 1, 4, seed=1), 999, noise), noise)
     respaced = process.respaced(10)
     assert respaced.alpha_bar[-1] == 0 and respaced.beta[-1] == 1 and respaced.sigma(9) == process.sigma(999)
-    assert respaced.prediction == "v" and respaced.sigmas().diff().lt(0).all()
+    assert respaced.prediction == "v" and levels_of(respaced).diff().lt(0).all()
+
+
+def test_the_rescaled_schedule_is_diffusers():
+    scheduling = pytest.importorskip("diffusers.schedulers.scheduling_ddim")
+    theirs = torch.cumprod(1 - scheduling.rescale_zero_terminal_snr(VPProcess().beta), 0)
+    torch.testing.assert_close(ZERO["linear"].alpha_bar, theirs, rtol=1e-9, atol=1e-15)
 
 
 @given(st.integers(0, 999), st.sampled_from(["linear", "cosine"]), st.booleans())
@@ -72,40 +52,27 @@ def test_x0_comes_back_from_v_at_every_step(t, schedule, zero_snr):
     torch.testing.assert_close(x_t.square() + v.square(), x0.square() + noise.square())
 
 
-@pytest.mark.parametrize("process", [*ZERO.values(), VPProcess(prediction="v")], ids=["linear", "cosine", "plain"])
-def test_the_adapter_is_the_exact_denoiser_at_any_level(process):
-    denoise = VPDenoiser(GaussianV(process), process, 1, 1)
-    level = torch.tensor([0.02, 0.5, 3.3, 79.0], dtype=torch.float64)[:, None].expand(4, 2)
-    x = normal(4, 2, 5) * level[:, :1, None]
-    torch.testing.assert_close(denoise(x, level), gaussian(x, level), rtol=1e-6, atol=1e-6)
-    assert torch.equal(denoise(x, torch.zeros(4, 2)), x)
-    if process.zero_snr:
-        far = torch.full((4, 2), process.sigma(999), dtype=torch.float64)
-        mean = denoise(far[:, :1, None] * normal(4, 2, 5), far)
-        torch.testing.assert_close(mean, torch.full_like(mean, MEAN), rtol=0, atol=1e-6)
-
-
 @pytest.mark.parametrize("count", [250, 4])
 def test_ancestral_sampling_is_exact_in_its_mean_from_pure_noise(count):
     """The mean is exact with any number of steps; without zero SNR it is lost where few steps see no signal."""
     n, process = 20_000, ZERO["linear"].respaced(count)
-    predict = VPDenoiser(GaussianV(ZERO["linear"]), process, 1, 0).predict
+    predict = VPDenoiser(GaussianNetwork(process=ZERO["linear"]), process, 1, 0).predict
     with torch.no_grad():
         x = sample_ancestral(predict, process, normal(n, 1, 1), source(n, 1, 1)).flatten()
-    assert x.mean().item() == pytest.approx(MEAN, abs=4 * DEVIATION / math.sqrt(n) + MEAN * 0.007)
+    assert x.mean().item() == pytest.approx(MEAN, abs=4 * STD / math.sqrt(n) + MEAN * 0.007)
     if count == 250:
-        assert x.std().item() == pytest.approx(DEVIATION, rel=0.03)
+        assert x.std().item() == pytest.approx(STD, rel=0.03)
 
 
 @pytest.mark.parametrize("sample", [sample_heun, sample_ddim])
 def test_samplers_start_after_a_step_from_no_signal(sample):
-    """From the same noise the exact solution is MEAN + DEVIATION * noise."""
+    """From the same noise the exact solution is MEAN + STD * noise."""
     process, noise = ZERO["linear"], normal(3, 2, 5)
-    denoise, sigmas = VPDenoiser(GaussianV(process), process, 1, 1), karras_sigmas(800, *process.span())
+    denoise, sigmas = VPDenoiser(GaussianNetwork(process=process), process, 1, 1), karras_sigmas(800, *process.span())
     with torch.no_grad():
         begun = process.begun(denoise, noise, sigmas[0].item())
         x, plain = sample(denoise, begun, sigmas), sample(denoise, noise, sigmas)
-    exact = MEAN + DEVIATION * noise
+    exact = MEAN + STD * noise
     tolerance = 2e-3 if sample is sample_heun else 2e-2
     torch.testing.assert_close(x, exact, rtol=0, atol=tolerance)
     if sample is sample_heun:  # the step is what brings the mean
@@ -114,7 +81,7 @@ def test_samplers_start_after_a_step_from_no_signal(sample):
 
 def test_known_entries_and_other_processes_start_as_before():
     process, noise = ZERO["linear"], normal(1, 2, 5)
-    denoise = VPDenoiser(GaussianV(process), process, 1, 1)
+    denoise = VPDenoiser(GaussianNetwork(process=process), process, 1, 1)
     known = Known(torch.tensor([True, False]).reshape(1, 2, 1), torch.zeros(1, 2, 5), 1, "replacement", lambda: noise)
     with torch.no_grad():
         begun = process.begun(denoise, noise, 80.0, known)
@@ -125,59 +92,9 @@ def test_known_entries_and_other_processes_start_as_before():
     assert plain.span() == (plain.sigma(0), plain.sigma(999)) and process.span() == (process.sigma(0), 80.0)
 
 
-def test_the_losses_are_those_of_v():
-    process = ZERO["linear"]
-    x0, noise, t = normal(3, 2, 4).clamp(-1, 1), normal(3, 2, 4, seed=1), torch.tensor([1, 400, 999])
-    denoiser = VPDenoiser(GaussianV(process), process, 1, 1)
-    x_t = process.q_sample(x0, t, noise)
-    v, log_variance = denoiser.predict(x_t, t)
-    bound = l_vlb(process, (v, log_variance), x0, x_t, t)
-    for i, step in enumerate(t.tolist()):
-        alpha_bar, before = process.alpha_bar[step], process.alpha_bar[step - 1]
-        estimate = alpha_bar.sqrt() * x_t[i] - (1 - alpha_bar).sqrt() * v[i]
-
-        def reverse(x, i=i, step=step, before=before, alpha_bar=alpha_bar):
-            """Bayes: precision and mean of x_{t-1} from x0 and from x_t."""
-            decay = (1 - process.beta[step]).sqrt()
-            precision = decay**2 / process.beta[step] + 1 / (1 - before)
-            return (decay / process.beta[step] * x_t[i] + before.sqrt() * x / (1 - before)) / precision, precision**-0.5
-
-        true_mean, deviation = reverse(x0[i])
-        p = Normal(reverse(estimate)[0], (log_variance[i] / 2).exp())
-        expected = kl_divergence(Normal(true_mean, deviation), p).mean() / math.log(2)
-        torch.testing.assert_close(bound[i], expected, rtol=1e-6, atol=1e-9)
-    wanted = (process.alpha_bar[t].sqrt()[:, None, None] * noise) - (1 - process.alpha_bar[t]).sqrt()[
-        :, None, None
-    ] * x0
-    torch.testing.assert_close(process.target(x0, t, noise), wanted)
-    total = l_hybrid(denoiser, x0, t, noise, vlb_weight=0.001)
-    torch.testing.assert_close(total, l_simple(v, wanted) + 0.001 * 1000 * bound)
-
-
 def test_the_noise_cannot_be_predicted_without_signal():
-    with pytest.raises(ConfigError, match="expected prediction 'v'"):
+    with pytest.raises(ConfigError, match=r"'epsilon'.*'v'"):
         VPProcess(zero_snr=True)
-    with pytest.raises(ConfigError, match=r"diffusion.prediction is epsilon; expected v with"):
-        validate(Config(diffusion=DiffusionConfig(zero_terminal_snr=True)))
-    validate(Config(diffusion=DiffusionConfig(zero_terminal_snr=True, prediction="v")))
-
-
-@pytest.mark.parametrize("eta", [0.0, 1.0])
-def test_ddim_parity_with_diffusers_on_v(eta):
-    diffusers = pytest.importorskip("diffusers")
-    scheduler = diffusers.DDIMScheduler(
-        1000, 1e-4, 0.02, clip_sample=False, set_alpha_to_one=True, timestep_spacing="trailing",
-        prediction_type="v_prediction",
-    )  # fmt: skip
-    scheduler.set_timesteps(20)
-    process = VPProcess(keep=scheduler.timesteps.flip(0).tolist(), prediction="v")
-    denoiser, shape = VPDenoiser(GaussianV(process), process, 1, 1), (2, 2, 4, 4)
-    x, first = normal(*shape), process.sigma(process.steps - 1)
-    draws = [normal(*shape, seed=10 + i) for i in range(20)]
-    with torch.no_grad():
-        queue = iter(draws)
-        ours = sample_ddim(denoiser, x * math.sqrt(1 + first**2) / first, process.sigmas(), eta, lambda: next(queue))
-        for t, draw in zip(scheduler.timesteps, draws, strict=True):
-            v = denoiser.network(x, t.double().expand(2, 1))[:, :2]
-            x = scheduler.step(v, t, x, eta=eta, variance_noise=draw).prev_sample
-    torch.testing.assert_close(ours, x, rtol=1e-3, atol=1e-4)
+    with pytest.raises(ConfigError, match=r"diffusion\.prediction.*epsilon.*v"):
+        config_of(diffusion={"zero_terminal_snr": True})
+    config_of(diffusion={"zero_terminal_snr": True, "prediction": "v"})

@@ -19,13 +19,16 @@ _TUNABLES = (
 )
 
 
-def run_command(command: Callable[[], None]) -> None:
+def run_command(command: Callable[[], None], *, tuned_memory: bool = False) -> None:
     """Run `command`; turn what the user can mend into one line on stderr and exit status 2, Ctrl-C into 130.
 
     What a terminal's encoding lacks is written as \\xe9. A reader that closes its pipe, such as head, ends the command
     quietly.
+
+    Args: tuned_memory: see `_with_tuned_memory`; for commands that call the network for long.
     """
-    _with_tuned_memory()
+    if tuned_memory:
+        _with_tuned_memory()
     from jdm.errors import JdmError
 
     for stream in (sys.stdout, sys.stderr):
@@ -90,3 +93,10 @@ def _with_tuned_memory() -> None:
 def _refuse(reason: object) -> NoReturn:
     print(f"{Path(sys.argv[0]).name}: error: {reason}", file=sys.stderr)
     sys.exit(2)
+
+
+def with_fold(words: list[str]) -> list[str]:
+    """Words of a command whose first ones are DATASET FOLD, or the path of a run's folder: then an empty FOLD."""
+    if words and (Path(words[0]) / "checkpoint.safetensors").is_file():
+        return [words[0], "", *words[1:]]
+    return words

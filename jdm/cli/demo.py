@@ -54,7 +54,6 @@ def main() -> None:
 def run(options: DemoOptions) -> None:
     """Make the pictures, run the commands, write the report, print table and path."""
     from jdm.cli.demo_report import Places, read_field, write_demo_report, write_tiles
-    from nnunet_integration.arms import DESCRIPTIONS
 
     image, mask = read_field()
     out = claim(options.out.resolve(), options.overwrite)
@@ -73,7 +72,7 @@ def run(options: DemoOptions) -> None:
         training=run_folder / "fold_all",
         experiment=run_folder / "experiment_fold_all",
     )
-    tables = write_demo_report(out / "report.html", places, steps, DESCRIPTIONS, setup)
+    tables = write_demo_report(out / "report.html", places, steps, setup)
     print("", *tables, f"Report: {out / 'report.html'}", sep="\n")
 
 

@@ -15,6 +15,7 @@ from jdm.errors import ConfigError
 from jdm.evaluation import audit, figures
 from jdm.evaluation.report import Figure, Section, Table, table_markdown, write_report
 from jdm.system.machine import describe_run
+from nnunet_integration.report import tables, warning_lines
 
 TRAIN_TILE, TEST_TILE = 64, 128
 _SHEET_PAIRS, _SHOWN_TILES, _SHOWN_CASES = 24, 6, 3
@@ -77,24 +78,20 @@ def write_tiles(folder: Path, image: np.ndarray, mask: np.ndarray) -> None:
                     Image.fromarray(half[y : y + side, x : x + side]).save(folder / split / kind / name)
 
 
-def write_demo_report(
-    path: Path, places: Places, steps: Sequence[Step], arms: Mapping[str, str], setup: Sequence[str]
-) -> list[str]:
+def write_demo_report(path: Path, places: Places, steps: Sequence[Step], setup: Sequence[str]) -> list[str]:
     """Write the HTML report of a finished demo and its figures beside it.
 
     Args:
-        arms: what each arm of the experiment is trained on, by name.
         setup: shell lines that precede the commands.
-    Returns: the result tables in Markdown.
+    Returns: the verdict, and the result tables in Markdown.
     """
     real, synthetic = read_dataset(places.real), read_dataset(places.synthetic)
     trained = json.loads((places.training / "checkpoint.json").read_text(encoding="utf-8"))
     results = json.loads((places.experiment / "results.json").read_text(encoding="utf-8"))
     folder = path.parent / "figures"
     folder.mkdir(exist_ok=True)
-    tables = [results_table(results, arms), *differences_table(results)]
     sections = [
-        _results_section(results, tables, places.experiment),
+        _results_section(results, places.experiment),
         _samples_section(real, synthetic, trained, folder),
         _nearest_section(real, synthetic, trained, folder),
         _curves_section(trained, places.training),
@@ -103,60 +100,25 @@ def write_demo_report(
     hardware = results["hardware"]
     machine = ", ".join([f"{hardware['cpu']}, {hardware['cores']} cores", *hardware["gpu"]])
     run = replace(describe_run(), hardware=machine)
-    write_report(path, sections, title="jdm demo: half a field of nuclei", run=run)
-    return [table_markdown(table) for table in tables]
+    write_report(path, sections, verdict=results["verdict"], title="jdm demo: half a field of nuclei", run=run)
+    return [f"{results['verdict']}\n", *map(table_markdown, tables(results))]
 
 
-def results_table(results: Mapping[str, Any], arms: Mapping[str, str]) -> Table:
-    """Dice and IoU of every arm, with the updates it was given."""
-    rows = [
-        (
-            name, arms.get(name, ""), f"{facts['updates_real']:.0f}", f"{facts['updates_synthetic']:.0f}",
-            _interval(facts["dice"]), _interval(facts["iou"]),
-        )
-        for name, facts in results["arms"].items()
-    ]  # fmt: skip
-    seeds = len(next(iter(results["arms"].values()))["per_seed"])
-    return Table(
-        f"Mean over {results['images']} test tiles, {seeds} seed(s), 95 % bootstrap interval over tiles",
-        ("arm", "trained on", "updates on real", "on synthetic", "Dice", "IoU"),
-        tuple(rows),
-    )
-
-
-def differences_table(results: Mapping[str, Any]) -> list[Table]:
-    """Differences in Dice between arms, paired over test tiles; no table where there are none."""
-    rows = [
-        (f"{entry['arm']} minus {entry['minus']}", _interval(entry["dice"], sign="+"), f"{entry['dice']['p_holm']:.3g}")
-        for entry in results["differences"]
-    ]
-    header = ("difference in Dice", "mean [95 % interval]", "p (Wilcoxon, Holm)")
-    return [Table("Differences, paired over test tiles", header, tuple(rows))] if rows else []
-
-
-def _interval(value: Mapping[str, Any] | None, sign: str = "") -> str:
-    if value is None:
-        return "undefined"
-    return f"{value['mean']:{sign}.4f} [{value['low']:{sign}.4f}, {value['high']:{sign}.4f}]"
-
-
-def _results_section(results: Mapping[str, Any], tables: Sequence[Table], experiment: Path) -> Section:
+def _results_section(results: Mapping[str, Any], experiment: Path) -> Section:
     pictures = sorted((experiment / "pictures").glob("*.png"))[:_SHOWN_CASES]
-    unlearned = results["not_learned"]
-    warnings = (f"Hardly anything was learned by {'; '.join(unlearned)}: those rows say nothing.",) if unlearned else ()
     return Section(
         "What the test half says",
         (
             "nnU-Net was trained on the left half of the field, on synthetic pairs, or on both, and scored on the "
             "right half, which neither it nor the generator has seen.",
         ),
-        tuple(tables),
+        tuple(tables(results)),
         tuple(Figure(p, f"Test tile {p.stem}: image, reference, prediction of every arm", p.stem) for p in pictures),
         (
             f"All {results['images']} test tiles come from one field of one microscope, {TEST_TILE} px each, and the "
             "networks are small and trained briefly: this shows that the line works, not how much synthetic pairs "
             "help elsewhere. Nuclei on the middle line lie in both halves.",
-            *warnings,
+            *warning_lines(results),
         ),
     )
 

@@ -4,38 +4,43 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from jdm.cli import run_command
 
 
 @dataclass(frozen=True)
 class EvaluateArguments:
-    """Score predicted masks: Dice, IoU and HD95 per case and class, in one of three published conventions."""
+    """Score predicted masks: Dice, IoU and HD95 per case and class."""
 
     predictions: Path
-    """Folder of predicted masks (for pranet: masks or maps), one file per reference, of the same stem."""
+    """Folder of predicted masks, named as the references."""
     references: Path
     """Folder of reference masks."""
     convention: Literal["nnunet", "thesis", "pranet"] = "nnunet"
-    """nnunet: per class, skipped where absent from both. thesis: foreground only. pranet: 256 thresholds."""
+    """nnunet: each class. thesis: foreground. pranet: maps at 256 thresholds."""
     dataset: str | None = None
-    """nnU-Net dataset id or name whose dataset.json names the labels."""
-    labels: tuple[int, ...] = ()
-    """Label values to score, instead of --dataset. Without either, dataset.json beside the masks is used."""
+    """nnU-Net dataset whose dataset.json declares the labels."""
+    labels: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N ...", help_behavior_hint="")] = ()
+    """All label values, instead of --dataset. Without either, dataset.json beside the masks declares them."""
     out: Path | None = None
     """Folder for evaluation.json, evaluation.csv and evaluation.md."""
     allow_missing: bool = False
-    """Score what both folders hold instead of refusing when predictions are missing."""
-    hd95: bool = True
-    """Compute the 95 % surface distance (the slowest part)."""
+    """Score the cases that both folders hold."""
+    hd95: Annotated[
+        bool, tyro.conf.arg(help="Skip the 95 % surface distance, the slowest part.", help_behavior_hint="")
+    ] = True
+    """Compute the 95 % surface distance."""
+    empty_hd95: Literal["left-out", "diagonal"] = "left-out"
+    """HD95 where just one mask is empty: left out of the mean, or the image diagonal."""
 
 
 def main() -> None:
     """Entry point of `jdm-evaluate`."""
-    import tyro
-
-    arguments = tyro.cli(EvaluateArguments, prog="jdm-evaluate", description=EvaluateArguments.__doc__)
+    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
+    arguments = tyro.cli(EvaluateArguments, prog="jdm-evaluate", config=config)
     run_command(lambda: evaluate(arguments))
 
 
@@ -50,6 +55,7 @@ def evaluate(arguments: EvaluateArguments) -> None:
         labels=find_labels(arguments),
         allow_missing=arguments.allow_missing,
         distances=arguments.hd95,
+        empty_distance=arguments.empty_hd95,
     )
     print(evaluation.to_markdown(), end="")
     if arguments.out is not None:
@@ -57,32 +63,18 @@ def evaluate(arguments: EvaluateArguments) -> None:
             print(path)
 
 
-def find_labels(arguments: EvaluateArguments) -> dict[str, int] | None:
-    """Class names and values: --labels, else --dataset, else for `nnunet` dataset.json beside the masks."""
+def find_labels(arguments: EvaluateArguments) -> dict[str, int | tuple[int, ...]] | None:
+    """Labels as in dataset.json: --labels, else of --dataset, else for `nnunet` of dataset.json beside the masks."""
+    from jdm.data.labels import declared_labels
+    from jdm.data.raw_dataset import dataset_folder, read_description
+
     if arguments.labels:
         return {str(value): value for value in arguments.labels}
     if arguments.dataset is not None:
-        from jdm.data.raw_dataset import open_dataset
-
-        return open_dataset(arguments.dataset).labels
-    if arguments.convention != "nnunet":
-        return None
-    for folder in (arguments.predictions, arguments.references, arguments.references.parent):
-        if (folder / "dataset.json").is_file():
-            return _labels_in(folder / "dataset.json")
-    return None
-
-
-def _labels_in(file: Path) -> dict[str, int]:
-    import json
-
-    from jdm.errors import DataError
-
-    try:
-        labels = json.loads(file.read_text(encoding="utf-8"))["labels"]
-        return {str(name): int(value) for name, value in labels.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{file}: cannot read its labels ({type(error).__name__}: {error}); expected "
-            'nnU-Net\'s dataset.json with {"labels": {"background": 0, ...}}; mend it or give --labels'
-        ) from None
+        folders = [dataset_folder(arguments.dataset)]
+    elif arguments.convention == "nnunet":
+        beside = (arguments.predictions, arguments.references, arguments.references.parent)
+        folders = [folder for folder in beside if (folder / "dataset.json").is_file()]
+    else:
+        folders = []
+    return declared_labels(folders[0] / "dataset.json", read_description(folders[0])) if folders else None

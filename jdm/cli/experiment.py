@@ -20,17 +20,18 @@ def run(options: ExperimentOptions) -> None:
     for variable in ("nnUNet_raw", "nnUNet_preprocessed"):
         nnunet_folder(variable)
     from nnunet_integration.experiment import run_experiment
-    from nnunet_integration.report import interval_text, unit, warning_lines
+    from nnunet_integration.report import difference_line, warning_lines
 
     folder, results = run_experiment(options)
-    print(f"Scored: {results['data']['test_set']}; means over seeds, 95 % bootstrap intervals {unit(results)}")
+    print(results["verdict"])
     for entry in results["differences"]:
-        print(f"Dice, {interval_text(entry)}")
+        print(f"Dice, {difference_line(entry)}")
     for line in warning_lines(results):
         print(line, file=sys.stderr)
     print(f"Results: {folder / 'results.md'}")
 
 
 def main() -> None:
-    options = tyro.cli(ExperimentOptions, prog="jdm-experiment")
+    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
+    options = tyro.cli(ExperimentOptions, prog="jdm-experiment", config=config)
     run_command(lambda: run(options))

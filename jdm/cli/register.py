@@ -13,10 +13,10 @@ from jdm.cli import run_command
 
 @dataclass(frozen=True)
 class Register:
-    """Make a synthetic dataset ready for nnU-Net with the plans of the real dataset it was generated from.
+    """Prepare a synthetic dataset for nnU-Net, with the plans of the real dataset it was generated from.
 
-    Fingerprints the synthetic set, moves the real set's plans to it (planning the real set where needed),
-    copies dataset.json, preprocesses both, and prints the nnU-Net commands to run next. What is done is kept.
+    Plans the real dataset if that is not done, gives its plans to the synthetic one, preprocesses both, and prints the
+    nnU-Net commands to run next. What is up to date is kept.
     """
 
     synthetic: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SYNTHETIC")]

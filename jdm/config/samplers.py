@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
+from jdm.config.command import Number
 from jdm.errors import ConfigError
 
 Sampler = Literal[
-    "heun", "heun-stochastic", "dpmpp-2m", "unipc", "ddim", "euler-maruyama", "predictor-corrector", "ode"
+    "heun", "heun-stochastic", "dpmpp-2m", "unipc", "ddim", "euler-maruyama", "predictor-corrector", "ode", "ancestral"
 ]
-"""Those over a `Denoise`, with every preset and canvas; `jdm.diffusion.named` makes them."""
-ExportSampler = Literal[Sampler, "ancestral"]
-"""And the thesis's own, over its process."""
+"""All but "ancestral", which is the thesis's own over its process, serve every preset and canvas."""
 
-SAMPLERS: tuple[str, ...] = get_args(Sampler)
+SAMPLERS = tuple(name for name in get_args(Sampler) if name != "ancestral")
 DETERMINISTIC = ("heun", "dpmpp-2m", "unipc", "ddim", "ode")
 """Those whose sample is a function of its starting noise; ddim with eta 0."""
 
@@ -23,18 +22,18 @@ _ODE_CALLS = 100
 """About, at the default tolerance."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SamplerSettings:
     """What some samplers can be set to; each setting belongs to one sampler."""
 
-    churn: float | None = None
-    """heun-stochastic: noise renewed in all, 40 by default; 0 is heun."""
-    snr: float | None = None
-    """predictor-corrector: signal-to-noise ratio of its Langevin step, 0.16 by default, 0.01 with the thesis preset."""
-    tolerance: float | None = None
-    """ode: error allowed in a step, 0.001 of the encoded range [-1, 1] by default."""
-    eta: float | None = None
-    """ddim: noise renewed in a step, from 0 (none, the default) to 1 (as in ancestral sampling)."""
+    churn: Number = None
+    """heun-stochastic: noise renewed in all (40); 0 is heun."""
+    snr: Number = None
+    """predictor-corrector: signal-to-noise ratio (0.16)."""
+    tolerance: Number = None
+    """ode: error allowed in a step (0.001)."""
+    eta: Number = None
+    """ddim: noise renewed, 0 to 1; at 1 take 100 steps."""
 
 
 _OWNERS = {
@@ -46,13 +45,10 @@ _OWNERS = {
 """Sampler of each setting, and its bounds."""
 
 
-def check_sampler(sampler: str, settings: SamplerSettings, known: tuple[str, ...] = SAMPLERS) -> None:
-    """Raises: ConfigError if the sampler is not among `known`, or a setting is out of its bounds or not the sampler's.
-
-    The line names the flag.
-    """
-    if sampler not in known:
-        raise ConfigError(f"--sampler is {sampler}; expected one of {', '.join(known)}; correct it")
+def check_sampler(sampler: str, settings: SamplerSettings) -> None:
+    """Raises: ConfigError, naming the flag, if there is no such sampler, or a setting is out of bounds or another's."""
+    if sampler not in get_args(Sampler):
+        raise ConfigError(f"--sampler is {sampler}; expected one of {', '.join(get_args(Sampler))}; correct it")
     for name, value in asdict(settings).items():
         owner, least, most = _OWNERS[name]
         if value is not None and sampler != owner:

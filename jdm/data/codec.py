@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
+from scipy import ndimage
 
-from jdm.config.settings import CodecConfig
+from jdm.config.settings import Config
 from jdm.data.case_io import label_dtype
 from jdm.errors import DataError
+
+ZERO_GAP = 0.1
+"""Of the encoded range [-1, 1], how far exact zeros lie below all else, in datasets with borders of them."""
 
 
 class PairCodec:
@@ -19,20 +21,23 @@ class PairCodec:
     2022 (arXiv:2208.04202).
     """
 
-    def __init__(self, codec: CodecConfig) -> None:
-        self.codec = codec
-        self.image_channels = len(codec.low)
-        self.words = _words(codec.mask_code, codec.classes)  # (classes, mask channels), +-1
-        self.mask_channels = self.words.shape[1]
-        self._dtype = np.dtype(codec.image_dtype)
-        self._low = np.array(codec.low, dtype=np.float64)
-        self._high = np.array(codec.high, dtype=np.float64)
+    def __init__(self, config: Config) -> None:
+        self.codec, self.facts = config.codec, config.facts
+        self.image_channels, self.mask_channels = config.image_channels, config.mask_channels
+        self.words = np.array(config.code_words, np.int8)  # (classes, mask channels), +-1
+        self.span = 2.0 - (ZERO_GAP if config.facts.zero_border else 0.0)
+        """Of the encoded range, what low to high takes."""
+        self._dtype = np.dtype(config.facts.dtype)
+        self._low = np.array(config.facts.low, dtype=np.float64)
+        self._high = np.array(config.facts.high, dtype=np.float64)
 
     def encode(self, image: np.ndarray, label: np.ndarray) -> np.ndarray:
         """Model channels of a pair.
 
         Args:
-            image: (image_channels, *spatial), stored intensities; what lies outside [low, high] is clipped.
+            image: (image_channels, *spatial), stored intensities; what lies outside [low, high] is clipped. Of datasets
+                with borders of exact zeros, pixels that are zero in every channel lie a gap below all others, so that
+                the model learns where they are.
             label: (*spatial), values 0 .. classes - 1.
         Returns: float32, (image_channels + mask_channels, *spatial).
         Raises: DataError on another number of channels, unequal sizes, or a label outside the classes.
@@ -48,21 +53,28 @@ class PairCodec:
                 f"label values {found} found; expected 0 to {len(self.words) - 1}; map them when converting"
             )
         low, high = self._column(self._low, image.ndim), self._column(self._high, image.ndim)
-        scaled = (np.clip(image, low, high) - low) * (2 / (high - low)) - 1
+        scaled = (np.clip(image, low, high) - low) * (self.span / (high - low)) + (1 - self.span)
+        if self.facts.zero_border:
+            scaled = np.where((image == 0).all(axis=0), -1.0, scaled)
         mask = self.codec.mask_amplitude * np.moveaxis(self.words[label], -1, 0)
         return np.concatenate([scaled, mask]).astype(np.float32)
 
     def decode(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The pair that `x` stands for: stored intensities in the stored type, and uint8 or uint16 label values.
 
+        Borders become exactly zero again, as nnU-Net crops and masks them.
+
         Args:
             x: (image_channels + mask_channels, *spatial), any floating type.
         """
         low, high = self._column(self._low, x.ndim), self._column(self._high, x.ndim)
-        image = (np.clip(x[: self.image_channels].astype(np.float64), -1, 1) + 1) * ((high - low) / 2) + low
+        encoded = x[: self.image_channels].astype(np.float64)
+        image = (np.clip(encoded, 1 - self.span, 1) - (1 - self.span)) * ((high - low) / self.span) + low
         if self._dtype.kind in "iu":
             limits = np.iinfo(self._dtype)
             image = np.rint(image).clip(limits.min, limits.max)
+        if self.facts.zero_border:
+            image = np.where(_border(encoded < -1 + ZERO_GAP / 2), 0.0, image)
         likeness = np.tensordot(self.words.astype(np.float32), x[self.image_channels :].astype(np.float32), axes=1)
         label = likeness.argmax(axis=0).astype(label_dtype(len(self.words)))
         return image.astype(self._dtype), label
@@ -79,25 +91,14 @@ class PairCodec:
         shares = up if self.codec.mask_code == "one-hot" else np.concatenate([1 - up, up])
         return shares / shares.sum(axis=0)
 
-    def mask_moments(self, class_shares: Sequence[float]) -> tuple[list[float], float]:
-        """Mean of each encoded mask channel, and the standard deviation about it over all of them.
-
-        Args: class_shares: share of the pixels per label value; they sum to 1.
-        """
-        words, shares = self.codec.mask_amplitude * self.words, np.asarray(class_shares)
-        mean = shares @ words
-        return mean.tolist(), float(np.sqrt(np.mean(shares @ words**2 - mean**2)))
-
     @staticmethod
     def _column(values: np.ndarray, ndim: int) -> np.ndarray:
         return values.reshape(-1, *[1] * (ndim - 1))
 
 
-def _words(code: str, classes: int) -> np.ndarray:
-    """Code words: int8 signs, (classes, channels)."""
-    if code == "one-hot":
-        bits = np.eye(classes, dtype=np.int8)
-    else:  # binary is analog bits of two classes
-        width = max(1, (classes - 1).bit_length())
-        bits = (np.arange(classes)[:, None] >> np.arange(width)) & 1
-    return (2 * bits - 1).astype(np.int8)
+def _border(black: np.ndarray) -> np.ndarray:
+    """What is black in every channel (channels, *spatial) and connected to an edge of the image: bool (*spatial)."""
+    regions, _ = ndimage.label(black.all(axis=0))  # pyright: ignore[reportGeneralTypeIssues]
+    edges = [regions.take(end, axis=axis) for axis in range(regions.ndim) for end in (0, -1)]
+    touching = np.unique(np.concatenate([edge.reshape(-1) for edge in edges]))
+    return np.isin(regions, touching[touching > 0])

@@ -13,6 +13,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from jdm.config.facts import Fingerprint
 from jdm.config.settings import AugmentConfig, Config, DataConfig
 from jdm.data.codec import PairCodec
 from jdm.data.raw_dataset import Pair, RawDataset, read_case
@@ -42,7 +43,7 @@ class PairDataset:
         test: the cases are those of imagesTs and labelsTs.
         """
         self.dataset, self.config, self._classes, self.test = dataset, config, classes or {}, test
-        self.codec = PairCodec(config.codec)
+        self.codec = PairCodec(config)
         self._cache: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self.items: list[Item] = []
         held = 0
@@ -83,7 +84,7 @@ class PairDataset:
 
     def class_number(self, index: int) -> int:
         """An item's class, counted from 1 in the order of the plan's names; 0 for none."""
-        names = self.config.network.class_names
+        names = self.config.facts.class_names
         label = self._classes.get(self.items[index].case_id)
         return 1 + names.index(label) if label in names else 0
 
@@ -111,7 +112,7 @@ class Batches(Dataset):
         condition = torch.zeros(len(x0), condition_features(config.data.dims))
         if self.augmented:
             x0, condition = augment(x0, config.image_channels, config.augment, rng)
-        if not config.network.class_names:
+        if not config.facts.class_names:
             return x0, condition
         numbers = np.array([self.pairs.class_number(index) for index in indices])
         if self.augmented:
@@ -124,14 +125,12 @@ def planned_arrays(pair: Pair, config: Config) -> tuple[np.ndarray, np.ndarray]:
 
     In-plane spacing within one per cent of the plan is taken as equal.
     """
-    data = config.data
-    image, label, spacing = pair.image, pair.label, list(pair.spacing)
-    if data.case_mean:
-        image = rescaled(image, data.case_mean, data.case_std, config.codec.zero_border)
+    data, facts = config.data, config.facts
+    image, label, spacing = rescaled(pair.image, facts), pair.label, list(pair.spacing)
     if data.slice_axis is not None:
         image, label = np.moveaxis(image, 1 + data.slice_axis, 1), np.moveaxis(label, data.slice_axis, 0)
         spacing.insert(0, spacing.pop(data.slice_axis))
-    wanted = ([spacing[0]] if data.slice_axis is not None else []) + list(data.spacing)
+    wanted = ([spacing[0]] if data.slice_axis is not None else []) + list(facts.spacing)
     zoom = [have / want for have, want in zip(spacing, wanted, strict=True)]
     if any(abs(z - 1) > 0.01 for z in zoom):
         image = np.stack([zoomed(channel, zoom, order=1) for channel in image])
@@ -156,15 +155,27 @@ def case_moments(image: np.ndarray, zero_border: bool) -> tuple[np.ndarray, np.n
     return mean, np.where(std > 1e-6, std, 1.0)
 
 
-def rescaled(image: np.ndarray, case_mean: Sequence[float], case_std: Sequence[float], zero_border: bool) -> np.ndarray:
-    """The image (channels, *spatial) brought to a mean and a deviation per channel, float32; zeros of borders stay.
+def rescaled(image: np.ndarray, facts: Fingerprint) -> np.ndarray:
+    """The image (channels, *spatial) as it is encoded: each case brought to the mean and standard deviation of its
+    channels that the facts give, float32; zeros of borders stay.
 
-    nnU-Net standardises every case, so slices that are made alike stay alike in whatever volume they are exported.
+    nnU-Net standardises such channels case by case, so that slices made alike stay alike in whatever volume they are
+    exported.
     """
+    if not facts.case_std:
+        return image
+    mean, gain, offset = case_scale(image, facts)
+    return ((image - mean) * gain + offset).astype(np.float32)
+
+
+def case_scale(image: np.ndarray, facts: Fingerprint) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """mean, gain, offset of a case's (image - mean) * gain + offset, each (channels, 1, ...); 0, 1, 0 as stored."""
+    mean, std = case_moments(image, facts.zero_border)
+    kept = np.array([wanted is None for wanted in facts.case_std])
+    wanted = np.array([wanted or 0.0 for wanted in facts.case_std])
+    offset = np.array([wanted or 0.0 for wanted in facts.case_mean])
     column = (slice(None), *[None] * (image.ndim - 1))
-    mean, std = case_moments(image, zero_border)
-    gain = np.array(case_std) / std
-    return ((image - mean[column]) * gain[column] + np.array(case_mean)[column]).astype(np.float32)
+    return np.where(kept, 0, mean)[column], np.where(kept, 1, wanted / std)[column], offset[column]
 
 
 def _slices(image: np.ndarray, data: DataConfig) -> list[int | None]:
@@ -188,13 +199,13 @@ def condition_features(dims: int) -> int:
 
 def condition_length(config: Config) -> int:
     """Length of what the network is told of a training sample: its augmentation, then its class, if there are any."""
-    return condition_features(config.data.dims) + bool(config.network.class_names)
+    return condition_features(config.data.dims) + bool(config.facts.class_names)
 
 
 def class_condition(config: Config, name: str) -> Tensor:
     """The condition (condition_length(config),) of an untouched sample of a class. Raises: ValueError if unknown."""
     condition = torch.zeros(condition_length(config))
-    condition[-1] = 1 + config.network.class_names.index(name)
+    condition[-1] = 1 + config.facts.class_names.index(name)
     return condition
 
 

@@ -22,6 +22,7 @@ from jdm.data.case_io import (
     write_image,
 )
 from jdm.data.checks import Finding, check_dataset
+from jdm.data.labels import parse_labels
 from jdm.data.raster import FILE_ENDINGS, NATURAL_ENDINGS, VOLUME_ENDINGS, Geometry
 from jdm.data.raw_layout import (
     NAME,
@@ -31,7 +32,6 @@ from jdm.data.raw_layout import (
     find_cases,
     nnunet_folder,
     parse_channel_names,
-    parse_labels,
     used_ids,
 )
 from jdm.data.readers import AUTOMATIC, KEY, reader_of
@@ -40,8 +40,9 @@ from jdm.system.files import write_json
 
 __all__ = [
     "FILE_ENDINGS", "NATURAL_ENDINGS", "VOLUME_ENDINGS", "Finding", "Geometry", "Pair", "RawDataset",
-    "check_dataset", "dataset_name", "geometry_like", "nnunet_folder", "open_dataset", "read_case", "read_dataset",
-    "read_dataset_json", "read_image", "slice_axis", "used_ids", "validate_labels", "write_case", "write_dataset_json",
+    "check_dataset", "dataset_folder", "dataset_name", "geometry_like", "nnunet_folder",
+    "open_dataset", "read_case", "read_dataset",
+    "read_description", "read_image", "slice_axis", "used_ids", "validate_labels", "write_case", "write_dataset_json",
     "write_image", "write_json_like",
 ]  # fmt: skip
 
@@ -49,12 +50,20 @@ __all__ = [
 def open_dataset(dataset: str | int) -> RawDataset:
     """Open a dataset under $nnUNet_raw by id (11), name ("MoNuSeg") or full name ("Dataset011_MoNuSeg").
 
-    Raises: ConfigError if it is not there or not unique, listing what is; DataError as `read_dataset`.
+    Raises: ConfigError as `dataset_folder`; DataError as `read_dataset`.
+    """
+    return read_dataset(dataset_folder(dataset))
+
+
+def dataset_folder(dataset: str | int) -> Path:
+    """Folder of a dataset under $nnUNet_raw, by id or name as for `open_dataset`.
+
+    Raises: ConfigError if it is not there or not unique, listing what is.
     """
     raw = nnunet_folder("nnUNet_raw")
     names = sorted(f.name for f in raw.iterdir() if f.is_dir() and NAME.fullmatch(f.name))
     text = str(dataset).strip()
-    matches = [n for n in names if _matches(n, text)]
+    matches = [n for n in names if matches_dataset(n, text)]
     if len(matches) != 1:
         state = "is ambiguous" if matches else "is not there"
         raise ConfigError(
@@ -68,13 +77,15 @@ def open_dataset(dataset: str | int) -> RawDataset:
             f"dataset id {number} belongs to {matches[0]} and to {', '.join(others)} in nnU-Net's folders; nnU-Net "
             "stops at that; rename or remove one of them"
         )
-    return read_dataset(raw / matches[0])
+    return raw / matches[0]
 
 
-def _matches(folder_name: str, text: str) -> bool:
+def matches_dataset(folder_name: str, text: str) -> bool:
+    """Whether a folder is that of the dataset of an id, name or full name."""
     match = NAME.fullmatch(folder_name)
-    assert match is not None
-    return text in (folder_name, match[2]) or (text.isascii() and text.isdigit() and int(text) == int(match[1]))
+    return match is not None and (
+        text in (folder_name, match[2]) or (text.isascii() and text.isdigit() and int(text) == int(match[1]))
+    )
 
 
 def read_dataset(folder: Path) -> RawDataset:
@@ -88,7 +99,7 @@ def read_dataset(folder: Path) -> RawDataset:
     if not match:
         raise DataError(f"{folder}: expected a folder named like Dataset011_MoNuSeg; rename it")
     path = folder / "dataset.json"
-    content = read_dataset_json(folder)
+    content = read_description(folder)
     ending = content.get("file_ending")
     if not isinstance(ending, str) or ending not in AUTOMATIC:
         raise DataError(f"{path}: file_ending is {ending!r}; expected one of {' '.join(AUTOMATIC)}; convert it")
@@ -107,8 +118,8 @@ def read_dataset(folder: Path) -> RawDataset:
     )  # fmt: skip
 
 
-def read_dataset_json(folder: Path) -> dict[str, Any]:
-    """What a dataset folder's dataset.json holds. Raises: DataError if it is missing or no JSON object."""
+def read_description(folder: Path) -> dict[str, Any]:
+    """The content of a folder's dataset.json. Raises: DataError if it is missing or no JSON object."""
     path = folder / "dataset.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

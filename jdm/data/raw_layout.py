@@ -157,35 +157,6 @@ def parse_channel_names(path: Path, content: dict[str, Any]) -> tuple[str, ...]:
     return tuple(str(names[key]) for key in expected)
 
 
-def parse_labels(path: Path, content: dict[str, Any]) -> dict[str, int]:
-    """Labels of a dataset.json, sorted by value.
-
-    Raises: DataError unless they are background 0 and consecutive integers; for regions and an ignore label.
-    """
-    labels = content.get("labels")
-    if not isinstance(labels, dict) or not labels:
-        raise DataError(f'{path}: labels is {labels!r}; expected {{"background": 0, "name": 1, ...}}; correct it')
-    regions = [name for name, value in labels.items() if isinstance(value, list | tuple)]
-    if regions or content.get("regions_class_order"):
-        raise DataError(
-            f"{path}: labels has regions ({few(regions) or 'regions_class_order'}); regions are not supported yet; "
-            "declare one integer per class"
-        )
-    if "ignore" in labels:
-        raise DataError(
-            f"{path}: labels has an ignore label ({labels['ignore']!r}); an ignore label is not supported yet; "
-            "leave out the cases that use it, or annotate them fully"
-        )
-    values = list(labels.values())
-    if any(type(v) is not int for v in values) or sorted(values) != list(range(len(values))):
-        raise DataError(
-            f"{path}: labels are {labels!r}; expected the consecutive integers 0 (background), 1, 2, ...; correct it"
-        )
-    if labels.get("background", 0) != 0 or len(values) < 2:
-        raise DataError(f"{path}: labels are {labels!r}; expected background 0 and at least one class; correct it")
-    return dict(sorted(labels.items(), key=lambda item: item[1]))
-
-
 def find_cases(folder: Path, content: dict[str, Any], ending: str) -> tuple[dict[str, CaseFiles], dict[str, CaseFiles]]:
     """Training and test cases of a dataset folder.
 

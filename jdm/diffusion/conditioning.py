@@ -1,8 +1,4 @@
-"""Known parts of a sample, and how a sampler keeps them.
-
-A `Known` says which entries of x are given and what they are. A sampler asks it three things: the levels to
-tell the denoiser, what the given entries look like at a noise level, and to put them into x.
-"""
+"""Known parts of a sample, and how a sampler keeps them."""
 
 from __future__ import annotations
 
@@ -16,17 +12,30 @@ from torch import Tensor
 from jdm.errors import ConfigError
 
 Noise = Callable[[], Tensor]
-"""Source of standard normal noise of the shape of x; each call gives a new draw."""
+"""Source of standard normal noise shaped like x; each call returns a new draw."""
 
 
 @dataclass(frozen=True)
 class Known:
     """Entries of a sample that are given.
 
-    `mode = "exact"`: the given entries stay clean all the way and the denoiser is told level zero for them.
-    Each of the two channel groups, image and mask, is given whole or not at all, per case.
-    `mode = "replacement"`: after each step the given entries are replaced by themselves forward-noised to the
-    level the step arrived at, so they are clean after the last step. Any entries can be given.
+    `mode = "exact"`: the given entries stay clean throughout, and the denoiser gets noise level zero for them. In each
+    case the image must be given as a whole or not at all, and so must the mask. The other entries are sampled from
+    their conditional distribution, up to the sampler's own error.
+    `mode = "replacement"`: after each step the given entries are overwritten by their clean values with noise of the
+    level that the step arrived at, so they are clean after the last step. Any entries can be given.
+
+    Replacement is biased: the given entries influence the others too little. Example: an image and a mask entry,
+    jointly Gaussian with standard deviations 0.5 and correlation 0.8, the mask given, with the exact denoiser over the
+    levels 80 to 0.002. The image entry gets this share of the shift of its conditional mean, and this multiple of its
+    conditional variance:
+
+        heun (18 steps)                             46 %    1.9
+        heun-stochastic (25)                        61 %    1.7
+        ancestral (250, over its process's levels)  62 %    1.3
+
+    With heun it is 36 % and 1.2 at correlation 0.3, and 59 % and 3.6 at 0.95. More steps of heun do not lessen the
+    bias; `sample_repaint` does.
 
     Source of the replacement: thesis, Algorithm 2, lines 6 to 8, at the level those lines give, t - 1.
     """
@@ -36,10 +45,10 @@ class Known:
     values: Tensor
     """Encoded clean values, broadcastable to x; ignored where `where` is False."""
     image_channels: int
-    """The first so many channels of x are the image, the others the mask."""
+    """How many channels of x, the first ones, are the image; the others are the mask."""
     mode: Literal["exact", "replacement"] = "exact"
     fresh: Noise | None = None
-    """Noise of the replacement; not needed for `exact`."""
+    """Source of noise for mode "replacement"."""
 
     def __post_init__(self) -> None:
         """Raises: ConfigError if `where` is not bool, or replacement has no source of noise."""
@@ -49,41 +58,34 @@ class Known:
             raise ConfigError("Known of mode 'replacement' has no noise source; pass fresh=, such as a CaseNoise")
 
     def prepared(self, x: Tensor) -> Known | None:
-        """This, expanded to x (B, C, *spatial) and in its dtype; None if nothing is given.
+        """A copy expanded to the shape of x (B, C, *spatial) and in its dtype; None if nothing is given.
 
-        Raises: ConfigError if `exact` and a channel group is given in part.
+        Raises: ConfigError if the mode is "exact" and the image or the mask of a case is given in part.
         """
         where = self.where.to(x.device).expand(x.shape)
         if not where.any():
             return None
-        # Whatever stands where nothing is given, NaN included, must not reach x.
+        if self.mode == "exact" and not _whole(where, self.image_channels):
+            raise ConfigError(
+                "Known of mode 'exact' gives part of an image or mask; expected all or none of the image, and of the"
+                " mask; use mode 'replacement'"
+            )
+        # Values of entries that are not given may be anything, NaN included, and must not reach x.
         values = torch.where(where, self.values.to(x).expand(x.shape), 0.0)
-        known = Known(where, values, self.image_channels, self.mode, self.fresh)
-        if self.mode == "exact":
-            groups = known._groups()
-            if any(bool((g.any(1) != g.all(1)).any()) for g in groups):
-                raise ConfigError(
-                    "Known of mode 'exact' gives part of a channel group; expected all or none of the image"
-                    " and of the mask; use mode 'replacement'"
-                )
-        return known
-
-    def _groups(self) -> list[Tensor]:
-        """`where` of the image and of the mask, each (B, entries)."""
-        return [g.flatten(1) for g in (self.where[:, : self.image_channels], self.where[:, self.image_channels :])]
+        return Known(where, values, self.image_channels, self.mode, self.fresh)
 
     def levels(self, sigma: Tensor) -> Tensor:
-        """`sigma` (B, 2), with zero for the groups that are given clean. Expects a prepared Known."""
+        """`sigma` (B, 2), with zeros for an image or mask given exactly. Call it on a prepared Known."""
         if self.mode == "replacement":
             return sigma
-        given = torch.stack([g.any(1) for g in self._groups()], dim=1)
+        given = torch.stack([group.any(1) for group in _groups(self.where, self.image_channels)], dim=1)
         return torch.where(given, torch.zeros_like(sigma), sigma)
 
     def draw(self, sigma: float) -> Tensor:
-        """The given values as they look at level `sigma`, shaped like x. Expects a prepared Known."""
+        """The given values at level `sigma`, like x; mode "exact" adds no noise. Call it on a prepared Known."""
         if self.mode == "exact" or sigma == 0:
             return self.values
-        assert self.fresh is not None  # __post_init__ saw to it
+        assert self.fresh is not None  # see __post_init__
         return self.values + sigma * self.fresh().to(self.values)
 
     def impose(self, x: Tensor, drawn: Tensor) -> Tensor:
@@ -94,13 +96,13 @@ class Known:
 def known_channels(
     values: Tensor, channels: Sequence[int], image_channels: int, fresh: Noise, *, levels: int = 2
 ) -> Known:
-    """Whole channels of a sample as known: one modality for another, the mask for the image, the image for the mask.
+    """A `Known` of whole channels: some modalities of the image, or all of it, or the mask.
 
     Args:
         values: encoded clean values, (B, C, *spatial); ignored in the other channels.
-        channels: those known, 0 .. C - 1; the image's come first.
+        channels: the known ones, from 0 to C - 1; the image's come first.
         Others: see `fitting_known`.
-    Raises: ConfigError if a channel is not there.
+    Raises: ConfigError if there is no such channel.
     """
     count = values.shape[1]
     if outside := sorted({c for c in channels if not 0 <= c < count}):
@@ -111,15 +113,24 @@ def known_channels(
 
 
 def fitting_known(where: Tensor, values: Tensor, image_channels: int, fresh: Noise, *, levels: int = 2) -> Known:
-    """A `Known` that is exact where that is possible, and by replacement where it is not.
+    """A `Known` of mode "exact" where that is possible, otherwise of mode "replacement".
 
-    Exact needs a network with two levels, and the image and the mask each given whole or not at all, per case.
+    "exact" needs a network with two noise levels, and of each case the image as a whole or not at all, and so the mask.
 
     Args:
         where: bool, (B or 1, C, *spatial or ones). values: encoded clean values, broadcastable to x.
-        fresh: noise of the replacement.
-        levels: noise levels that the network is told: 2, or 1 with preset thesis.
+        fresh: source of noise for mode "replacement".
+        levels: noise levels that the network takes: 2, or 1 with preset thesis.
     """
-    groups = (where[:, :image_channels].flatten(1), where[:, image_channels:].flatten(1))
-    whole = all(bool((group.any(1) == group.all(1)).all()) for group in groups)
-    return Known(where, values, image_channels, "exact" if whole and levels == 2 else "replacement", fresh)
+    exact = levels == 2 and _whole(where, image_channels)
+    return Known(where, values, image_channels, "exact" if exact else "replacement", fresh)
+
+
+def _groups(where: Tensor, image_channels: int) -> list[Tensor]:
+    """`where` of the image and of the mask, each (B, entries)."""
+    return [group.flatten(1) for group in (where[:, :image_channels], where[:, image_channels:])]
+
+
+def _whole(where: Tensor, image_channels: int) -> bool:
+    """Whether the image of each case is given as a whole or not at all, and so the mask."""
+    return all(bool((group.any(1) == group.all(1)).all()) for group in _groups(where, image_channels))

@@ -1,4 +1,4 @@
-"""New samples out of given ones: variations of a pair, the noise a pair comes from, and what lies between two."""
+"""New samples from given ones: variations of a pair, the noise that a pair comes from, and interpolation of noise."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from jdm.errors import ConfigError
 
 
 def vary(denoise: Denoise, values: Tensor, noise: Tensor, sigmas: Tensor, sample: Sample) -> Tensor:
-    """Noise clean samples to the first of the levels and denoise them again, image and mask together.
+    """Add noise of the first level to clean samples and denoise them again, image and mask together.
 
     Args:
         values: encoded clean samples (B, C, *spatial).
-        noise: standard normal like values.
-        sigmas: levels (steps + 1,), the first how far to go, the last zero.
-        sample: the sampler.
-    Returns: samples like values; the lower the first level, the closer to them.
+        noise: standard normal, like values.
+        sigmas: levels, highest first (steps + 1,), the last zero. The lower the first, the closer the results to
+            `values`. This is the whole schedule: settings that are divided among the steps are divided by its steps.
+    Returns: like values.
     Source: Meng et al. 2022, SDEdit (arXiv:2108.01073), Algorithm 2 (variance exploding), with any sampler.
     """
     return sample(denoise, values / sigmas[0].item() + noise, sigmas, None)
@@ -28,16 +28,16 @@ def vary(denoise: Denoise, values: Tensor, noise: Tensor, sigmas: Tensor, sample
 
 @torch.no_grad()
 def invert_heun(denoise: Denoise, values: Tensor, sigmas: Tensor) -> Tensor:
-    """The noise from which `sample_heun` makes clean samples: the probability flow ODE upwards, Heun's steps.
+    """The noise from which `sample_heun` makes given clean samples: Heun steps up the probability flow ODE.
 
-    At the last level above zero the sample is taken to be `values` itself, from which the ODE has
-    moved by the order of that level squared; from there on the error is of second order in the steps.
+    It starts with `values` at the last level above zero. The ODE's own x at that level differs from them by the order
+    of the level squared. The error of the steps is of second order.
 
     Args:
         values: encoded clean samples (B, C, *spatial), floating point.
         sigmas: levels as for `sample_heun`, highest first, the last zero (steps + 1,).
     Returns: like values, about standard normal. 2 * (steps - 1) calls of `denoise`.
-    Raises: ConfigError if the levels do not decrease to zero.
+    Raises: ConfigError if there are fewer than three levels, or they do not decrease to zero.
     Source: Song et al. 2021 (DDIM, arXiv:2010.02502) for the idea; Karras et al. 2022 (arXiv:2206.00364),
         Algorithm 1, for the step.
     """
@@ -58,24 +58,26 @@ def invert_heun(denoise: Denoise, values: Tensor, sigmas: Tensor) -> Tensor:
 
 
 def slerp(first: Tensor, second: Tensor, share: float) -> Tensor:
-    """Spherical interpolation of noises: along the great circle through both, so that the norm stays that of noise.
+    """Spherical interpolation between noises, along the great circle through both.
 
-    Of two independent standard normal noises it gives standard normal noise, which linear interpolation does not.
+    Between two independent standard normal noises the result is standard normal too, unlike that of linear
+    interpolation, whose variance is too small.
 
     Args:
         first, second: (B, C, *spatial); each case is one vector.
-        share: 0 gives first, 1 gives second, both exactly.
+        share: 0 gives `first` and 1 gives `second`, both exactly.
+    Returns: like first.
     Source: Song et al. 2021 (DDIM, arXiv:2010.02502), interpolation in the latent space; Shoemake 1985.
     """
+    if share in (0, 1):
+        return second if share else first
     a, b = first.to(torch.float64).flatten(1), second.to(torch.float64).flatten(1)
     norms = a.norm(dim=1) * b.norm(dim=1)
     cosine = ((a * b).sum(1) / norms.clamp_min(torch.finfo(a.dtype).tiny)).clamp(-1, 1)
     angle = torch.arccos(cosine)
     sine = torch.sin(angle)
-    straight = sine < 1e-6  # the same direction, or opposite ones, between which no great circle is the shortest
+    straight = sine < 1e-6  # the same or opposite directions define no great circle: interpolate linearly
     divisor = torch.where(straight, torch.ones_like(sine), sine)
     weight_a = torch.where(straight, torch.full_like(sine, 1 - share), torch.sin((1 - share) * angle) / divisor)
     weight_b = torch.where(straight, torch.full_like(sine, share), torch.sin(share * angle) / divisor)
-    if share in (0, 1):
-        return second if share else first
     return (weight_a[:, None] * a + weight_b[:, None] * b).reshape(first.shape).to(first)

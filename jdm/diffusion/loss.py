@@ -17,13 +17,12 @@ def denoising_loss(
 ) -> Tensor:
     """Weighted squared error of the denoised sample, unreduced.
 
-    The weight (sigma^2 + sigma_data^2) / (sigma sigma_data)^2 gives a network that returns zero a loss of one at every
-    level; a known side (level zero) has none.
+    With the weight (sigma^2 + sigma_data^2) / (sigma sigma_data)^2 a network that returns zero has a loss of one at
+    every level. A known image or mask (level zero) has weight zero.
 
-    Args:
-        x0: (B, C, *spatial) clean samples; sigma: (B, 2); noise: standard normal, like x0.
+    Args: x0: clean samples (B, C, *spatial). sigma: (B, 2). noise: standard normal, like x0.
     Returns: like x0.
-    Source: Karras et al. 2022, Eq. 2 and 8, per channel group.
+    Source: Karras et al. 2022, Eq. 2 and 8, with sigma and sigma_data of the image or mask.
     """
     s = per_channel(sigma, image_channels, x0)
     sd = per_channel(sigma.new_tensor([sigma_data]).expand_as(sigma), image_channels, x0)

@@ -1,4 +1,4 @@
-"""The denoiser that a configuration describes."""
+"""Building the denoiser of a configuration."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from jdm.diffusion.vp import VPDenoiser, VPProcess
 
 
 def build_denoiser(config: Config, condition_features: int) -> Denoiser | VPDenoiser:
-    """A freshly initialised denoiser: preconditioned with two levels, or the thesis's with one.
+    """A newly initialised denoiser: a preconditioned one with two noise levels, or that of preset thesis with one.
 
-    Args:
-        condition_features: length of the augmentation condition.
+    Args: condition_features: length of the augmentation condition; preset thesis has none.
     """
     thesis = config.preset == "thesis"
     channels = config.image_channels + config.mask_channels
     network: nn.Module = UNet(
         channels,
-        2 * channels if thesis else channels,  # the thesis's network also predicts the variance
+        2 * channels if thesis else channels,  # the thesis's network predicts the variance too
         config.network,
+        classes=len(config.facts.class_names),
         dims=config.data.dims,
         levels=1 if thesis else 2,
         condition_features=0 if thesis else condition_features,
@@ -34,4 +34,4 @@ def build_denoiser(config: Config, condition_features: int) -> Denoiser | VPDeno
         part = config.diffusion
         process = VPProcess(part.steps, part.schedule, prediction=part.prediction, zero_snr=part.zero_terminal_snr)
         return VPDenoiser(network, process, config.image_channels, config.mask_channels)
-    return Denoiser(network, config.image_channels, config.noise.sigma_data, config.noise.data_mean)
+    return Denoiser(network, config.image_channels, config.sigma_data, config.data_mean)

@@ -1,7 +1,7 @@
 """Noise levels and preconditioning of the default preset (Karras et al. 2022, arXiv:2206.00364).
 
-A sample has two noise levels, one for the image channels and one for the mask channels. Equal levels give the
-joint model of Zhou 2023; a level of zero means that side is known.
+A sample has two noise levels, one for the image channels and one for the mask channels. With equal levels it is the
+joint model of Zhou 2023; a level of zero means that the image, or the mask, is known.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from jdm.config.settings import NoiseConfig
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """(x, sigma) -> estimate of x0, with x (B, C, *spatial) = x0 + sigma * noise and sigma (B, 2)."""
 
-# Below every level of training and sampling, so that "known" has an embedding of its own; log(0) has none.
 _KNOWN_LEVEL = 1e-3
+"""Used in place of level zero, which has no logarithm. Below every other level: "known" has its own embedding."""
 
 
 def per_channel(sigma: Tensor, image_channels: int, x: Tensor) -> Tensor:
-    """Levels (B, 2) spread over the channels of x (B, C, *spatial): shape (B, C, 1, ...)."""
+    """The level (B, 2) of each channel of x (B, C, *spatial): (B, C, 1, ...)."""
     counts = torch.tensor([image_channels, x.shape[1] - image_channels], device=sigma.device)
     spread = torch.repeat_interleave(sigma, counts, dim=1, output_size=x.shape[1])
     return spread.reshape(*spread.shape, *[1] * (x.ndim - 2))
 
 
 class Denoiser(nn.Module):
-    """A network as a `Denoise`: preconditioning per channel group, about the data's mean.
+    """A network as a `Denoise`, with preconditioning of image and mask by their own levels, about the data's mean.
 
-    Source: Karras et al. 2022, Eq. 7 and Table 1 (column "Ours"), with sigma and sigma_data of the channel's group.
-    Their data have a mean near zero. A mask of small structures has not: without its mean taken off, most of what
-    the network says of it is the constant "background", and the little that varies is lost in rounding and in the
-    loss (a foreground of 4 % came out a fifth too small).
+    Source: Karras et al. 2022, Eq. 7 and Table 1 (column "Ours"), with sigma and sigma_data of the image or mask.
+    Their data have a mean near zero; a mask of small structures has not. If its mean is not subtracted, most of the
+    network's output for the mask is the constant "background", and what varies is lost in rounding and in the loss (a
+    foreground of 4 % came out a fifth too small).
     """
 
     sigma_data: Tensor
@@ -53,8 +53,8 @@ class Denoiser(nn.Module):
 
         Args:
             x: (B, C, *spatial), any floating type.
-            sigma: (B, 2), image level and mask level; zero returns that side unchanged.
-            condition: (B, features) augmentation of training, and the class; None for neither. See `UNet.forward`.
+            sigma: (B, 2), image level and mask level; an image or mask of level zero is returned unchanged.
+            condition: (B, features), the augmentation in training and the class; None: neither. See `UNet.forward`.
         Returns: like x.
         """
         s = per_channel(sigma.float(), self.image_channels, x)
@@ -63,14 +63,14 @@ class Denoiser(nn.Module):
         variance = s**2 + sd**2
         c_skip, c_out, c_in = sd**2 / variance, s * sd * variance.rsqrt(), variance.rsqrt()
         features = self.network((c_in * (x - mean)).float(), level_positions(sigma), condition)
-        # Not mean + c_skip (x - mean): a known side, where c_skip is 1, would come back rounded.
+        # Not mean + c_skip (x - mean), which would return a known image or mask (c_skip 1) rounded.
         return c_skip.to(x.dtype) * x + ((1 - c_skip) * mean).to(x.dtype) + c_out.to(x.dtype) * features.to(x.dtype)
 
 
 def level_positions(sigma: Tensor) -> Tensor:
-    """Positions for the network's sinusoids: c_noise = ln(sigma) / 4 (Karras et al. 2022, Table 1), times 100.
+    """Positions for the network's sinusoids: 100 times c_noise = ln(sigma) / 4 (Karras et al. 2022, Table 1).
 
-    The factor spreads the levels of training over some 200 radians of the fastest sinusoid.
+    The factor spreads the levels of training over about 200 radians of the fastest sinusoid.
     """
     return 25 * sigma.float().clamp(min=_KNOWN_LEVEL).log()
 
@@ -78,8 +78,8 @@ def level_positions(sigma: Tensor) -> Tensor:
 def draw_sigmas(noise: NoiseConfig, count: int, generator: torch.Generator) -> Tensor:
     """Noise levels of a training batch.
 
-    Each sample is of one kind, drawn from the mixture of `noise`: equal levels, independent levels, mask known or
-    image known; ln(sigma) is normal (Karras et al. 2022, Table 1).
+    Each sample is of one of four kinds, with the probabilities in `noise`: equal levels, independent levels, mask
+    known, or image known. ln(sigma) is normal (Karras et al. 2022, Table 1).
     Returns: (count, 2), on the generator's device.
     """
     device = generator.device

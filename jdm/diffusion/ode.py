@@ -1,7 +1,7 @@
 """The probability flow ODE by an adaptive solver: sampling, and the likelihood of data.
 
-In u = ln(sigma) the ODE of the variance-exploding x is dx/du = x - D(x, sigma), smooth at every level. Each case is
-solved by itself: a solver that chose its steps for the batch would let a case depend on the cases beside it.
+In u = ln(sigma) the ODE of the variance-exploding x is dx/du = x - D(x, sigma), which is smooth at every level. Each
+case is solved separately: if the solver chose its steps for a whole batch, a case would depend on its batch.
 """
 
 from __future__ import annotations
@@ -18,52 +18,53 @@ from torch import Tensor
 
 from jdm.diffusion.conditioning import Known
 from jdm.diffusion.noise import Denoise
-from jdm.diffusion.run import Run, start
+from jdm.diffusion.run import Levels, Run, start
 from jdm.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class Solver:
-    """Settings of `scipy.integrate.solve_ivp`; the defaults are those of Song et al. 2021, Appendix D.4."""
+    """Settings of `scipy.integrate.solve_ivp`. The defaults are those of Song et al. 2021, Appendix D.4."""
 
     method: Literal["RK45", "DOP853"] = "RK45"
     rtol: float = 1e-5
-    """Relative tolerance. Below about 1e-6 a float32 network is too rough for the solver's error estimate."""
+    """Relative tolerance. Below about 1e-6 the rounding of a float32 network spoils the solver's error estimate."""
     atol: float = 1e-5
     """Absolute tolerance, in units of encoded intensity."""
     calls: int = 10_000
-    """Calls of the network for a case, after which the solver is taken to creep and is stopped."""
+    """Most calls of the network for one case; a solver that needs more is stopped with an error."""
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """What `log_likelihood` says of a batch."""
+    """The result of `log_likelihood` for a batch."""
 
     log_density: Tensor
-    """float64 (B,), natural logarithm, per unit of encoded intensity to the power of `entries`."""
+    """float64 (B,): natural logarithm of the density, whose unit is 1 / encoded intensity^entries."""
     entries: Tensor
-    """(B,), how many entries the density is over: those not known."""
+    """(B,): number of entries that the density is over, which are those not known."""
     noise: Tensor
-    """Like x0: the standard normal start from which `sample_ode` comes back to x0."""
+    """Like x0: the standard normal start from which `sample_ode` returns x0."""
 
 
 @torch.no_grad()
 def sample_ode(
-    denoise: Denoise, noise: Tensor, sigmas: Tensor, solver: Solver | None = None, known: Known | None = None
+    denoise: Denoise, noise: Tensor, sigmas: Levels, solver: Solver | None = None, known: Known | None = None
 ) -> Tensor:
     """The probability flow ODE by an adaptive solver.
 
     Args:
-        sigmas: as for `sample_heun`; only the ends count. If the last is zero the ODE is solved to the last positive
-            level, whose estimate is returned.
-        known: of mode "exact"; the steps of the solver are not known beforehand, so that replacement has no level.
-    Returns: x0, shaped like noise.
-    Raises: ConfigError if `known` is of mode "replacement", the solver gives up, or the denoiser is not
-            finite; else as `sample_heun`.
+        sigmas: as for `sample_heun`, but only the ends are used. If the last is zero, the ODE is solved to the last
+            positive level, and the estimate of x0 there is returned.
+        known: of mode "exact". The solver chooses its own levels, so replacement would not know the next one.
+        Others: as for `sample_heun`.
+    Returns: x0, like noise.
+    Raises: ConfigError if `known` is of mode "replacement", the solver fails, or the denoiser returns a value that is
+        not finite; else as `sample_heun`.
     Source: Song et al. 2021 (arXiv:2011.13456), Eq. 13 and Appendix D.4.
     """
     run, x = start(denoise, noise, sigmas, known)
-    _refuse_replacement(known)
+    _refuse_replacement(run.known)
     highest, lowest = _ends(run)
     cases = []
     for one, state in _cases(run, x):
@@ -82,26 +83,30 @@ def log_likelihood(
     solver: Solver | None = None,
     known: Known | None = None,
 ) -> Likelihood:
-    """Logarithm of the density that the probability flow ODE gives to x0.
+    """Logarithm of the density of x0 under the probability flow ODE.
 
-    log p(x0) = log N(x; 0, sigma_max^2) + integral of the divergence of the ODE, from the lowest positive level, which
-    x0 is taken to be at, to sigma_max. It is the density of data with noise of that lowest level; a discrete channel,
-    such as a mask, has a density that grows without bound as the level falls, so give the mask as known.
-    The divergence is estimated as probe^T Jacobian probe, one probe for the whole solve, averaged over the probes:
-    unbiased if they have mean zero and covariance one. Signs (+-1) have the least variance; `rademacher` makes them.
+    The ODE is solved from x0, placed at the lowest positive level, up to x at sigma_max:
+    log p(x0) = log N(x; 0, sigma_max^2) + the integral of the divergence on the way. It is the density of data with
+    noise of the lowest level. A discrete channel, such as a mask, has a density that grows without bound as that level
+    falls, so give masks as known.
+    The divergence is estimated as probe^T Jacobian probe (Hutchinson), with the same probes throughout the solve, and
+    averaged over them. It is unbiased if the probes have mean zero and covariance one. Signs (+-1) have the least
+    variance; `rademacher` makes them.
 
     Args:
-        x0: (B, C, *spatial). See `dequantised` for data of 256 levels.
-        sigmas: as for `sample_ode`; only the highest and the lowest positive level count.
-        probes: (P, B, C, *spatial).
-        known: of mode "exact": the density of the rest given these entries. Their values stand in for those of x0.
+        x0: (B, C, *spatial). See `dequantised` for data of discrete levels.
+        sigmas: as for `sample_ode`; only the highest and the lowest positive level are used.
+        probes: (P, B, C, *spatial), P at least 1.
+        known: of mode "exact". The density is that of the other entries given these, with the values of `known`.
     Raises: ConfigError as `sample_ode`, or if the probes do not fit x0.
     Source: Song et al. 2021 (arXiv:2011.13456), Eq. 39 and 40; Grathwohl et al. 2019 (arXiv:1810.01367).
     """
     if probes.ndim != x0.ndim + 1 or probes.shape[1:] != x0.shape or len(probes) == 0:
-        raise ConfigError(f"probes have shape {tuple(probes.shape)}; expected (P, *{tuple(x0.shape)}), P at least 1")
+        raise ConfigError(
+            f"probes have shape {tuple(probes.shape)}; expected {('P', *x0.shape)} with P at least 1; make them like x0"
+        )
     run, _ = start(denoise, x0, sigmas, known)
-    _refuse_replacement(known)
+    _refuse_replacement(run.known)
     highest, lowest = _ends(run)
     data = x0.to(torch.float64)
     data = run.keep(data, run.draw(0.0))
@@ -118,18 +123,18 @@ def log_likelihood(
 
 
 def rademacher(noise: Tensor) -> Tensor:
-    """Probes of +-1 from standard normal ones."""
+    """Probes of +-1 from standard normal noise."""
     return torch.where(noise < 0, -1.0, 1.0).to(noise)
 
 
 def dequantised(x0: Tensor, uniform: Tensor, bin_width: float | Tensor = 2 / 255) -> Tensor:
-    """Data of discrete levels spread evenly over their bins, each bin centred on its level.
+    """Data of discrete levels, each spread evenly over a bin centred on it.
 
     Args:
         uniform: in [0, 1), like x0.
-        bin_width: distance of two levels, in units of encoded intensity; one, or broadcastable to x0. The codec maps
-            [low, high] to [-1, 1], so integers are 2 / (high - low) apart: 2 / 255 for 8 bits.
-    Source: Song et al. 2021 use uniform dequantisation; centred, because decoding rounds to the nearest level.
+        bin_width: distance between two levels, in units of encoded intensity; a number, or broadcastable to x0. The
+            codec maps [low, high] to [-1, 1], so integers are 2 / (high - low) apart: 2 / 255 for 8 bits.
+    Source: uniform dequantisation as in Song et al. 2021; centred because decoding rounds to the nearest level.
     """
     return x0 + (uniform - 0.5) * bin_width
 
@@ -137,11 +142,11 @@ def dequantised(x0: Tensor, uniform: Tensor, bin_width: float | Tensor = 2 / 255
 def bits_per_dim(likelihood: Likelihood, bin_width: float = 2 / 255) -> Tensor:
     """Negative log2-likelihood of discrete data per entry, float64 (B,).
 
-    A level's probability is the density over its bin, so that for `dequantised` data the expectation of
-    -log2(density * bin_width) is an upper bound of the bits of the level. bin_width 2 / 255 adds 6.994 bits to the
-    -log2 of the density; Song et al. (score_sde) map 8-bit data into 256 bins of [-1, 1] and add 7, which is 2 / 256.
+    The probability of a level is the integral of the density over its bin. For `dequantised` data the expectation of
+    -log2(density * bin_width) is therefore an upper bound of the level's bits. A bin_width of 2 / 255 adds 6.994 bits
+    to -log2 of the density; Song et al. (score_sde) map 8-bit data to 256 bins of width 2 / 256 and add 7 bits.
 
-    Args: bin_width: as in `dequantised`, for all entries counted.
+    Args: bin_width: as in `dequantised`, the same for every entry that counts.
     """
     return -(likelihood.log_density / likelihood.entries + math.log(bin_width)) / math.log(2)
 
@@ -149,9 +154,9 @@ def bits_per_dim(likelihood: Likelihood, bin_width: float = 2 / 255) -> Tensor:
 def _flow(
     run: Run, x: Tensor, levels: tuple[float, float], solver: Solver, probes: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """x (1, C, *spatial) carried from one level to another, and the integral of the divergence on the way.
+    """x (1, C, *spatial) carried from the first level to the second, and the integral of the divergence on the way.
 
-    probes: (P, C, *spatial), zero where entries are known; None: no divergence.
+    Args: probes: (P, C, *spatial), zero where entries are known; None: no divergence.
     """
 
     calls = itertools.count(1)
@@ -162,7 +167,7 @@ def _flow(
             away, divergence = run.free(at - run.predict(at, sigma)), x.new_zeros(())
         else:
             away, divergence = _divergence(run, at, sigma, probes)
-        # The solver would shorten its step for ever after the one, and almost so in the other case.
+        # Without these two checks the solver would shorten its step for ever, or nearly so.
         if not (away.isfinite().all() and divergence.isfinite()):
             raise ConfigError(
                 f"the denoiser is not finite at level {sigma:.3g}; expected it to be; use another checkpoint"
@@ -187,7 +192,7 @@ def _flow(
 
 
 def _divergence(run: Run, x: Tensor, sigma: float, probes: Tensor) -> tuple[Tensor, Tensor]:
-    """dx/du at x, zero where known, and the estimate of its divergence."""
+    """dx/du at x, with zeros where entries are known, and the estimate of its divergence."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         x0 = run.predict(x, sigma)
@@ -206,7 +211,7 @@ def _ends(run: Run) -> tuple[float, float]:
 
 
 def _cases(run: Run, x: Tensor) -> list[tuple[Run, Tensor]]:
-    """A run of its own for each case, and its state (1, C, *spatial)."""
+    """A separate run for each case, with its x (1, C, *spatial)."""
     singles = []
     for i in range(len(x)):
         known = run.known

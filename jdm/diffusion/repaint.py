@@ -1,4 +1,4 @@
-"""RePaint: replacement whose samples go back up in noise, so that what is sampled comes to agree with what is known."""
+"""RePaint: replacement with jumps back to higher noise, so that the sampled entries come to agree with the known."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from torch import Tensor
 
 from jdm.diffusion.conditioning import Known, Noise
 from jdm.diffusion.noise import Denoise
+from jdm.diffusion.run import Levels, Part
 from jdm.errors import ConfigError
 
-Sample = Callable[[Denoise, Tensor, Tensor, Known | None], Tensor]
-"""(denoise, noise, sigmas, known) -> the sample: `sample_heun`, or another with its settings bound."""
+Sample = Callable[[Denoise, Tensor, Levels, Known | None], Tensor]
+"""(denoise, noise, sigmas, known) -> x0: `sample_heun`, or another sampler with its settings bound."""
 
 
 @dataclass(frozen=True)
 class Resampling:
-    """How often a sampler goes back (Lugmayr et al. 2022); the defaults are theirs, for 250 steps."""
+    """How far and how often a sampler jumps back. Lugmayr et al. 2022 use 10 and 10, with 250 steps."""
 
-    jump_length: int = 10
-    """Steps that a jump goes back up in noise."""
-    repetitions: int = 10
-    """How often each stretch of so many steps is gone through in all; 1: no jumps."""
+    jump_length: int
+    """Steps that a jump goes back."""
+    repetitions: int
+    """How often each group of `jump_length` steps is taken in all; 1: no jumps."""
 
     def __post_init__(self) -> None:
         """Raises: ConfigError if a number is below 1."""
@@ -35,22 +36,22 @@ class Resampling:
             )
 
     def stretches(self, steps: int) -> list[tuple[int, int]]:
-        """The ways down, as (first, last) index into the levels 0 .. steps; a jump leads from each to the next.
+        """The stretches between jumps, each as (first, last) index into the levels 0..steps.
 
-        Counted from the last level above zero, every `jump_length`-th is jumped from while the jump stays within the
-        levels; never from level zero.
-        Raises: ConfigError if there are jumps to make, and no room for one.
+        Jumps start at the last level above zero and at every `jump_length`-th level before it, as long as the jump ends
+        within the levels.
+        Raises: ConfigError if there are to be jumps and the schedule is too short for one.
         """
         if self.repetitions > 1 and self.jump_length >= steps:
             raise ConfigError(
                 f"the jump length is {self.jump_length} of {steps} steps; expected less; shorten it, or take more steps"
             )
-        ways, first = [], 0
+        stretches, first = [], 0
         for low in reversed(range(0, steps - self.jump_length, self.jump_length)):
             for _ in range(self.repetitions - 1):
-                ways.append((first, steps - 1 - low))
+                stretches.append((first, steps - 1 - low))
                 first = steps - 1 - low - self.jump_length
-        return [*ways, (first, steps)]
+        return [*stretches, (first, steps)]
 
 
 @torch.no_grad()
@@ -65,23 +66,30 @@ def sample_repaint(
 ) -> Tensor:
     """A sampler with `known` of mode "replacement", and jumps back that lessen the bias of replacement.
 
-    A jump adds the noise that the steps took away, x + sqrt(high^2 - low^2) * fresh(), which is the paper's diffusion
-    forward (Algorithm 1, line 10) for variance-exploding x. Without jumps, or if nothing is known, this is `sample`
-    bit for bit. Samplers with a memory begin anew after each jump.
+    A jump adds the noise that the steps took away: x + sqrt(high^2 - low^2) * fresh(). For variance-exploding x this is
+    the paper's forward diffusion (Algorithm 1, line 10). Multistep samplers lose their history at each jump. Without
+    jumps, or if nothing is known, the result is that of `sample` bit for bit.
+
+    Part of the bias remains. In the example at `Known`, with a jump length of 3, the image entry gets this share of the
+    shift of its conditional mean, and this multiple of its conditional variance:
+
+        heun (18 steps)         4 repetitions: 73 %, 1.5    10 repetitions: 79 %, 1.4
+        heun-stochastic (25)    4 repetitions: 82 %, 1.3    10 repetitions: 90 %, 1.2
 
     Args:
-        noise: standard normal (B, C, *spatial). fresh: more of it, for the jumps.
+        noise: standard normal (B, C, *spatial). fresh: source of more, for the jumps.
         sigmas: levels, highest first (steps + 1,), the last zero.
-        sample: the sampler of each way down.
-    Returns: x0, shaped like noise. (repetitions - 1) * jump_length more steps for each level jumped from.
+        sample: the sampler between the jumps.
+    Returns: x0, like noise. Each level jumped from costs (repetitions - 1) * jump_length more steps.
     Raises: ConfigError if `known` is of mode "exact", which has no such bias, or jumps do not fit into the steps.
     Source: Lugmayr et al. 2022 (arXiv:2201.09865), Algorithm 1 and the schedule of its appendix.
     """
     if known.mode != "replacement":
         raise ConfigError("resampling got Known of mode 'exact'; expected mode 'replacement'; leave resampling out")
-    ways = resampling.stretches(len(sigmas) - 1)
+    steps = len(sigmas) - 1
+    stretches = resampling.stretches(steps)
     kept = known.prepared(noise.to(torch.float64))
-    if kept is None or len(ways) == 1:
+    if kept is None or len(stretches) == 1:
         return sample(denoise, noise, sigmas, known)
 
     def denoise_in_dtype(x: Tensor, sigma: Tensor) -> Tensor:
@@ -89,12 +97,12 @@ def sample_repaint(
 
     levels = sigmas.to(torch.float64).tolist()
     start = noise.to(torch.float64)
-    x = start
-    for number, (first, last) in enumerate(ways):
+    x, low = start, 0.0
+    for number, (first, last) in enumerate(stretches):
         if number > 0:
-            low, high = levels[ways[number - 1][1]], levels[first]
+            high = levels[first]
             x = x + math.sqrt(high**2 - low**2) * fresh().to(x)
-            # A sampler makes x from noise, and adds what is known to it.
-            start = (x - torch.where(kept.where, kept.values, 0.0)) / high
-        x = sample(denoise_in_dtype, start, sigmas[first : last + 1], known)
+            # A sampler multiplies its noise by the first level and adds the known values: here the inverse.
+            start = (x - kept.values) / high
+        x, low = sample(denoise_in_dtype, start, Part(sigmas[first : last + 1], steps), known), levels[last]
     return x.to(noise)

@@ -1,8 +1,8 @@
 """The denoising network: one U-Net for images and volumes.
 
-The architecture is that of Nichol & Dhariwal 2021 (arXiv:2102.09672) so that weights trained with it can be
-imported (`jdm.train.checkpoint.import_improved_diffusion`); what differs is what it is told: any number of noise levels
-per sample and, optionally, a condition vector and a class.
+The architecture is that of Nichol & Dhariwal 2021 (arXiv:2102.09672), so that weights trained with theirs can be
+imported (`jdm.train.imported_weights`). It differs in its inputs: any number of noise levels a sample and, optionally,
+a condition vector and a class.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ class UNet(nn.Module):
     """U-Net over (B, in_channels, *spatial) with residual blocks, self-attention and per-sample noise levels.
 
     Args:
-        levels: how many noise levels each sample has (2: image and mask; 1: a single step).
-        condition_features: length of the optional condition vector, the class aside; 0 for none.
+        levels: noise levels of each sample (2: image and mask; 1: the step of a variance-preserving process).
+        condition_features: length of the condition vector without the class; 0: none.
+        classes: classes of whole cases that the network can be conditioned on.
         bf16: compute in bfloat16 by autocast; weights, input and output stay float32.
     """
 
@@ -37,6 +38,7 @@ class UNet(nn.Module):
         dims: int = 2,
         levels: int = 2,
         condition_features: int = 0,
+        classes: int = 0,
         bf16: bool = False,
     ) -> None:
         super().__init__()
@@ -45,7 +47,7 @@ class UNet(nn.Module):
             raise ConfigError(f"setting network.base_channels is {base}; expected a multiple of 4; change it")
         self.dims, self.bf16 = dims, bf16
         self.multiple = 2 ** (len(multipliers) - 1)
-        self.embedding = LevelEmbedding(base, levels, condition_features, len(network.class_names))
+        self.embedding = LevelEmbedding(base, levels, condition_features, classes)
 
         def block(width_in: int, width_out: int) -> nn.Module:
             return ResidualBlock(width_in, width_out, 4 * base, dims, network.dropout)
@@ -78,15 +80,14 @@ class UNet(nn.Module):
         self.out_conv = _zero(_CONV[dims](width, out_channels, 3, padding=1))
 
     def forward(self, x: Tensor, levels: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Denoise features.
+        """Args:
+            x: (B, in_channels, *spatial); each side a multiple of `self.multiple`.
+            levels: (B, levels), positions for the sinusoids, of order 1 to 1000.
+            condition: (B, condition_features). A network with classes expects one more column, the last: the class's
+                number from 1, or 0 for no class. None: all zeros.
 
-        Args:
-            x: (B, in_channels, *spatial); every side a multiple of `self.multiple`.
-            levels: (B, levels) positions fed to sinusoids, of order 1 to 1000.
-            condition: (B, condition_features), of a network with classes with a last column more: the class's number
-                from 1, or 0 for none. None for all zeros.
         Returns: (B, out_channels, *spatial).
-        Raises: ConfigError if a side is not a multiple.
+        Raises: ConfigError if a side is not such a multiple.
         """
         if any(side % self.multiple for side in x.shape[2:]):
             raise ConfigError(
@@ -111,7 +112,7 @@ class UNet(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks run one after another; those that depend on the noise level are given its embedding."""
+    """Blocks in sequence; residual blocks also get the embedding of the noise levels."""
 
     def __init__(self, *blocks: nn.Module) -> None:
         super().__init__()
@@ -124,11 +125,11 @@ class Stage(nn.Module):
 
 
 class LevelEmbedding(nn.Module):
-    """Noise levels (B, levels), and a condition, to one vector (B, 4 base).
+    """Noise levels (B, levels) and a condition to one vector (B, 4 base).
 
-    Source: sinusoids as in Ho et al. 2020, cosines first; the condition enters linearly and without a bias,
-    so that zeros mean "none" (Karras et al. 2022, appendix F.2). A class adds its row of a table to the result, as in
-    Nichol & Dhariwal 2021; the last row is that of no class.
+    Source: sinusoids as in Ho et al. 2020, cosines first. The condition is mapped linearly without a bias, so that
+    zeros mean "none" (Karras et al. 2022, appendix F.2). A class adds its row of a table to the result, as in Nichol &
+    Dhariwal 2021; the last row is for no class.
     """
 
     def __init__(self, base: int, levels: int, condition_features: int, classes: int = 0) -> None:
@@ -163,7 +164,7 @@ def sinusoids(positions: Tensor, features: int, longest: float = 10_000.0) -> Te
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions with the level embedding as scale and shift between them (Nichol & Dhariwal 2021)."""
+    """Two convolutions; the embedding gives the scale and shift between them (Nichol & Dhariwal 2021)."""
 
     def __init__(self, width_in: int, width_out: int, embedding: int, dims: int, dropout: float) -> None:
         super().__init__()
@@ -183,10 +184,10 @@ class ResidualBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention over all positions, as a residual.
+    """Residual multi-head self-attention over all pixels.
 
-    The projection's output is laid out (heads, 3, width / heads): the order in which improved-diffusion's
-    checkpoints store queries, keys and values.
+    The output of the projection is laid out as (heads, 3, width / heads), the order in which improved-diffusion's
+    checkpoints have queries, keys and values.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -210,9 +211,9 @@ class SelfAttention(nn.Module):
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Scaled dot-product attention over (B, heads, N, width), in fp32 on a CPU.
+    """Scaled dot-product attention over (B, heads, N, width), on a CPU in fp32.
 
-    There the bf16 kernel takes 1.6 (N = 256) to 4 (N = 64) times as long as the fp32 one, gradient included.
+    On a CPU the bf16 kernel takes 1.6 (N = 256) to 4 (N = 64) times as long as the fp32 one, gradient included.
     """
     if q.device.type != "cpu":
         return F.scaled_dot_product_attention(q, k, v)
@@ -232,10 +233,10 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Double every side by nearest neighbours and a convolution of three taps per axis.
+    """Double every side by nearest neighbours, then convolve with three taps an axis.
 
-    Computed as one transposed convolution: between two copies of a pixel, taps that meet the same value are summed
-    first, which leaves two of three taps per axis and never builds the enlarged map.
+    Both are computed as one transposed convolution. After nearest neighbours two of the three taps along an axis meet
+    the same value; they are summed first. That leaves two taps an axis, and the enlarged map is never built.
     """
 
     def __init__(self, width: int, dims: int) -> None:
@@ -252,7 +253,7 @@ class Upsample(nn.Module):
 
 
 def _zero(module: nn.Module) -> nn.Module:
-    """The module with zero weights: residual branches start as the identity, the network as zero."""
+    """The module with all weights zero, so that residual blocks start as the identity and the network as zero."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     return module

@@ -1,4 +1,4 @@
-"""Losses of the variance-preserving process: L_simple, L_vlb, L_hybrid, one number per sample."""
+"""Losses of the variance-preserving process, one number a sample: L_simple, L_vlb and L_hybrid."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 from jdm.diffusion.vp import VPDenoiser, VPProcess
 
 GREY_LEVELS = 256
-"""The decoder's bins over [-1, 1]."""
+"""Bins of the decoder over [-1, 1]."""
 
 
 def l_simple(estimate: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error of the network's estimate (B, C, *spatial): (B,). Thesis Eq. 2.16, whose target is the noise.
+    """Mean squared error of the network's estimate (B, C, *spatial): (B,). Thesis Eq. 2.16, with the noise as target.
 
-    With v as target it is the SNR + 1 weighting of Salimans & Ho 2022 (arXiv:2202.00512), Section 4.
+    With v as target it is the "SNR + 1" weighting of Salimans & Ho 2022 (arXiv:2202.00512), Section 4.
     """
     return (estimate - target).square().flatten(1).mean(1)
 
@@ -24,13 +24,13 @@ def l_simple(estimate: Tensor, target: Tensor) -> Tensor:
 def l_vlb(process: VPProcess, prediction: tuple[Tensor, Tensor], x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
     """One term of the variational bound, in bits per dimension: (B,).
 
-    At t > 0 the divergence of the reverse step from the posterior of Eq. 2.6, L_{t-1} of thesis Eq. 2.10; at
-    t = 0 the negative log likelihood of x0 under the discretised Gaussian decoder, L_0. The estimate of the
-    mean is detached: this loss trains the variance alone (thesis, section 2.1.4).
+    At t > 0 it is the divergence of the reverse step from the posterior of Eq. 2.6, L_{t-1} of thesis Eq. 2.10. At
+    t = 0 it is the negative log likelihood of x0 under the discretised Gaussian decoder, L_0. No gradient reaches the
+    estimate of the mean: this loss trains only the variance (thesis, section 2.1.4).
 
     Args:
         prediction: estimate of the target and log variance, (B, C, *spatial) each; see `VPDenoiser.predict`.
-        x0: data in [-1, 1]. t: (B,) indices of the process.
+        x0: data in [-1, 1]. t: (B,) steps of the process.
     Source: Nichol & Dhariwal 2021 (arXiv:2102.09672), Eq. 4 to 7; Ho et al. 2020 (arXiv:2006.11239), Eq. 13.
     """
     estimate, log_variance = prediction
@@ -52,10 +52,10 @@ def l_hybrid(
     vlb_weight: float = 0.001,
     condition: Tensor | None = None,
 ) -> Tensor:
-    """L_simple + vlb_weight * L_vlb at steps t (B,), t uniform over the process: (B,). Thesis Eq. 2.18.
+    """L_simple + vlb_weight * L_vlb: (B,), for steps t (B,) drawn uniformly from the process. Thesis Eq. 2.18.
 
-    L_vlb is a sum over steps, of which one term is at hand: times the number of steps it is unbiased. At
-    T = 1000 and weight 0.001 the two cancel, which is the "rescaled" loss of improved DDPM's code.
+    L_vlb is a sum over all steps. One of its terms times the number of steps is an unbiased estimate. With T = 1000 the
+    weight 0.001 cancels that factor, which gives the "rescaled" loss of improved DDPM's code.
 
     Args: x0: encoded data (B, C, *spatial) in [-1, 1]. noise: standard normal like x0.
     """
@@ -67,20 +67,20 @@ def l_hybrid(
 
 
 def discretised_log_likelihood(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Log probability in nats of the grey level of x in [-1, 1], under a Gaussian; shaped like x.
+    """Log probability in nats, under a Gaussian, of the grey level of x in [-1, 1]; like x.
 
-    A grey level is the interval of 2 / 255 around x; the first and last reach to infinity.
+    A grey level is the interval of width 2 / 255 around x; the first and last extend to infinity.
     Source: Ho et al. 2020 (arXiv:2006.11239), Eq. 13.
     """
     half = 1 / (GREY_LEVELS - 1)
-    deviation = torch.exp(0.5 * log_variance)
-    upper, lower = (x - mean + half) / deviation, (x - mean - half) / deviation
-    # An interval of the upper tail is reflected to the lower, where small probabilities do not round to 1.
+    std = torch.exp(0.5 * log_variance)
+    upper, lower = (x - mean + half) / std, (x - mean - half) / std
+    # An interval above the mean is reflected below it: there the distribution function does not round to 1.
     reflect = lower > 0
     upper, lower = torch.where(reflect, -lower, upper), torch.where(reflect, -upper, lower)
     inside = torch.special.ndtr(upper) - torch.special.ndtr(lower)
-    first = torch.special.ndtr((x - mean + half) / deviation)
-    last = torch.special.ndtr(-(x - mean - half) / deviation)
+    first = torch.special.ndtr((x - mean + half) / std)
+    last = torch.special.ndtr(-(x - mean - half) / std)
     probability = torch.where(x < -0.999, first, torch.where(x > 0.999, last, inside))
     return probability.clamp_min(1e-12).log()
 

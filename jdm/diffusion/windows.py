@@ -1,4 +1,4 @@
-"""Canvases larger than the training patch: overlapping windows, denoised jointly at every step."""
+"""Canvases larger than the training patch: overlapping windows, blended at every call of the denoiser."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from jdm.errors import ConfigError
 def windowed(denoise: Denoise, window: tuple[int, ...], overlap: float = 0.25, batch: int = 16) -> Denoise:
     """A `Denoise` for canvases larger than the network's window.
 
-    The canvas is covered by equal windows, the first and last flush with its borders, that overlap by at
-    least `overlap` of a side. All are denoised, `batch` at a time, and blended by weights that fall smoothly
-    to a window's sides and sum to one. Cost is linear in the canvas; a canvas of the window's size is passed
-    through.
+    The canvas is covered by equal windows, the first and last flush with its borders. Neighbours overlap by at least
+    `overlap` of a side. The windows are denoised `batch` at a time and blended by weights that fall smoothly towards
+    the sides of a window and sum to one at each pixel. The cost is linear in the size of the canvas. A canvas of the
+    window's size is denoised as it is.
 
-    Args: window: sides in pixels, one per spatial axis.
-    Raises: ConfigError if overlap is not in [0, 1) or, when called, if the canvas is smaller than the window.
+    Args: window: sides in pixels, one for each spatial axis.
+    Raises: ConfigError if overlap is not in [0, 1) or batch is below 1; when called, if the canvas is smaller than the
+        window.
     Source: Bar-Tal et al. 2023 (arXiv:2302.08113), MultiDiffusion, Eq. 5: the weighted mean of the windows.
     """
     if not 0 <= overlap < 1 or batch < 1:
@@ -52,7 +53,7 @@ Place = tuple[slice, ...]
 
 
 def _grid(canvas: tuple[int, ...], window: tuple[int, ...], overlap: float, like: Tensor) -> list[tuple[Place, Tensor]]:
-    """Every window of the canvas: its place, and its weights (*window), which sum to one at each pixel."""
+    """Place and weights (*window) of every window of the canvas. The weights sum to one at each pixel."""
     axes = [_axis(c, w, overlap) for c, w in zip(canvas, window, strict=True)]
     grid = []
     for windows in itertools.product(*axes):
@@ -64,16 +65,16 @@ def _grid(canvas: tuple[int, ...], window: tuple[int, ...], overlap: float, like
 
 
 def window_starts(side: int, window: int, overlap: float) -> list[int]:
-    """Where the windows along one axis begin: evenly spread, the first and last flush with the borders."""
+    """First pixel of each window along one axis: evenly spaced, the first and last window flush with the borders."""
     stride = max(1, math.floor(window * (1 - overlap)))
     count = math.ceil((side - window) / stride) + 1
     return [round(i * (side - window) / max(count - 1, 1)) for i in range(count)]
 
 
 def _axis(side: int, window: int, overlap: float) -> list[tuple[slice, Tensor]]:
-    """The windows along one axis: place and weights (window,) in float64."""
+    """Place and weights (window,), float64, of each window along one axis."""
     starts = window_starts(side, window, overlap)
-    # A squared sine reaches zero, with zero slope, half a pixel outside the window: no step where one ends.
+    # A squared sine, zero with zero slope half a pixel outside the window, leaves no visible edge.
     bump = torch.sin(math.pi * (torch.arange(window, dtype=torch.float64) + 0.5) / window) ** 2
     total = torch.zeros(side, dtype=torch.float64)
     for start in starts:

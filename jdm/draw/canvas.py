@@ -10,10 +10,9 @@ from scipy import ndimage
 
 from jdm.config.settings import Config
 from jdm.data.codec import PairCodec
-from jdm.data.pairs import case_moments, centred_margins, planned_arrays, zoomed
+from jdm.data.pairs import case_scale, centred_margins, planned_arrays, zoomed
 from jdm.data.raw_dataset import Pair
 from jdm.errors import DataError
-from jdm.export.pairs import restore_zero_border, zero_is_lowest
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class CaseCanvas:
 
     def __init__(self, pair: Pair, config: Config) -> None:
         """Raises: DataError if the case has another number of axes than the plan, or a size it was not made for."""
-        self.pair, self.config, self.codec = pair, config, PairCodec(config.codec)
+        self.pair, self.config, self.codec = pair, config, PairCodec(config)
         axes = config.data.dims + (config.data.slice_axis is not None)
         if pair.label.ndim != axes:
             raise DataError(
@@ -67,18 +66,11 @@ class CaseCanvas:
         Args: own_units: intensities of arbitrary units become those of this case, else they stay those of the codec.
         """
         image = planes.astype(np.float64)
-        if own_units and self.config.data.case_mean:
-            image = self._own_units(image)
+        if own_units and self.config.facts.case_std:
+            mean, gain, offset = case_scale(self.pair.image, self.config.facts)  # the inverse of `rescaled`
+            image = ((np.moveaxis(image, 1, 0) - offset) / gain + mean).swapaxes(0, 1)
         channels = [self._native(image[:, channel], order=1) for channel in range(image.shape[1])]
         return in_type(np.stack(channels), self.pair.image.dtype)
-
-    def _own_units(self, planes: np.ndarray) -> np.ndarray:
-        """The inverse of `jdm.data.pairs.rescaled`."""
-        column = (None, slice(None), *[None] * (planes.ndim - 2))
-        data = self.config.data
-        mean, std = case_moments(self.pair.image, self.config.codec.zero_border)
-        gain = std / np.array(data.case_std)
-        return (planes - np.array(data.case_mean)[column]) * gain[column] + mean[column]
 
     def _planes(self, array: np.ndarray, axis: int) -> np.ndarray:
         """The slices, or the one image, along a new first axis."""
@@ -95,20 +87,16 @@ class CaseCanvas:
 
 def decoded(config: Config, canvas: Canvas, sample: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Image and label of a sample (channels, *canvas), without the padding."""
-    sample = sample[(slice(None), *canvas.inside)]
-    image, label = PairCodec(config.codec).decode(sample)
-    if config.codec.zero_border and zero_is_lowest(config.codec):
-        image = restore_zero_border(image, sample[: len(image)])
-    return image, label
+    return PairCodec(config).decode(sample[(slice(None), *canvas.inside)])
 
 
 def planned_pair(case_id: str, image: np.ndarray, label: np.ndarray, config: Config) -> Pair:
     """A pair in the plan's spacing; of volumes, one slice of them."""
-    data = config.data
+    data, facts = config.data, config.facts
     if data.slice_axis is None:
-        return Pair(case_id, image, label, data.spacing)
-    spacing = list(data.spacing)
-    spacing.insert(data.slice_axis, data.slice_spacing)
+        return Pair(case_id, image, label, facts.spacing)
+    spacing = list(facts.spacing)
+    spacing.insert(data.slice_axis, facts.slice_spacing)
     return Pair(
         case_id,
         np.expand_dims(image, 1 + data.slice_axis),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +77,10 @@ def check_folder(dataset: RawDataset, folder: Path, key: str) -> None:
             f"{folder} has no {dataset.file_ending} files, found {few(found) or 'none at all'}; expected the kind of "
             f"{dataset.name}; convert them"
         )
-    expected = json.loads((dataset.folder / "dataset.json").read_text(encoding="utf-8"))
+    expected = {
+        "channel_names": {str(number): name for number, name in enumerate(dataset.channel_names)},
+        "labels": dict(dataset.labels),
+    }
     for path in (folder / "dataset.json", folder.parent / "dataset.json"):
         if not path.is_file():
             continue
@@ -84,9 +88,9 @@ def check_folder(dataset: RawDataset, folder: Path, key: str) -> None:
             found = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise DataError(f"{path}: cannot be read ({error}); expected JSON; correct or remove it") from None
-        if isinstance(found, dict) and key in found and found[key] != expected.get(key):
+        if isinstance(found, dict) and key in found and found[key] != expected[key]:
             raise DataError(
-                f"{folder} is of another dataset: its {key} are {found[key]}, expected {expected.get(key)} of "
+                f"{folder} is of another dataset: its {key} are {found[key]}, expected {expected[key]} of "
                 f"{dataset.name}; give files of this dataset, or train on that one"
             )
         return
@@ -125,8 +129,8 @@ def painted(region: np.ndarray, box: tuple[int, ...], background: bool) -> np.nd
     return inside <= 1
 
 
-def lesion_value(dataset: RawDataset, name: str) -> int:
+def lesion_value(labels: Mapping[str, int], name: str) -> int:
     """The label value of a class name. Raises: ConfigError for another name."""
-    if name not in dataset.labels:
-        raise ConfigError(f"--lesion is {name!r}; expected one of {', '.join(dataset.labels)}; correct it")
-    return dataset.labels[name]
+    if name not in labels:
+        raise ConfigError(f"--lesion is {name!r}; expected one of {', '.join(labels)}; correct it")
+    return labels[name]

@@ -1,41 +1,47 @@
-"""What the denoiser of a sample is told and pushed by: a class, and guidance by itself without it or by another one."""
+"""Conditioning on a class, and guidance: by the model without the class, or by a weaker model."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
-from jdm.config.settings import Config, to_dict
+from jdm.config.files import differences, to_dict
+from jdm.config.settings import Config
 from jdm.data.pairs import class_condition
 from jdm.diffusion.guidance import conditioned, guided
 from jdm.diffusion.noise import Denoise, Denoiser
 from jdm.diffusion.vp import VPDenoiser
 from jdm.errors import ConfigError
 from jdm.system.parallel import on_all_cores
-from jdm.train.checkpoint import Checkpoint, differences
+from jdm.train.checkpoint import Checkpoint
 
 AnyDenoiser = Denoiser | VPDenoiser
+_ENCODING = (
+    "channel_names", "labels", "dtype", "low", "high", "case_mean", "case_std", "zero_border", "spacing", "slice_axis",
+    "class_names",
+)  # fmt: skip
+"""Facts in which two models of the same samples agree."""
 
 
 def directed(
     denoiser: AnyDenoiser, config: Config, class_name: str = "", scale: float = 1.0, weaker: AnyDenoiser | None = None
 ) -> Denoise:
-    """The denoiser told a class, if one is named, and guided, if the scale is not 1.
+    """The denoiser conditioned on a class, if one is named, and guided, if the scale is not 1.
 
-    It is guided away from the weaker one told the same class or, where there is none, from itself not told it.
+    It is guided away from the weaker one with the same class or, where there is none, from itself without a class.
     """
 
-    def told(one: AnyDenoiser) -> Denoise:
+    def of_class(one: AnyDenoiser) -> Denoise:
         return on_all_cores(conditioned(one, class_condition(config, class_name)) if class_name else one)
 
     if scale == 1:
-        return told(denoiser)
-    return guided(told(denoiser), on_all_cores(denoiser) if weaker is None else told(weaker), scale)
+        return of_class(denoiser)
+    return guided(of_class(denoiser), on_all_cores(denoiser) if weaker is None else of_class(weaker), scale)
 
 
 def check_guidance(
     checkpoint: Checkpoint, classes: Collection[str], scale: float, weaker: Checkpoint | None = None
 ) -> None:
-    """Refuse classes that the model was not told, and guidance that is not possible.
+    """Refuse classes that the model does not know, and guidance that is not possible.
 
     Args:
         classes: those to sample; none samples without one. weaker: a checkpoint of the same plan that guides.
@@ -51,14 +57,14 @@ def check_guidance(
         )
     elif scale != 1 and checkpoint.config.train.class_dropout == 0:
         raise ConfigError(
-            f"--guidance is {scale}, but the model was told every class in training (train.class_dropout 0); expected "
-            "a --guide, or a model that knows what pairs without a class are; leave --guidance out"
+            f"--guidance is {scale}, but the model was never trained without a class (train.class_dropout 0); expected "
+            "a --guide, or a model trained with class dropout; leave --guidance out"
         )
 
 
 def check_class_names(checkpoint: Checkpoint, classes: Collection[str]) -> None:
-    """Raises: ConfigError if the model was not told of one of these classes in training."""
-    names = checkpoint.config.network.class_names
+    """Raises: ConfigError if the model was not trained with one of these classes."""
+    names = checkpoint.config.facts.class_names
     if classes and not names:
         raise ConfigError(
             "a class is asked for, but the model was trained without classes; expected one of jdm-train --classes; "
@@ -78,10 +84,10 @@ def _check_guide(checkpoint: Checkpoint, scale: float, weaker: Checkpoint) -> No
     for part in ("preset", "codec", "data"):
         found, expected = ({part: to_dict(c.config)[part]} for c in (weaker, checkpoint))
         lines += differences(found, expected)
-    found, expected = ({"network.class_names": c.config.network.class_names} for c in (weaker, checkpoint))
-    lines += differences(found, expected)
-    kept = ("dataset", "labels", "channel_names")
-    found, expected = ({key: c.metadata[key] for key in kept} for c in (weaker, checkpoint))
+    for fact in _ENCODING:
+        found, expected = ({fact: to_dict(c.config.facts)[fact]} for c in (weaker, checkpoint))
+        lines += differences(found, expected)
+    found, expected = ({"dataset": c.metadata["dataset"]} for c in (weaker, checkpoint))
     lines += differences(found, expected)
     if lines:
         raise ConfigError(f"the guiding checkpoint is of another plan: {'; '.join(lines)}; give one of the same")

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
 COLOURS = (
-    (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178),
-    (213, 94, 0), (204, 121, 167), (255, 255, 255), (136, 34, 85), (153, 153, 51),
+    (230, 159, 0), (86, 180, 233), (204, 121, 167), (240, 228, 66), (0, 158, 115),
+    (213, 94, 0), (0, 114, 178), (255, 255, 255), (136, 34, 85), (153, 153, 51),
 )  # fmt: skip
-"""Outline of class 1, 2, ...: the colour-blind-safe palettes of Okabe and Ito, and two of Tol's; then repeated."""
+"""Outline of class 1, 2, ...: the colour-blind-safe palettes of Okabe and Ito, neighbours unlike, and two of Tol's;
+then repeated."""
 
 TILE = 128
 """Pixels of the longer side of a picture in a sheet; twice that where predictions are compared."""

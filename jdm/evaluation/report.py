@@ -1,4 +1,4 @@
-"""One HTML file that tells what was run and what came out: no scripts, no other files, no network."""
+"""One HTML file that says what came out and what was run: no scripts, no other files, no network."""
 
 from __future__ import annotations
 
@@ -41,9 +41,13 @@ class Section:
     notes: tuple[str, ...] = ()
 
 
-def write_report(path: Path, sections: Sequence[Section], *, title: str = "jdm report", run: Run | None = None) -> None:
+def write_report(
+    path: Path, sections: Sequence[Section], *, verdict: str, title: str = "jdm report", run: Run | None = None
+) -> None:
     """Write one self-contained HTML file, complete or not at all.
 
+    Args:
+        verdict: the result in words, the first line.
     Raises: DataError if a figure is not a PNG file, or a table's rows differ in length from its header.
     """
     import jinja2
@@ -59,7 +63,9 @@ def write_report(path: Path, sections: Sequence[Section], *, title: str = "jdm r
     )
     environment.filters["embedded"] = _embedded
     facts = () if run is None else _facts(run)
-    text = environment.get_template("report.html.jinja").render(title=title, run=facts, sections=list(sections))
+    text = environment.get_template("report.html.jinja").render(
+        title=title, verdict=verdict, run=facts, sections=list(sections)
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, text)
 

@@ -17,14 +17,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jdm.system.files import strict
+from jdm.system.files import strict, write_text
 
 Convention = Literal["nnunet", "thesis", "pranet"]
+NOT_COMPUTED = "not computed"
 
 
 @dataclass(frozen=True)
 class CaseScore:
-    """One class of one case. Distances are in the unit of the reference's spacing, counts in pixels."""
+    """One class of one case. Distances are in the unit of the reference's spacing, counts in pixels or voxels."""
 
     case_id: str
     label: str
@@ -35,6 +36,8 @@ class CaseScore:
     fp: int
     fn: int
     tn: int
+    voxel_size: float = 1.0
+    """Area or volume of a pixel or voxel."""
 
     @property
     def n_pred(self) -> int:
@@ -47,7 +50,7 @@ class CaseScore:
 
 @dataclass(frozen=True)
 class ClassScore:
-    """One class over all cases.
+    """One class or region over all cases.
 
     `dice` and `iou` are the convention's mean over images; `dice_defined` and `iou_defined` leave out cases
     where the score is undefined; `micro_*` come from the counts pooled over the images.
@@ -56,13 +59,17 @@ class ClassScore:
     """
 
     label: str
-    value: int
+    values: tuple[int, ...]
+    """Label values in the files; several for a region."""
     cases: int
     empty_reference: int
     empty_both: int
     dice: float
     iou: float
     hd95: float
+    """Mean over the cases that have a distance."""
+    hd95_left_out: int
+    """Cases without one, because a mask is empty or distances were not computed."""
     dice_defined: float
     iou_defined: float
     dice_fixed: float
@@ -136,36 +143,42 @@ class Evaluation:
 
     def to_markdown(self) -> str:
         """A table with a line per class, the mean, and a sentence on what was left out."""
-        header = [
-            "class",
-            "images",
-            "empty ref.",
-            "empty both",
-            "Dice",
-            "IoU",
-            "HD95",
-            "micro Dice",
-            "micro IoU",
-        ]
+        header = ["class", "images", "empty ref.", "empty both", "Dice", "IoU", "HD95", "without HD95"]
+        header += ["micro Dice", "micro IoU"]
         if self.convention == "pranet":
             header += ["Dice at 0.5", "IoU at 0.5"]
         lines = ["| " + " | ".join(header) + " |", "|---" + "|---:" * (len(header) - 1) + "|"]
         for c in self.classes:
             cells = [c.label, *map(str, (c.cases, c.empty_reference, c.empty_both))]
-            cells += _numbers(c.dice, c.iou, c.hd95, c.micro_dice, c.micro_iou)
+            cells += [*_numbers(c.dice, c.iou, c.hd95), str(c.hd95_left_out), *_numbers(c.micro_dice, c.micro_iou)]
             if self.convention == "pranet":
                 cells += _numbers(c.dice_fixed, c.iou_fixed)
             lines.append("| " + " | ".join(cells) + " |")
         if len(self.classes) > 1:
-            cells = ["mean", str(len(self.case_ids)), "", "", *_numbers(self.mean_dice, self.mean_iou), ""]
+            cells = ["mean", str(len(self.case_ids)), "", "", *_numbers(self.mean_dice, self.mean_iou), "", ""]
             cells += _numbers(self.micro_dice, self.micro_iou)
             cells += [""] * (len(header) - len(cells))
             lines.append("| " + " | ".join(cells) + " |")
-        return "\n".join([*lines, "", *self.notes()]) + "\n"
+        return "\n".join([self.headline(), "", *lines, "", *self.notes()]) + "\n"
+
+    def headline(self) -> str:
+        """The result in one sentence."""
+        names = [c.label for c in self.classes]
+        return (
+            f"Dice {_number(self.mean_dice)}, IoU {_number(self.mean_iou)}: "
+            f"{f'mean of {len(names)} classes' if len(names) > 1 else names[0]}, over {len(self.case_ids)} images, "
+            f"convention {self.convention}."
+        )
 
     def notes(self) -> list[str]:
         """What a reader of the table must know: convention, distance, undefined and missing cases."""
         notes = [f"Convention: {self.convention}. HD95: {self.hd95_implementation}."]
+        for c in self.classes if self.hd95_implementation != NOT_COMPUTED else ():
+            if c.hd95_left_out:
+                notes.append(
+                    f"{c.label}: the mean HD95 leaves out {c.hd95_left_out} of {c.cases} cases, where a mask is empty "
+                    f"(both are in {c.empty_both})."
+                )
         for c in self.classes:
             if self.convention == "thesis" and c.empty_both:
                 notes.append(
@@ -183,7 +196,7 @@ class Evaluation:
         texts = {"json": self.to_json(), "csv": self.to_csv(), "md": self.to_markdown()}
         paths = [folder / f"evaluation.{ending}" for ending in texts]
         for path, text in zip(paths, texts.values(), strict=True):
-            path.write_text(text, encoding="utf-8")
+            write_text(path, text)
         return paths
 
 
@@ -200,32 +213,35 @@ def mean_defined(values: Iterable[float]) -> float:
     return float(np.mean(defined)) if defined else math.nan
 
 
-def summarise(convention: Convention, scores: Iterable[CaseScore], labels: Mapping[str, int]) -> tuple[ClassScore, ...]:
+def summarise(
+    convention: Convention, scores: Iterable[CaseScore], classes: Mapping[str, tuple[int, ...]]
+) -> tuple[ClassScore, ...]:
     """The means of each class over its cases.
 
     `nnunet` leaves undefined scores out; `thesis` and `pranet` take the plain mean of all.
     """
-    by_label: dict[str, list[CaseScore]] = {label: [] for label in labels}
+    by_label: dict[str, list[CaseScore]] = {label: [] for label in classes}
     for score in scores:
         by_label[score.label].append(score)
-    return tuple(_class_score(convention, labels[label], cases) for label, cases in by_label.items())
+    return tuple(_class_score(convention, classes[label], cases) for label, cases in by_label.items())
 
 
-def _class_score(convention: Convention, value: int, cases: list[CaseScore]) -> ClassScore:
-    def mean(values: list[float]) -> float:
-        return mean_defined(values) if convention == "nnunet" else float(np.mean(values))
+def _class_score(convention: Convention, values: tuple[int, ...], cases: list[CaseScore]) -> ClassScore:
+    def mean(found: list[float]) -> float:
+        return mean_defined(found) if convention == "nnunet" else float(np.mean(found))
 
     fixed = [overlap(c.tp, c.fp, c.fn) for c in cases]
     micro_dice, micro_iou = overlap(*_pooled(cases))
     return ClassScore(
         label=cases[0].label,
-        value=value,
+        values=values,
         cases=len(cases),
         empty_reference=sum(c.n_ref == 0 for c in cases),
         empty_both=sum(c.n_ref == 0 and c.n_pred == 0 for c in cases),
         dice=mean([c.dice for c in cases]),
         iou=mean([c.iou for c in cases]),
         hd95=mean_defined(c.hd95 for c in cases),
+        hd95_left_out=sum(math.isnan(c.hd95) for c in cases),
         dice_defined=mean_defined(c.dice for c in cases),
         iou_defined=mean_defined(c.iou for c in cases),
         dice_fixed=float(np.mean(np.nan_to_num([dice for dice, _ in fixed]))),

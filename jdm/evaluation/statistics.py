@@ -1,7 +1,7 @@
-"""How sure a difference between two ways of training is, when both are scored on the same images.
+"""How sure a mean score is, and a difference between two ways of training that are scored on the same images.
 
-The image is the unit: seeds are averaged within an image first, then images (or patients) are resampled.
-Testing over seeds alone says nothing with few of them (five seeds: the smallest two-sided p is 1/16).
+Patients are the unit, or images where each is a patient of its own: seeds are averaged first, then units are
+resampled. Testing over seeds alone says nothing with few of them (five seeds: the smallest two-sided p is 1/16).
 """
 
 from __future__ import annotations
@@ -14,18 +14,20 @@ import numpy as np
 
 from jdm.errors import DataError
 
+CONFIDENCE, POWER = 0.95, 0.8
 _CHUNK = 2**22
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over images with its bootstrap interval, in the unit of the scores."""
+    """A mean with its 95 % confidence interval, in the unit of the scores."""
 
     mean: float
     low: float
     high: float
-    p_wilcoxon: float
-    """Two-sided p of the signed-rank test over the same units; NaN for a mean that is not a difference."""
+    """The limits are NaN for a single unit."""
+    p: float
+    """Two-sided p of a mean of zero: below 0.05 where the interval excludes zero. NaN for a single unit."""
     n: int
     """Units resampled: images, or groups of them."""
 
@@ -34,64 +36,60 @@ class Interval:
 
 
 def paired_difference(
-    a: np.ndarray,
-    b: np.ndarray,
-    *,
-    resamples: int = 10_000,
-    seed: int = 0,
-    confidence: float = 0.95,
-    groups: Sequence[Hashable] | None = None,
+    a: np.ndarray, b: np.ndarray, *, groups: Sequence[Hashable] | None = None, resamples: int = 10_000, seed: int = 0
 ) -> Interval:
-    """Mean of a - b over images, its paired percentile bootstrap interval, and Wilcoxon's signed-rank p.
+    """Mean of a - b over what both define, with its interval.
 
     Args:
-        a, b: scores, (images,) or (seeds, images), same images in the same order; the numbers of seeds may
-            differ. NaN is an undefined score: seeds are averaged over the defined ones, and an image that is
-            undefined in all seeds of either side is left out of both.
-        groups: patient of each image; groups are then resampled whole and tested by their means.
-    Raises: DataError if the images differ in number or none is defined in both.
-    Source: Efron & Tibshirani 1993, ch. 13 (percentile interval); Wilcoxon 1945, by `scipy.stats.wilcoxon`.
+        a, b: scores, (cells,) or (seeds, cells), the same cells in the same order; the numbers of seeds may differ.
+            A cell that is NaN in any seed of either side is left out of both sides.
+        groups: image or patient of each cell; groups are resampled whole. Default: each cell is its own.
+    Raises: DataError if the cells differ in number or none is defined on both sides.
+    Source: as `mean_interval`.
     """
-    mean_a, mean_b = _over_seeds(a), _over_seeds(b)
+    mean_a, mean_b = (_table(scores).mean(0) for scores in (a, b))
     if mean_a.shape != mean_b.shape:
         raise DataError(
             f"paired scores of {mean_a.size} and {mean_b.size} images; expected the same images on both sides; "
             "score both on one set"
         )
-    difference = mean_a - mean_b
-    interval = _bootstrap(difference, resamples, seed, confidence, groups)
-    sums, counts = _grouped(difference, groups)
-    return Interval(*interval, wilcoxon_p(sums / counts), counts.size)
+    return _interval(mean_a - mean_b, groups, resamples, seed)
 
 
 def mean_interval(
-    scores: np.ndarray,
-    *,
-    resamples: int = 10_000,
-    seed: int = 0,
-    confidence: float = 0.95,
-    groups: Sequence[Hashable] | None = None,
+    scores: np.ndarray, *, groups: Sequence[Hashable] | None = None, resamples: int = 10_000, seed: int = 0
 ) -> Interval:
-    """Mean of one side's scores over images with its percentile bootstrap interval.
+    """Mean over cells with a studentised bootstrap interval that is never narrower than Student's t.
 
-    Args: as for `paired_difference`.
+    Percentile intervals of 8 to 14 images cover 85 to 92 %. The bootstrap of the t statistic follows skewed scores,
+    such as Dice near 1; Student's t bounds it where resamples of few or tied scores hardly vary.
+
+    Args: as for `paired_difference`; seeds are averaged over those that define a score.
     Raises: DataError if no score is defined.
+    Source: Efron & Tibshirani 1993, section 12.5 (bootstrap-t); the standard error is that of a ratio, linearised
+        over groups (Cochran 1977, section 6.4).
     """
-    values = _over_seeds(scores)
-    interval = _bootstrap(values, resamples, seed, confidence, groups)
-    return Interval(*interval, math.nan, _grouped(values, groups)[1].size)
+    table = _table(scores)
+    defined = ~np.isnan(table)
+    sums, counts = np.where(defined, table, 0).sum(0), defined.sum(0)
+    values = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
+    return _interval(values, groups, resamples, seed)
 
 
-def wilcoxon_p(differences: np.ndarray) -> float:
-    """Two-sided p of Wilcoxon's signed-rank test; 1 where every difference is zero."""
-    differences = np.round(differences, 12)  # rounding in the mean over seeds must not become a rank
-    differences = differences[differences != 0]
-    if differences.size == 0:
-        return 1.0
-    from scipy.stats import wilcoxon
+def detectable(interval: Interval, tests: int = 1) -> float:
+    """The smallest true difference that as many units would show in 80 % of repetitions, from the half width.
 
-    result = wilcoxon(differences)
-    return float(result.pvalue)  # type: ignore[attr-defined]
+    Args:
+        tests: comparisons that share the error of 5 %; the first step of Holm's method, the hardest, counts.
+    Returns: NaN for a single unit.
+    """
+    from scipy.stats import t
+
+    if interval.n < 2:
+        return math.nan
+    half, freedom = (interval.high - interval.low) / 2, interval.n - 1
+    quantiles = [t.ppf(q, freedom) for q in (1 - (1 - CONFIDENCE) / 2 / tests, POWER, (1 + CONFIDENCE) / 2)]
+    return float(half * (quantiles[0] + quantiles[1]) / quantiles[2])
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -107,17 +105,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _over_seeds(scores: np.ndarray) -> np.ndarray:
-    """(images,): mean over the seeds that define a score; NaN where none does."""
+def _table(scores: np.ndarray) -> np.ndarray:
+    """(seeds, cells), float64."""
     scores = np.asarray(scores, dtype=np.float64)
     if scores.ndim not in (1, 2):
-        raise DataError(
-            f"scores have shape {scores.shape}; expected (images,) or (seeds, images); give one row per seed"
-        )
-    table = np.atleast_2d(scores)
-    defined = ~np.isnan(table)
-    sums, counts = np.where(defined, table, 0).sum(0), defined.sum(0)
-    return np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
+        raise DataError(f"scores have shape {scores.shape}; expected (cells,) or (seeds, cells); give one row per seed")
+    return np.atleast_2d(scores)
 
 
 def _grouped(values: np.ndarray, groups: Sequence[Hashable] | None) -> tuple[np.ndarray, np.ndarray]:
@@ -127,7 +120,7 @@ def _grouped(values: np.ndarray, groups: Sequence[Hashable] | None) -> tuple[np.
             f"{len(groups)} groups for {values.size} images; expected one per image; name the group of each"
         )
     members: dict[Hashable, list[float]] = {}
-    for key, value in zip(groups or range(values.size), values.tolist(), strict=True):
+    for key, value in zip(range(values.size) if groups is None else groups, values.tolist(), strict=True):
         if not math.isnan(value):
             members.setdefault(key, []).append(value)
     if not members:
@@ -135,17 +128,43 @@ def _grouped(values: np.ndarray, groups: Sequence[Hashable] | None) -> tuple[np.
     return np.array([sum(m) for m in members.values()]), np.array([len(m) for m in members.values()])
 
 
-def _bootstrap(
-    values: np.ndarray, resamples: int, seed: int, confidence: float, groups: Sequence[Hashable] | None
-) -> tuple[float, float, float]:
-    """Mean, and the percentile interval of the mean over resampled groups."""
-    sums, counts = _grouped(values, groups)
-    random = np.random.default_rng(seed)
-    means = []
+def _interval(values: np.ndarray, groups: Sequence[Hashable] | None, resamples: int, seed: int) -> Interval:
+    from scipy.stats import t as student
+
+    sums, counts = _grouped(np.round(values, 12), groups)  # rounding in the mean over seeds is no spread
+    units = counts.size
+    mean = float(sums.sum() / counts.sum())
+    if units == 1:
+        return Interval(mean, math.nan, math.nan, math.nan, 1)
+    error = _standard_error(sums, counts)
+    if error < 1e-12:  # all units agree: only their common sign is evidence
+        return Interval(mean, mean, mean, 1.0 if abs(mean) < 1e-12 else 2.0 ** (1 - units), units)
+    statistics = _bootstrap_t(sums, counts, resamples, np.random.default_rng(seed))
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(statistics, [tail, 1 - tail])
+    bound = student.ppf(1 - tail, units - 1)
+    found = mean / error
+    beyond = min(np.count_nonzero(statistics >= found), np.count_nonzero(statistics <= found))
+    p = max(2 * student.sf(abs(found), units - 1), min(1.0, 2 * (beyond + 1) / (statistics.size + 1)))
+    return Interval(mean, mean - max(high, bound) * error, mean - min(low, -bound) * error, float(p), units)
+
+
+def _standard_error(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Of the mean over all members of the groups on the last axis."""
+    units, total = sums.shape[-1], counts.sum(-1)
+    mean = sums.sum(-1) / total
+    residuals = sums - mean[..., None] * counts
+    return np.sqrt(units / (units - 1) * (residuals**2).sum(-1)) / total
+
+
+def _bootstrap_t(sums: np.ndarray, counts: np.ndarray, resamples: int, random: np.random.Generator) -> np.ndarray:
+    """t statistics of resampled groups about the mean found; resamples without spread have none."""
+    mean, error = sums.sum() / counts.sum(), _standard_error(sums, counts)
+    statistics = []
     rows = max(1, _CHUNK // counts.size)  # bounds the memory of the index table
     for start in range(0, resamples, rows):
         drawn = random.integers(counts.size, size=(min(rows, resamples - start), counts.size))
-        means.append(sums[drawn].sum(1) / counts[drawn].sum(1))
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
-    return float(sums.sum() / counts.sum()), float(low), float(high)
+        means, errors = sums[drawn].sum(1) / counts[drawn].sum(1), _standard_error(sums[drawn], counts[drawn])
+        vary = errors > 1e-9 * error
+        statistics.append((means[vary] - mean) / errors[vary])
+    return np.concatenate(statistics)

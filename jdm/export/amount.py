@@ -1,72 +1,137 @@
-"""How much an export is: number of pairs, calls of the network, minutes."""
+"""How much an export is: number of pairs, of which class, in which batches."""
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 import math
-import time
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
-import torch
-
-from jdm.config.samplers import evaluations
+from jdm.config.facts import Fingerprint
 from jdm.config.settings import Config
-from jdm.data.pairs import PairDataset
-from jdm.diffusion.noise import Denoise
-from jdm.diffusion.windows import window_starts
+from jdm.draw.guidance import check_class_names
+from jdm.draw.request import Way
 from jdm.errors import ConfigError
-from jdm.export.request import ExportRequest
+from jdm.export.request import ExportRequest, check_request, export_way, masks_of
+from jdm.train.checkpoint import Checkpoint
 
-_LONG_MINUTES = 30
-
-
-def slices_of(pairs: PairDataset) -> int:
-    """Slices of a typical training volume; 1 for images.
-
-    Exported volumes have as many, of one size: nnU-Net normalises each case by its own intensities, and those of a
-    single slice are not those of a volume.
-    """
-    return int(np.median(list(Counter(item.case_id for item in pairs.items).values())))
+_PLACES = ("dataset", "fold", "shard", "anyway", "overwrite", "dry_run", "guide", "ratio", "balance", "class_label")
+"""Of a request what does not fix the bytes of an export, or is in the order by another name."""
 
 
-def case_sizes(config: Config, pairs: PairDataset, canvas_size: Sequence[int]) -> tuple[dict[str, int], int]:
-    """Size of each training case and of an exported pair: 1 where images are trained whole, in pixels where patches."""
-    if config.data.whole:
-        return {item.case_id: 1 for item in pairs.items}, 1
-    sizes: Counter[str] = Counter()
-    for index, item in enumerate(pairs.items):
-        sizes[item.case_id] += math.prod(pairs.item_shape(index))
-    return dict(sizes), math.prod(canvas_size) * slices_of(pairs)
+@dataclass(frozen=True)
+class Order:
+    """A request with nothing left open; written beside the growing dataset, so that a resumed export cannot mix two."""
+
+    request: ExportRequest
+    name: str
+    """Of the new dataset, without its id."""
+    count: int
+    canvas_size: tuple[int, ...]
+    way: Way
+    slices: int
+    """Slices of an exported volume; 1 for images. As many as a typical training volume has: nnU-Net normalises each
+    case by its own intensities, and those of a single slice are not those of a volume."""
+    classes: tuple[tuple[str, int], ...]
+    """Class and number of its pairs, which follow each other; empty: sampled without a class."""
+    given_masks: str
+    """See `masks_of`."""
+    given_masks_sha256: str = ""
+    """Of the contents of that folder, so that two sets of masks are not mixed."""
+    guide_sha256: str = ""
+    """Of the weaker checkpoint that guides; empty: none."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """All that fixes the bytes of the export, as plain values."""
+        asked = {key: value for key, value in dataclasses.asdict(self.request).items() if key not in _PLACES}
+        settled = {key: value for key, value in dataclasses.asdict(self).items() if key not in ("request", "way")}
+        return {**asked, **settled, **self.way.to_dict()}
+
+    def class_of(self, index: int) -> str:
+        """The class that a case by index is sampled with; empty: none."""
+        for name, count in self.classes:
+            if index < count:
+                return name
+            index -= count
+        return ""
+
+    def batches(self) -> list[range]:
+        """Case indices of each batch, all of one class: `batch_size` images, or the volumes whose slices fit, at least
+        one."""
+        cases, batches, start = max(1, self.request.batch_size // self.slices), [], 0
+        for count in [count for _, count in self.classes] or [self.count]:
+            end = start + count
+            batches += [range(first, min(first + cases, end)) for first in range(start, end, cases)]
+            start = end
+        return batches
 
 
-def synthetic_count(ratio: float, config: Config, pairs: PairDataset, canvas_size: Sequence[int]) -> int:
+def order_of(checkpoint: Checkpoint, request: ExportRequest) -> Order:
+    """Settle what a request leaves open. Raises: ConfigError if it cannot be sampled."""
+    config = checkpoint.config
+    canvas = tuple(request.canvas_size or config.data.canvas_size)
+    way = export_way(config, request, canvas)
+    check_request(config, request, canvas, way)
+    count = request.count if request.ratio is None else synthetic_count(config, request.ratio, canvas)
+    assert count is not None  # one of the two is given
+    return Order(
+        request,
+        request.name or str(checkpoint.metadata["dataset"]).split("_", 1)[1] + "_syn",
+        count,
+        canvas,
+        way,
+        config.facts.slices,
+        _classes(checkpoint, request, count, canvas),
+        masks_of(request),
+    )
+
+
+def synthetic_count(config: Config, ratio: float, canvas_size: tuple[int, ...]) -> int:
     """Number of pairs that make `ratio` times the training set.
 
     Counted in cases where images are trained whole, in pixels where patches are.
     Raises: ConfigError if that is none.
     """
-    sizes, pair_size = case_sizes(config, pairs, canvas_size)
-    count = round(ratio * sum(sizes.values()) / pair_size)
+    amount = config.facts.cases if config.data.whole else _pixels(config.facts) / pair_pixels(config.facts, canvas_size)
+    count = round(ratio * amount)
     if count < 1:
-        raise ConfigError(f"ratio {ratio} makes {count} pairs; expected at least one; ask for a larger ratio")
+        raise ConfigError(f"--ratio is {ratio}, which makes {count} pairs; expected at least one; enlarge it")
     return count
 
 
-def real_amounts(
-    config: Config, pairs: PairDataset, canvas_size: Sequence[int], classes: Mapping[str, str]
-) -> dict[str, int]:
-    """How many exported pairs the training cases of each class of the plan amount to.
+def _pixels(facts: Fingerprint) -> float:
+    """Pixels of all training cases."""
+    return sum(math.prod(size) * slices * cases for size, slices, cases in facts.sizes)
 
-    Args: classes: class by case.
-    """
-    sizes, pair_size = case_sizes(config, pairs, canvas_size)
-    totals = dict.fromkeys(config.network.class_names, 0)
-    for case, size in sizes.items():
-        if classes.get(case) in totals:
-            totals[classes[case]] += size
-    return {name: round(total / pair_size) for name, total in totals.items()}
+
+def pair_pixels(facts: Fingerprint, canvas_size: tuple[int, ...]) -> float:
+    """Mean pixels of an exported pair, which is as large as a real one, or the canvas if that is smaller."""
+    areas = [
+        math.prod(min(side, most) for side, most in zip(size, canvas_size, strict=True)) * cases
+        for size, _, cases in facts.sizes
+    ]
+    return facts.slices * sum(areas) / facts.cases
+
+
+def _classes(
+    checkpoint: Checkpoint, request: ExportRequest, count: int, canvas: tuple[int, ...]
+) -> tuple[tuple[str, int], ...]:
+    """Class and number of its pairs, as the user asks for."""
+    config = checkpoint.config
+    if request.class_label is not None:
+        check_class_names(checkpoint, [request.class_label])
+        return ((request.class_label, count),)
+    if not request.balance:
+        return ()
+    check_class_names(checkpoint, config.facts.class_names or ["any"])
+    whole, one = config.data.whole, pair_pixels(config.facts, canvas)
+    real = {
+        name: cases if whole else round(pixels / one)
+        for name, (cases, pixels) in zip(config.facts.class_names, config.facts.class_sizes, strict=True)
+    }
+    return tuple((name, number) for name, number in balanced(real, count).items() if number)
 
 
 def balanced(real: Mapping[str, int], count: int) -> dict[str, int]:
@@ -82,63 +147,3 @@ def balanced(real: Mapping[str, int], count: int) -> dict[str, int]:
         heapq.heapreplace(fewest, (number + 1, place, name))
         added[name] += 1
     return added
-
-
-def batches_of(request: ExportRequest) -> list[range]:
-    """Case indices of each batch: `batch_size` images, or the volumes whose slices fit, at least one; of one class."""
-    cases, batches, start = max(1, request.batch_size // request.slices), [], 0
-    for count in [count for _, count in request.classes] or [request.count]:
-        end = start + count
-        batches += [range(first, min(first + cases, end)) for first in range(start, end, cases)]
-        start = end
-    return batches
-
-
-def network_calls(config: Config, request: ExportRequest, batches: Iterable[range]) -> int:
-    """Calls of the network, each on up to `batch_size` windows, that sampling these batches takes without redraws."""
-    calls = evaluations(request.sampler, request.steps)
-    # One more leads away from noise without signal (`VPProcess.begun`).
-    calls += config.preset == "thesis" and config.diffusion.zero_terminal_snr and request.sampler != "ancestral"
-    calls *= 1 if request.guidance == 1 else 2
-    calls += request.masks == "estimated"
-    windows = _windows(config, request)
-    return calls * sum(math.ceil(len(batch) * request.slices * windows / request.batch_size) for batch in batches)
-
-
-def export_seconds(
-    denoise: Denoise, config: Config, request: ExportRequest, batches: Iterable[range], device: str
-) -> float:
-    """Estimated wall-clock seconds of sampling some batches on this machine, from a timed call of the network."""
-    return network_calls(config, request, batches) * _call_seconds(denoise, config, request, device)
-
-
-def _call_seconds(denoise: Denoise, config: Config, request: ExportRequest, device: str) -> float:
-    """Wall-clock seconds of one call of the network on a full batch of windows, after one to warm up."""
-    count = min(request.batch_size, request.count * request.slices * _windows(config, request))
-    channels = config.image_channels + config.mask_channels
-    x = torch.zeros(count, channels, *config.data.patch_size, device=device)
-    sigma = torch.ones(count, 2, device=device)
-    seconds = 0.0
-    for _ in range(2):
-        started = time.monotonic()
-        with torch.no_grad():
-            denoise(x, sigma)
-        if x.is_cuda:
-            torch.cuda.synchronize(x.device)
-        seconds = time.monotonic() - started
-    return seconds
-
-
-def duration(seconds: float) -> str:
-    """The estimate in one line; a long one says what lowers it."""
-    minutes = max(1, round(seconds / 60))
-    line = f"about {minutes} minute{'s' * (minutes > 1)} on this machine"
-    if minutes > _LONG_MINUTES:
-        line += "; less with a smaller --canvas-size, --sampler dpmpp-2m, or a lower --ratio"
-    return line
-
-
-def _windows(config: Config, request: ExportRequest) -> int:
-    """Windows that cover one pair."""
-    sides = zip(request.canvas_size, config.data.patch_size, strict=True)
-    return math.prod(len(window_starts(side, window, request.overlap)) for side, window in sides)

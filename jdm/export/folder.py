@@ -1,32 +1,31 @@
 """The folder an export grows in: taken names, who may write, and putting the finished dataset in place.
 
-Whoever works in the hidden folder shares a lock beside it; whoever makes, discards or seals it holds that lock alone.
-So nothing is discarded or sealed under a worker, and a folder whose lock can be had alone is held by nobody. Inside,
-each shard has a lock of its own. All locks go with their process, however it ends.
+Whoever makes, joins, discards or seals the hidden folder holds the lock beside it while doing so. Whoever works in it
+holds the lock of its shard, taken under that lock; so a folder none of whose shards is held is worked in by nobody.
+All locks go with their process, however it ends.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import math
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jdm.config.files import differences
+from jdm.config.settings import Config
 from jdm.data.classes import FILE_NAME, classes_csv
 from jdm.data.raw_dataset import RawDataset, dataset_name, nnunet_folder, used_ids, write_json_like
 from jdm.errors import DataError, ExistsError
-from jdm.export.amount import batches_of
-from jdm.export.request import ExportRequest
+from jdm.export.amount import Order
 from jdm.system.files import write_text
-from jdm.system.locks import locked
-from jdm.train.checkpoint import Checkpoint, differences
+from jdm.system.locks import held, is_held, locked
 
 PARTIAL = ".jdm-partial-"
 
@@ -35,16 +34,17 @@ PARTIAL = ".jdm-partial-"
 class ExportFolder:
     """One process's view of the dataset that it helps to make."""
 
-    request: ExportRequest
-    checkpoint: Checkpoint
+    order: Order
+    checkpoint_sha256: str
     shards: int
     """How many processes share the work."""
     overwrite: bool
     """Replace an earlier synthetic dataset, and discard an unfinished export of other settings."""
+    config: Config
 
     @property
     def target(self) -> Path:
-        return nnunet_folder("nnUNet_raw") / dataset_name(self.request.id, self.request.name)
+        return nnunet_folder("nnUNet_raw") / dataset_name(self.order.request.id, self.order.name)
 
     @property
     def partial(self) -> Path:
@@ -56,45 +56,48 @@ class ExportFolder:
         return self.partial.with_name(self.partial.name + ".lock")
 
     @contextlib.contextmanager
-    def shared(self) -> Iterator[bool]:
-        """Take part in the export; yields whether there is nothing left to do, as the dataset is in place.
+    def joined(self, index: int) -> Iterator[bool]:
+        """Work as one of the shards; yields whether there is nothing left to do, as the dataset is in place.
 
-        Raises: ExistsError if the name is taken, an unfinished export of other settings is in the way, or the disk is
-            too small.
+        Raises: ExistsError if the name is taken, another process works as this shard, an unfinished export of other
+            settings is in the way, or the disk is too small.
         """
         self.check_id()
         with contextlib.ExitStack() as stack:
-            sealed = self._prepare()
-            stack.enter_context(locked(self.gate, fcntl.LOCK_SH))
-            while not (sealed or self._joined()):
-                stack.close()  # sealed or discarded between the two locks
+            with locked(self.gate):
                 sealed = self._prepare()
-                stack.enter_context(locked(self.gate, fcntl.LOCK_SH))
+                if not sealed:
+                    stack.enter_context(held(self.partial / f"shard_{index}_of_{self.shards}.lock", self.partial))
             yield sealed
 
     def check_id(self) -> None:
         """Raises: ExistsError if another dataset has the id."""
-        others = {path.name for path in used_ids().get(self.request.id, []) if path.name != self.target.name}
+        others = {path.name for path in used_ids().get(self.order.request.id, []) if path.name != self.target.name}
         if others:
             raise ExistsError(
-                f"dataset id {self.request.id} is taken by {', '.join(sorted(others))}; expected a free one; "
+                f"dataset id {self.order.request.id} is taken by {', '.join(sorted(others))}; expected a free one; "
                 "choose another --id"
             )
 
     def records(self) -> list[dict[str, Any]] | None:
-        """Manifest records of all batches in order, or None while some are missing; with a lock held."""
-        return finished_records(self.partial, len(batches_of(self.request)))
+        """Manifest records of all batches in order; None while some are missing, or when another shard has sealed them.
 
-    def seal(self, provenance: Mapping[str, Any], dataset: RawDataset) -> None:
+        It waits for a sealer, who would remove the batches under its eyes.
+        """
+        with locked(self.gate):
+            return self._records()
+
+    def seal(self, provenance: Mapping[str, Any], kind: RawDataset) -> None:
         """Put the dataset in place, unless another shard has done so.
 
-        Raises: ExistsError if the folder is gone and no dataset of this request and checkpoint is in place.
+        Args: kind: a dataset of the real one's channels, labels and format.
+        Raises: ExistsError if the folder is gone and no dataset of this order and checkpoint is in place.
         """
-        with locked(self.gate, fcntl.LOCK_EX):
+        with locked(self.gate):
             ours = _without_shards(self._found()) == _without_shards(self._wanted())
-            records = self.records() if ours else None
+            records = self._records() if ours else None
             if records is not None:
-                _describe(self.partial, records, provenance, dataset)
+                _describe(self.partial, records, provenance, kind)
                 _place(self.partial, self.target)
             elif not self.is_in_place():
                 raise ExistsError(
@@ -103,45 +106,37 @@ class ExportFolder:
                 )
 
     def is_in_place(self) -> bool:
-        """Whether the finished dataset is there, of this request and checkpoint."""
+        """Whether the finished dataset is there, of this order and checkpoint."""
         return self._is_whole(self.target)
 
+    def _records(self) -> list[dict[str, Any]] | None:
+        return finished_records(self.partial, len(self.order.batches()))
+
     def _prepare(self) -> bool:
-        """Make the hidden folder ours if nobody works in it; whether there is nothing left to do."""
-        with locked(self.gate, fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
-            if not alone:
-                return False
-            if self.shards > 1 and self.is_in_place():
-                return True
-            self._check_target()
-            if self._is_whole(self.partial):  # a sealer was killed in its last moments
-                _place(self.partial, self.target)
-                return True
-            found, wanted = self._found(), self._wanted()
-            if found is not None and _without_shards(found) != _without_shards(wanted):
-                if self._holds_work() and not self.overwrite:
-                    raise self._other_settings(found, "; give those to finish it, or discard it with --overwrite")
-                found = None
-            if found is None:
-                shutil.rmtree(self.partial, ignore_errors=True)
-                self._check_disk()
-                (self.partial / "batches").mkdir(parents=True)
-            write_text(self.partial / "request.json", json.dumps(wanted))
-            return False
-
-    def _holds_work(self) -> bool:
-        """Whether a batch is finished, or all of them were."""
-        return any((self.partial / "batches").glob("*.json")) or (self.partial / "provenance.json").exists()
-
-    def _joined(self) -> bool:
-        """Whether the hidden folder is there to work in; called with the lock held.
-
-        Raises: ExistsError if the name is taken, or another export works in it.
-        """
-        found, wanted = self._found(), self._wanted()
-        if found is None:
-            return False
+        """Make the hidden folder ours, with its lock held; whether there is nothing left to do."""
+        if self.shards > 1 and self.is_in_place():
+            return True
         self._check_target()
+        found, wanted = self._found(), self._wanted()
+        if found is not None and any(is_held(lock) for lock in self.partial.glob("*.lock")):
+            self._check_others(found, wanted)
+            return False
+        if self._is_whole(self.partial):  # a sealer was killed in its last moments
+            _place(self.partial, self.target)
+            return True
+        if found is not None and _without_shards(found) != _without_shards(wanted):
+            if self._holds_work() and not self.overwrite:
+                raise self._other_settings(found, "; give those to finish it, or discard it with --overwrite")
+            found = None
+        if found is None:
+            shutil.rmtree(self.partial, ignore_errors=True)
+            self._check_disk()
+            (self.partial / "batches").mkdir(parents=True)
+        write_text(self.partial / "request.json", json.dumps(wanted))
+        return False
+
+    def _check_others(self, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+        """Raises: ExistsError if those who work in the folder make another export, or share it otherwise."""
         if _without_shards(found) != _without_shards(wanted):
             raise self._other_settings(found, " and is being written; wait for it, or choose another --id")
         if found != wanted:
@@ -149,7 +144,10 @@ class ExportFolder:
                 f"{self.partial} is being written in {found['shards']} shards; expected {self.shards}; "
                 f"give --shard i/{found['shards']}, or wait until those have ended"
             )
-        return True
+
+    def _holds_work(self) -> bool:
+        """Whether a batch is finished, or all of them were."""
+        return any((self.partial / "batches").glob("*.json")) or (self.partial / "provenance.json").exists()
 
     def _check_target(self) -> None:
         """Raises: ExistsError if the name is taken."""
@@ -165,9 +163,8 @@ class ExportFolder:
 
     def _check_disk(self) -> None:
         """Raises: ExistsError if the pairs will hardly fit."""
-        pixels = self.request.count * self.request.slices * math.prod(self.request.canvas_size)
-        codec = self.checkpoint.config.codec
-        need = pixels * (len(codec.low) * np.dtype(codec.image_dtype).itemsize + 1)
+        pixels = self.order.count * self.order.slices * math.prod(self.order.canvas_size)
+        need = pixels * (self.config.image_channels * np.dtype(self.config.facts.dtype).itemsize + 1)
         free = shutil.disk_usage(self.partial.parent).free
         if need > free:
             raise ExistsError(
@@ -181,14 +178,14 @@ class ExportFolder:
 
     def _wanted(self) -> dict[str, Any]:
         """What request.json holds: all that fixes the bytes, and how the work is dealt out."""
-        content = {**asdict(self.request), "checkpoint_sha256": self.checkpoint.sha256, "shards": self.shards}
+        content = {**self.order.to_dict(), "checkpoint_sha256": self.checkpoint_sha256, "shards": self.shards}
         return json.loads(json.dumps(content))
 
     def _found(self) -> dict[str, Any] | None:
         return _read(self.partial / "request.json")
 
     def _is_whole(self, folder: Path) -> bool:
-        """Whether a folder's provenance, written last, is of this request and checkpoint."""
+        """Whether a folder's provenance, written last, is of this order and checkpoint."""
         found = _read(folder / "provenance.json") or {}
         generator = found.get("generator")
         sha256 = generator.get("checkpoint_sha256") if isinstance(generator, dict) else None
@@ -237,12 +234,12 @@ def read_manifest(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _describe(partial: Path, records: list[dict[str, Any]], provenance: Mapping[str, Any], dataset: RawDataset) -> None:
+def _describe(partial: Path, records: list[dict[str, Any]], provenance: Mapping[str, Any], kind: RawDataset) -> None:
     """Write what describes the dataset; the provenance last, which says that the rest is there."""
     write_text(partial / "manifest.jsonl", "".join(json.dumps(record) + "\n" for record in records))
     if classes := {record["case_id"]: record["class"] for record in records if "class" in record}:
         write_text(partial / FILE_NAME, classes_csv(classes))
-    write_json_like(partial, dataset, len(records))
+    write_json_like(partial, kind, len(records))
     write_text(partial / "provenance.json", json.dumps(provenance, indent=2) + "\n")
 
 
@@ -256,7 +253,7 @@ def _place(partial: Path, target: Path) -> None:
     if target.exists():  # a synthetic one, which the user chose to overwrite
         target.rename(replaced)
     shutil.rmtree(partial / "batches", ignore_errors=True)
-    for lock in partial.glob("*.lock"):
+    for lock in (*partial.glob("*.lock"), *partial.glob("*.holder")):
         lock.unlink()
     (partial / "request.json").unlink(missing_ok=True)
     partial.rename(target)

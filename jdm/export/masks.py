@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 from collections.abc import Sequence
@@ -15,11 +14,12 @@ from jdm.config.settings import Config
 from jdm.data.case_io import read_label
 from jdm.data.codec import PairCodec
 from jdm.data.pairs import centred_margins, planned_arrays
-from jdm.data.raw_dataset import Pair, RawDataset, read_case
+from jdm.data.raw_dataset import Pair, read_case
 from jdm.draw.given import given_masks
+from jdm.draw.run import Run
 from jdm.errors import DataError
-from jdm.export.request import ExportRequest
-from jdm.plan.foreground import ForegroundRange
+from jdm.export.amount import Order
+from jdm.export.plausible import real_range
 
 _ATTEMPTS = 20
 _KEPT, _ADDED = 0.75, 0.5  # chance of a component to stay, and of one of another mask to be added
@@ -29,24 +29,20 @@ _ELASTIC_REACH, _ELASTIC_SHIFT = 1 / 8, 0.03  # of a side: over what displacemen
 class GivenMasks:
     """The mask of each case of an export, a function of the request's seed and the case's index.
 
-    Masks are taken in turn. Larger ones than the canvas are cropped where chance will have it.
+    Masks are taken in turn. Larger ones than the canvas are cropped at random.
     """
 
-    def __init__(
-        self,
-        dataset: RawDataset,
-        training_ids: list[str],
-        config: Config,
-        request: ExportRequest,
-        real: ForegroundRange,
-    ) -> None:
-        """Args: real: what a deformed mask is held to. Raises: DataError for a folder that cannot be used."""
-        self.dataset, self.config, self.request, self.real = dataset, config, request, real
-        self.codec = PairCodec(config.codec)
-        self.training_ids = sorted(training_ids)
-        self.pairs: list[Pair] = []
-        if request.given_masks not in ("real", "deformed"):
-            self.pairs = given_masks(dataset, Path(request.given_masks), config.codec.image_dtype)
+    def __init__(self, run: Run, order: Order) -> None:
+        """Raises: ConfigError if it needs real cases that are not here; DataError for an unusable folder."""
+        self.config, self.order, self.seed = run.config, order, order.request.seed
+        self.real = real_range(run.config.facts, order.canvas_size, order.request.margin)
+        self.codec = PairCodec(run.config)
+        self.training_ids = sorted(run.checkpoint.metadata["training_ids"])
+        self.dataset, self.pairs = run.kind, []
+        if order.given_masks in ("real", "deformed"):
+            self.dataset = run.real_for(f"--given-masks {order.given_masks}")
+        else:
+            self.pairs = given_masks(run.kind, Path(order.given_masks), run.config.facts.dtype)
         self.label = functools.lru_cache(maxsize=64)(self._label)
 
     def source(self, case: int) -> str:
@@ -60,24 +56,21 @@ class GivenMasks:
         Plans of patches always fill the canvas, like their training samples; whole images keep their size.
         """
         planes = self._planes(case)
-        if self.request.given_masks != "deformed":
-            return self._cut(planes, np.random.default_rng([self.request.seed, case]))
+        if self.order.given_masks != "deformed":
+            return self._cut(planes, np.random.default_rng([self.seed, case]))
         other = self._planes(case + 1)
         for attempt in range(_ATTEMPTS):
-            rng = np.random.default_rng([self.request.seed, case, attempt])
+            rng = np.random.default_rng([self.seed, case, attempt])
             made = self._cut(deformed(planes, other, self.config, rng), rng)
             if all(self.real.problem(plane) is None for plane in made):
                 return made
-        return self._cut(planes, np.random.default_rng([self.request.seed, case]))  # no deformation of it is plausible
+        return self._cut(planes, np.random.default_rng([self.seed, case]))  # no deformation of it is plausible
 
-    def encoded(self, numbers: Sequence[int]) -> np.ndarray:
-        """The masks of images, or of slices by number, as model channels: (n, mask channels, *canvas_size)."""
-        slices = self.request.slices
-        return np.stack([self._encoded(self.label(number // slices)[number % slices]) for number in numbers])
-
-    def _encoded(self, label: np.ndarray) -> np.ndarray:
+    def encoded(self, number: int) -> np.ndarray:
+        """The mask of an image, or of a slice by number, as model channels: (mask channels, *canvas_size)."""
+        label = self.label(number // self.order.slices)[number % self.order.slices]
         image = np.zeros((self.codec.image_channels, *label.shape))
-        margins = [(0, 0), *centred_margins(label.shape, self.request.canvas_size)]
+        margins = [(0, 0), *centred_margins(label.shape, self.order.canvas_size)]
         return np.pad(self.codec.encode(image, label)[self.codec.image_channels :], margins, mode="symmetric")
 
     def cut(self, sample: np.ndarray, case: int) -> np.ndarray:
@@ -98,12 +91,12 @@ class GivenMasks:
                 f"mask {pair.case_id}: has {label.ndim - 1} axes; expected {self.config.data.dims}; give masks of "
                 f"{self.dataset.name}"
             )
-        chosen = np.rint(np.linspace(0, len(label) - 1, self.request.slices)).astype(int)
-        return label[chosen] if len(label) != self.request.slices else label
+        chosen = np.rint(np.linspace(0, len(label) - 1, self.order.slices)).astype(int)
+        return label[chosen] if len(label) != self.order.slices else label
 
     def _cut(self, planes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """At most canvas_size of the planes; of plans of patches exactly, small ones mirrored at their borders."""
-        canvas = self.request.canvas_size
+        canvas = self.order.canvas_size
         starts = [rng.integers(0, max(side - want, 0) + 1) for side, want in zip(planes.shape[1:], canvas, strict=True)]
         part = planes[(slice(None), *(slice(a, a + want) for a, want in zip(starts, canvas, strict=True)))]
         if self.config.data.whole:
@@ -111,36 +104,39 @@ class GivenMasks:
         return np.pad(part, [(0, 0), *centred_margins(part.shape[1:], canvas)], mode="symmetric")
 
 
-def identified(request: ExportRequest, dataset: RawDataset, training_ids: list[str]) -> ExportRequest:
-    """The request with a hash of the masks in its folder, if it names one, after these have been checked.
+def folder_sha256(run: Run, order: Order) -> str:
+    """Hash of the masks in the folder that an order names, after these have been checked; empty if it names none.
 
-    Masks named as validation or test cases are refused: nothing that is made from the export may have seen them.
+    Masks of validation or test cases are refused, as far as these are here: nothing that is made from the export may
+    have seen them.
     Raises: DataError for a folder that cannot be used.
     """
-    if request.given_masks in ("", "real", "deformed"):
-        return request
-    folder, digest = Path(request.given_masks), hashlib.sha256()
-    masks = given_masks(dataset, folder, "uint8")
-    _refuse_kept_back(masks, dataset, training_ids)
+    if order.given_masks in ("", "real", "deformed"):
+        return ""
+    folder, digest = Path(order.given_masks), hashlib.sha256()
+    masks = given_masks(run.kind, folder, "uint8")
+    _refuse_kept_back(masks, run)
     for mask_id in (pair.case_id for pair in masks):
-        content = (folder / (mask_id + dataset.file_ending)).read_bytes()
+        content = (folder / (mask_id + run.kind.file_ending)).read_bytes()
         digest.update(f"{mask_id}\n{len(content)}\n".encode() + content)
-    return dataclasses.replace(request, given_masks_sha256=digest.hexdigest())
+    return digest.hexdigest()
 
 
-def _refuse_kept_back(masks: Sequence[Pair], dataset: RawDataset, training_ids: Sequence[str]) -> None:
+def _refuse_kept_back(masks: Sequence[Pair], run: Run) -> None:
     """Raises: DataError if a mask has the name of a case that the model never saw, or is its label."""
     advice = (
         "expected masks of its training cases or of none, so that no evaluation is seen in training; leave them out"
     )
-    kept_back = {*dataset.cases, *dataset.test_cases} - {*training_ids}
+    dataset = run.real() or run.kind
+    kept_back = {*dataset.cases, *dataset.test_cases, *run.checkpoint.metadata["held_out_ids"]}
+    kept_back -= {*run.checkpoint.metadata["training_ids"]}
     if leaking := sorted({pair.case_id for pair in masks} & kept_back):
         raise DataError(
             f"masks {', '.join(leaking[:5])} are named as cases of {dataset.name} that the model never saw; {advice}"
         )
     labels = {_content(pair.label): pair.case_id for pair in masks if pair.label.any()}  # empty ones tell nothing
-    for case in sorted(kept_back):
-        path = {**dataset.training_files, **dataset.test_files}[case].label
+    for case, files in sorted({**dataset.training_files, **dataset.test_files}.items()):
+        path = files.label if case in kept_back else None
         if path is not None and (mask_id := labels.get(_content(read_label(path).array[0]))):
             raise DataError(
                 f"mask {mask_id} is the label of {case} of {dataset.name}, a case that the model never saw; {advice}"

@@ -1,99 +1,90 @@
-"""What an export is asked for, and whether it can be done at all."""
+"""What `jdm-export` and `jdm.export` are asked for."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import Annotated, Literal
 
-from jdm.config.samplers import SAMPLERS, ExportSampler, SamplerSettings, check_sampler, check_wholly_known
+import tyro
+
+from jdm.config.command import Count, Dataset, Fold, Number, Sides, Switch, Text
+from jdm.config.samplers import Sampler, check_wholly_known
 from jdm.config.settings import Config
+from jdm.draw.request import Sampling, Way, check_estimates, check_flags, check_sampling, usual_sampler, way_of
 from jdm.errors import ConfigError
 
 Masks = Literal["estimated", "sampled"]
 
 
 @dataclass(frozen=True)
-class ExportRequest:
-    """What to sample; written beside the growing dataset, so that a resumed export cannot mix two."""
+class ExportOptions:
+    """What to export."""
 
+    dataset: Dataset
+    """The real dataset's id or name; or, without FOLD, a run's folder."""
+    fold: Fold = ""
+    """Fold of jdm-train: 0 to 4, or "all"."""
+    _: KW_ONLY
     id: int
-    name: str
-    """Of the new dataset, without its id."""
-    count: int
-    canvas_size: tuple[int, ...]
-    slices: int = 1
-    """Slices of an exported volume; 1 for images."""
-    sampler: ExportSampler = "heun"
-    sampling: SamplerSettings = field(default_factory=SamplerSettings)
-    steps: int = 18
-    masks: Masks = "sampled"
-    """As sampled with the images, or the most probable ones of the finished images (`jdm.diffusion.mask_estimate`).
-
-    Estimated ones fit the images of a well-trained network better; nnU-Net learnt no more from them
-    (results/hippocampus).
-    """
-    given_masks: str = ""
-    """Masks to sample images for: "real" (of the training cases), "deformed" (new ones from those), or a folder's path;
-    empty: masks are sampled with the images."""
-    given_masks_sha256: str = ""
-    """Of the contents of that folder (`jdm.export.masks.identified`), so that two sets of masks are not mixed."""
-    classes: tuple[tuple[str, int], ...] = ()
-    """Class and number of its pairs, which follow each other; empty: the network is told no class."""
-    guidance: float = 1.0
-    """Scale of guidance (`jdm.draw.guidance`); 1: none."""
-    guide_sha256: str = ""
-    """Of the weaker checkpoint that guides; empty: none."""
-    seed: int = 0
-    batch_size: int = 16
-    overlap: float = 0.25
-    """Least overlap of neighbouring windows on a canvas larger than the training patch."""
+    """Id of the new dataset; must be free."""
+    count: Count = None
+    """Number of pairs."""
+    ratio: Number = None
+    """Instead: times the training set, in cases; in pixels for patches."""
+    name: Text = None
+    """Name of the new dataset; by default NAME_syn."""
+    canvas_size: Sides = None
+    """Sides of a pair in pixels, where patches are trained."""
+    masks: Annotated[Masks, tyro.conf.arg(metavar="HOW")] = "sampled"
+    """sampled with the image, or estimated: the most probable one given the image."""
+    given_masks: Annotated[str | None, tyro.conf.arg(metavar="FROM", help_behavior_hint="")] = None
+    """Draw images for masks: real (training cases'), deformed (new from those), or a folder."""
+    balance: Switch = False
+    """Sample more of the rare classes, to balance real plus synthetic."""
     margin: float = 0.25
-    """Share of the real foreground range by which a pair may leave it before it is drawn again."""
+    """Redraw pairs whose foreground leaves the real range by this share of it."""
+    shard: Annotated[str, tyro.conf.arg(metavar="i/n", help_behavior_hint="")] = "0/1"
+    """Part of the work, i from 0, e.g. in a Slurm array."""
+    anyway: Switch = False
+    """Export even if the first pairs look unlike the real ones."""
+    overwrite: Switch = False
+    """Replace an earlier synthetic dataset or unfinished export."""
+    dry_run: Switch = False
+    """Say what would be sampled and how long it takes."""
 
 
-def class_of(request: ExportRequest, index: int) -> str:
-    """The class that a case by index is sampled with; empty: none."""
-    for name, count in request.classes:
-        if index < count:
-            return name
-        index -= count
-    return ""
+@dataclass(frozen=True)
+class ExportRequest(Sampling, ExportOptions):
+    """Sample synthetic pairs from a trained run and write them as DatasetNNN_Name_syn under $nnUNet_raw.
 
-
-def default_sampler(config: Config, canvas_size: tuple[int, ...]) -> ExportSampler:
-    """ancestral for the thesis preset at the training size, the only place it serves, else heun for that preset.
-
-    heun-stochastic for the default one: its images and masks agree as real ones do, those of deterministic samplers
-    agree less at any number of steps (results/steps_vs_quality).
+    A killed export continues when the same command is given again.
     """
-    if config.preset == "thesis":
-        return "ancestral" if canvas_size == config.data.patch_size else "heun"
-    return "heun-stochastic"
 
 
-def gives_estimates(config: Config) -> bool:
-    """Whether masks can be estimated: the network has a level for image and mask each, and the mean of the mask tells
-    the most probable label, as that of analog bits does not."""
-    return config.preset == "default" and config.codec.mask_code != "bits"
+def export_way(config: Config, request: ExportRequest, canvas: tuple[int, ...]) -> Way:
+    """The sampler and its steps: ancestral for the thesis preset at its training size, the only place it serves."""
+    ancestral = config.preset == "thesis" and canvas == config.data.patch_size
+    usual: Sampler = "ancestral" if ancestral else usual_sampler(config)
+    return way_of(request, usual)
 
 
-def check_estimates(config: Config) -> None:
-    """Raises: ConfigError if masks cannot be estimated."""
-    if not gives_estimates(config):
-        why = (
-            f"preset {config.preset!r}, whose network has one noise level for image and mask"
-            if config.preset != "default"
-            else f"{config.codec.classes} classes in analog bits, whose mean tells no most probable one"
-        )
-        raise ConfigError(f"--masks is 'estimated' for {why}; expected 'sampled'; leave --masks out")
+def masks_of(request: ExportRequest) -> str:
+    """Where given masks come from: "real", "deformed", a folder's absolute path, or "" for nowhere."""
+    text = request.given_masks
+    return str(Path(text).resolve()) if text not in (None, "real", "deformed") else text or ""
 
 
-def check_request(config: Config, request: ExportRequest) -> None:
+def check_request(config: Config, request: ExportRequest, canvas: tuple[int, ...], way: Way) -> None:
     """Refuse, before anything is written, what would fail while sampling.
 
     Raises: ConfigError naming the flag of jdm-export.
     """
-    canvas, patch = request.canvas_size, config.data.patch_size
+    patch = config.data.patch_size
+    if (request.ratio is None) == (request.count is None):
+        raise ConfigError("found both or neither of --ratio and --count; expected one of them; try --count 100")
+    if request.balance and request.class_label is not None:
+        raise ConfigError("found both --class-label and --balance; expected one of them; leave one out")
     if config.data.whole and canvas != config.data.canvas_size:
         raise ConfigError(
             f"--canvas-size is {canvas}, but this plan trains whole images and exports them at their own size; "
@@ -101,41 +92,29 @@ def check_request(config: Config, request: ExportRequest) -> None:
         )
     if len(canvas) != len(patch) or any(c < p for c, p in zip(canvas, patch, strict=True)):
         raise ConfigError(f"--canvas-size is {canvas}; expected at least the training patch {patch}; enlarge it")
-    check_sampler(request.sampler, request.sampling, get_args(ExportSampler))
-    check_wholly_known(request.sampler, not (request.given_masks and config.preset == "thesis"))
-    ancestral = request.sampler == "ancestral"
-    if ancestral and (config.preset != "thesis" or canvas != patch):
+    check_sampling(config, request, way)
+    check_wholly_known(way.sampler, not (request.given_masks and config.preset == "thesis"))
+    if way.sampler == "ancestral" and (config.preset != "thesis" or canvas != patch):
         raise ConfigError(
             f"--sampler is 'ancestral' for preset {config.preset!r} at {canvas}; it serves the thesis preset at the "
-            f"training size {patch} only; choose one of {', '.join(SAMPLERS)}"
+            f"training size {patch} only; choose another"
         )
     if request.masks == "estimated":
         check_estimates(config)
-    if request.masks == "estimated" and request.given_masks:
-        raise ConfigError(
-            "--masks is 'estimated' with --given-masks, which are kept as they are; expected one of the two; leave "
-            "--masks out"
-        )
-    if request.guidance != 1 and ancestral:
-        raise ConfigError(
-            f"--guidance is {request.guidance} with --sampler ancestral, which is not over a denoiser; expected 1; "
-            "choose heun, dpmpp-2m, unipc or ddim, or leave --guidance out"
-        )
-    most = config.diffusion.steps if ancestral else 1000
-    checks = (
-        (request.count >= 1, "count", request.count, "at least 1"),
-        (2 <= request.steps <= most, "steps", request.steps, f"2 to {most}"),
-        (
-            not request.classes or sum(count for _, count in request.classes) == request.count,
-            "count", request.count, f"as many as of the classes {dict(request.classes)}",
-        ),
-        (request.slices >= 1, "slices", request.slices, "at least 1"),
-        (request.batch_size >= 1, "batch-size", request.batch_size, "at least 1"),
-        (0 <= request.overlap < 1, "overlap", request.overlap, "at least 0 and less than 1"),
+        if request.given_masks:
+            raise ConfigError(
+                "--masks is 'estimated' with --given-masks, which are kept as they are; expected one of the two; leave "
+                "--masks out"
+            )
+    check_flags(
+        (request.count is None or request.count >= 1, "count", request.count, "at least 1"),
         (request.margin >= 0, "margin", request.margin, "at least 0"),
-        (request.seed >= 0, "seed", request.seed, "at least 0"),
-        (0 < request.guidance <= 10, "guidance", request.guidance, "more than 0 and at most 10"),
-    )  # fmt: skip
-    for holds, flag, found, expected in checks:
-        if not holds:
-            raise ConfigError(f"--{flag} is {found}; expected {expected}; correct it")
+    )
+
+
+def shard_of(text: str) -> tuple[int, int]:
+    """(index, count) of a shard. Raises: ConfigError if it is no such thing."""
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise ConfigError(f"--shard is {text!r}; expected i/n with i from 0 to n - 1, such as 0/4")
+    return int(index), int(count)

@@ -1,218 +1,266 @@
-"""Self-configuration: the plan of a run, from a dataset's fingerprint."""
+"""Self-configuration: the decisions of a run, each with its reason, from a dataset's fingerprint."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
+from jdm.config.checks import validate
+from jdm.config.facts import Fingerprint
+from jdm.config.files import from_dict, merged, to_dict
 from jdm.config.settings import (
     AugmentConfig,
     CodecConfig,
     Config,
     DataConfig,
     NetworkConfig,
-    NoiseConfig,
     Preset,
+    Settings,
     TrainConfig,
-    validate,
 )
-from jdm.data.codec import PairCodec
-from jdm.data.raw_dataset import RawDataset, nnunet_folder
-from jdm.errors import ConfigError, TrainingError
-from jdm.plan.fingerprint import Fingerprint
 
-# Images of up to this many pixels are trained whole; the sides of larger ones' patches and canvases are below.
-_WHOLE_PIXELS = 98_304
-_PATCH_SIDE, _CPU_PATCH_SIDE = 128, 64
+WHOLE_PIXELS = 98_304
+"""Images of up to this many pixels are trained whole, where the largest is not much larger than the others."""
+_PATCH_SIDE, _CPU_PATCH_SIDE, _LARGEST_PATCH_SIDE = 128, 64, 256
+_OBJECTS = 2  # object diameters that a patch holds at least
 _CANVAS_SIDE = 512
-MASK_AMPLITUDE = 0.5
-# No smaller deviation of the mask is assumed: rarer foreground would weigh more than all else.
-_LEAST_MASK_STD = 0.1
-# The thesis's network is not told of augmentation, so that what it is shown is what it samples.
-NO_AUGMENTATION = AugmentConfig(probability=0.0)
-# From small to large. A budget buys the largest network that still gets this many steps in it.
-_NETWORKS = (
+THESIS_NETWORK = NetworkConfig(128, (1, 1, 2, 2, 4, 4), 2, (16, 32), 4)
+NETWORKS = (
     NetworkConfig(32, (1, 2, 2, 2), 1, (8,), 4),
     NetworkConfig(48, (1, 2, 2, 4), 2, (8,), 4),
     NetworkConfig(64, (1, 2, 2, 4), 2, (8,), 4),
     NetworkConfig(128, (1, 2, 2, 4), 2, (8,), 4),
 )
-_BUDGET_STEPS, _MOST_STEPS = 6_000, 60_000
+"""From small to large."""
+MOST_STEPS = 60_000
 _BUDGET_SHARE = 0.9  # of the wall clock goes to steps; the rest to held-out losses, checkpoints and sample grids
 
 
-def plan(
-    found: Fingerprint,
-    *,
-    preset: Preset = "default",
-    budget_minutes: float | None = None,
-    device: Literal["cpu", "cuda"] = "cpu",
-    precision: Literal["bf16", "fp32"] = "bf16",
-    step_seconds: Callable[[Config], float] | None = None,
-    canvas_limit: tuple[int, ...] | None = None,
-    adjust: Callable[[Config], Config] = lambda config: config,
-) -> Config:
-    """The configuration that a fingerprint asks for.
+@dataclass(frozen=True)
+class Machine:
+    """What the plan needs to know of where training runs."""
 
-    Args:
-        budget_minutes: wall-clock minutes of training; None plans for quality.
-        step_seconds: measures a training step of a plan on this machine; needed with a budget.
-        canvas_limit: nnU-Net's patch for the dataset, where it is already planned.
-        adjust: puts the user's settings over a plan; what is measured is what will be trained.
-    """
-    networks = _NETWORKS if preset == "default" else (NetworkConfig(128, (1, 1, 2, 2, 4, 4), 2, (16, 32), 4),)
+    device: Literal["cpu", "cuda"] = "cpu"
+    precision: Literal["bf16", "fp32"] = "bf16"
 
-    def planned(network: NetworkConfig, steps: int) -> Config:
-        network = dataclasses.replace(network, dropout=_dropout(found, network))
-        codec = _codec(found, preset)
-        config = Config(
-            preset=preset,
-            codec=codec,
-            data=_data(found, 2 ** (len(network.channel_multipliers) - 1), device, canvas_limit),
-            augment=_augment(found) if preset == "default" else NO_AUGMENTATION,
-            network=network,
-            noise=_noise(found, codec),
-            train=_train(preset, steps, budget_minutes, precision),
-        )
-        return validate(adjust(config))
 
-    if budget_minutes is None:
-        # Without a clock, the size follows the device, and the steps the amount of data.
-        network = networks[min(len(networks) - 1, 2 if device == "cuda" else 0)]
-        return planned(network, min(_MOST_STEPS, 10_000 + 100 * found.items) if preset == "default" else 60_000)
-    if step_seconds is None:
-        raise ConfigError("a budget needs a measured step time, found none; pass step_seconds")
-    return _within_budget(networks, planned, step_seconds, budget_minutes)
+@dataclass(frozen=True)
+class Size:
+    """How large a training step is: what a budget of time is spent on."""
+
+    network: NetworkConfig
+    batch_size: int
+    whole: bool
+    """May images be trained whole?"""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A config, and why it is so."""
+
+    config: Config
+    reasons: dict[str, str]
+    """By dotted name of each decision."""
+    seconds: float | None = None
+    """Measured wall-clock seconds of a training step; None: not measured."""
+
+    @property
+    def steps(self) -> int:
+        """Steps that training will take, as far as is known."""
+        train = self.config.train
+        if train.budget_minutes is None or self.seconds is None:
+            return train.steps
+        return min(train.steps, steps_within(train.budget_minutes, self.seconds))
+
+
+def sizes(preset: Preset) -> list[Size]:
+    """Sizes of a training step from small to large: a budget buys the largest that gets enough steps."""
+    if preset == "thesis":
+        return [Size(THESIS_NETWORK, 10, True)]
+    smallest = [Size(NETWORKS[0], 4, False), Size(NETWORKS[0], 4, True), Size(NETWORKS[0], 8, True)]
+    return [*smallest, *(Size(network, 16, True) for network in NETWORKS)]
+
+
+def usual_size(preset: Preset, machine: Machine) -> Size:
+    """The size without a budget, which follows the device."""
+    return sizes(preset)[-2 if preset == "default" and machine.device == "cuda" else 0 if preset == "thesis" else 3]
 
 
 def steps_within(budget_minutes: float, step_seconds: float) -> int:
     """Training steps that a wall-clock budget holds."""
-    return max(1, min(_MOST_STEPS, int(_BUDGET_SHARE * budget_minutes * 60 / step_seconds)))
+    return max(1, min(MOST_STEPS, int(_BUDGET_SHARE * budget_minutes * 60 / step_seconds)))
 
 
-def _within_budget(
-    networks: tuple[NetworkConfig, ...],
-    planned: Callable[[NetworkConfig, int], Config],
-    step_seconds: Callable[[Config], float],
-    budget_minutes: float,
-) -> Config:
-    """The largest network that gets enough steps, or the smallest one with as many as there are."""
-    chosen = None
-    for network in networks:
-        try:
-            steps = steps_within(budget_minutes, step_seconds(planned(network, 1)))
-        except TrainingError:  # does not fit into memory
-            if chosen is None:
-                raise
-            break
-        if chosen is None or steps >= _BUDGET_STEPS:
-            chosen = planned(network, steps)
-        if steps < _BUDGET_STEPS:
-            break
-    assert chosen is not None
-    return chosen
+def plan(
+    facts: Fingerprint, size: Size, machine: Machine, *, preset: Preset = "default", steps: int | None = None,
+    budget_minutes: float | None = None, canvas_limit: tuple[int, ...] | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Plan:  # fmt: skip
+    """The decisions that a fingerprint asks for.
+
+    Args:
+        steps: those that a budget holds; None plans for quality.
+        canvas_limit: nnU-Net's patch for the dataset, where it is already planned.
+        settings: nested values that the user gave; what depends on them follows them.
+    Raises: ConfigError if the settings are unknown, or do not fit together or the dataset.
+    """
+    given = settings or {}
+    why: dict[str, str] = {"preset": "the default" if preset == "default" else "asked for"}
+    network = _network(facts, size.network, given, why)
+    data = _data(facts, size.whole, network, machine, canvas_limit, given.get("data", {}), why)
+    planned = Settings(
+        preset=preset,
+        codec=_codec(facts, preset, why),
+        data=data,
+        augment=_augment(facts, preset, data, why),
+        network=network,
+        train=_train(facts, preset, size, steps, budget_minutes, machine, why),
+    )
+    chosen = from_dict(Settings, merged(to_dict(planned), given))
+    if given:
+        planned = plan(
+            facts, size, machine, preset=preset, steps=steps, budget_minutes=budget_minutes, canvas_limit=canvas_limit
+        ).config
+    for name in _dotted(given):
+        why[name] = f"given (planned: {_value(planned, name)})"
+    return Plan(validate(Config(**vars(chosen), facts=facts)), why)
 
 
-def _data(found: Fingerprint, multiple: int, device: str, canvas_limit: tuple[int, ...] | None) -> DataConfig:
-    whole_size = tuple(_round_up(side, multiple) for side in found.median_shape)
-    whole = math.prod(whole_size) <= _WHOLE_PIXELS
+def _dotted(values: Mapping[str, Any], prefix: str = "") -> list[str]:
+    names = []
+    for key, value in values.items():
+        names += _dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [prefix + key]
+    return names
+
+
+def _value(settings: Settings, name: str) -> Any:
+    value: Any = to_dict(settings)
+    for part in name.split("."):
+        value = value[part]
+    return value
+
+
+def _codec(facts: Fingerprint, preset: Preset, why: dict[str, str]) -> CodecConfig:
+    code = "binary" if facts.classes == 2 else "one-hot" if facts.classes <= 8 else "bits"
+    why["codec.mask_code"] = f"{facts.classes} classes"
+    why["codec.mask_amplitude"] = (
+        "as uncertain as an image" if preset == "default" else "the thesis's masks fill [-1, 1]"
+    )
+    return CodecConfig(code, 0.5 if preset == "default" else 1.0)
+
+
+def _data(
+    facts: Fingerprint, may_be_whole: bool, network: NetworkConfig, machine: Machine,
+    canvas_limit: tuple[int, ...] | None, given: Mapping[str, Any], why: dict[str, str],
+) -> DataConfig:  # fmt: skip
+    multiple = 2 ** (len(network.channel_multipliers) - 1)
+    largest, median = facts.largest_size, facts.median_size
+    rounded = tuple(_round_up(side, multiple) for side in largest)
+    fits = math.prod(rounded) <= WHOLE_PIXELS and math.prod(rounded) <= 2 * math.prod(
+        _round_up(s, multiple) for s in median
+    )
+    whole = given.get("whole", fits and may_be_whole)
+    sides = "x".join(map(str, largest))
     if whole:
-        patch = canvas = whole_size
+        patch, why["data.patch_size"] = rounded, f"the largest image, {sides}, in multiples of {multiple}"
     else:
-        side = _PATCH_SIDE if device == "cuda" else _CPU_PATCH_SIDE
-        patch = tuple(min(side, size) for size in whole_size)
-        limit = canvas_limit or tuple(_CANVAS_SIDE for _ in patch)
+        side, why["data.patch_size"] = _patch_side(facts, machine, multiple)
+        patch = tuple(min(side, _round_up(length, multiple)) for length in median)
+    why["data.whole"] = (
+        f"all images fit, the largest is {sides}" if fits and whole
+        else f"the budget is too small for whole images of up to {sides}" if fits
+        else f"images of up to {sides} do not all fit in {WHOLE_PIXELS} pixels at little padding"
+    )  # fmt: skip
+    patch = tuple(given.get("patch_size", patch))
+    canvas = patch
+    why["data.canvas_size"] = "whole images" if whole else "the largest image"
+    if not whole and len(patch) == len(largest):
+        limit = canvas_limit or (_CANVAS_SIDE,) * len(patch)
         # Not wider than the images: a window flush with the border needs no multiple of the network's.
-        canvas = tuple(max(p, min(side, most)) for p, side, most in zip(patch, found.median_shape, limit, strict=True))
-    return DataConfig(
-        dims=len(patch),
-        patch_size=patch,
-        whole=whole,
-        canvas_size=canvas,
-        slice_axis=found.slice_axis,
-        spacing=found.spacing,
-        slice_spacing=found.slice_spacing,
-        case_mean=found.case_mean,
-        case_std=found.case_std,
+        canvas = tuple(max(p, min(side, most)) for p, side, most in zip(patch, largest, limit, strict=True))
+        if canvas != largest:
+            why["data.canvas_size"] = "nnU-Net's patch" if canvas_limit else f"at most {_CANVAS_SIDE} a side"
+    why["data.slice_axis"] = "pictures have no slices" if facts.slice_axis is None else (
+        "the axis of widest spacing, as in nnU-Net's 2d configuration"
+    )  # fmt: skip
+    return DataConfig(2, patch, whole, canvas, facts.slice_axis)
+
+
+def _patch_side(facts: Fingerprint, machine: Machine, multiple: int) -> tuple[int, str]:
+    """Side of a patch, and why."""
+    usual = _PATCH_SIDE if machine.device == "cuda" else _CPU_PATCH_SIDE
+    wanted = _round_up(math.ceil(_OBJECTS * facts.object_diameter), multiple)
+    if wanted <= usual:
+        return _round_up(
+            usual, multiple
+        ), f"usual on a {machine.device}; objects are {facts.object_diameter:.0f} pixels wide"
+    side = min(wanted, _LARGEST_PATCH_SIDE)
+    return side, f"{_OBJECTS} diameters of the objects, {facts.object_diameter:.0f} pixels" + (
+        f", but at most {_LARGEST_PATCH_SIDE}" if side < wanted else ""
     )
 
 
-def _codec(found: Fingerprint, preset: Preset) -> CodecConfig:
-    code = "binary" if found.classes == 2 else "one-hot" if found.classes <= 8 else "bits"
-    return CodecConfig(
-        mask_code=code,
-        mask_amplitude=MASK_AMPLITUDE if preset == "default" else 1.0,  # the thesis's masks fill [-1, 1] as images do
-        classes=found.classes,
-        image_dtype=found.dtype,
-        low=found.low,
-        high=found.high,
-        zero_border=found.zero_border,
-    )
+def _network(
+    facts: Fingerprint, network: NetworkConfig, given: Mapping[str, Any], why: dict[str, str]
+) -> NetworkConfig:
+    few = network.base_channels >= 64 and facts.items < 200
+    for name in ("base_channels", "channel_multipliers", "blocks_per_level", "attention_factors", "attention_heads"):
+        why[f"network.{name}"] = "size of the network: by the budget, or else the device"
+    why["network.dropout"] = f"{facts.items} images for {network.base_channels} channels"
+    network = dataclasses.replace(network, dropout=0.1 if few else 0.0)
+    return from_dict(NetworkConfig, merged(to_dict(network), given.get("network", {})))
 
 
-def _noise(found: Fingerprint, codec: CodecConfig) -> NoiseConfig:
-    mask_mean, mask_std = PairCodec(codec).mask_moments(found.class_shares)
-    sigma_data = (min(max(found.image_std, 0.05), 1.0), max(mask_std, _LEAST_MASK_STD))
-    return NoiseConfig(
-        sigma_data=(round(sigma_data[0], 4), round(sigma_data[1], 4)),
-        data_mean=tuple(round(mean, 4) for mean in (*found.image_mean, *mask_mean)),
-    )
+def _augment(facts: Fingerprint, preset: Preset, data: DataConfig, why: dict[str, str]) -> AugmentConfig:
+    """Stronger the fewer the images."""
+    square = len({*data.patch_size}) == 1
+    why["augment.mirror_axes"] = facts.symmetry
+    why["augment.quarter_turns"] = facts.symmetry if square else "patches are not square"
+    if preset == "thesis":
+        why["augment.probability"] = "the thesis's network is not conditioned on augmentation"
+        return AugmentConfig(probability=0.0)
+    why["augment.probability"] = f"{facts.items} images"
+    few = min(1.0, 200 / max(facts.items, 1))
+    return AugmentConfig(round(0.05 + 0.15 * few, 3), facts.mirror_axes, facts.quarter_turns and square)
 
 
-def _dropout(found: Fingerprint, network: NetworkConfig) -> float:
-    """A little for a large network on few images."""
-    return 0.1 if network.base_channels >= 64 and found.items < 200 else 0.0
-
-
-def _augment(found: Fingerprint) -> AugmentConfig:
-    """Stronger the fewer the images; pictures are mirrored, unless something tells that they have a side."""
-    mirrored = found.slice_axis is None and not found.sided
-    few = min(1.0, 200 / max(found.items, 1))
-    return AugmentConfig(
-        probability=round(0.05 + 0.15 * few, 3),
-        mirror_axes=tuple(range(len(found.median_shape))) if mirrored else (),
-        quarter_turns=mirrored and found.median_shape[-1] == found.median_shape[-2],
-    )
-
-
-def _train(preset: Preset, steps: int, budget_minutes: float | None, precision: Literal["bf16", "fp32"]) -> TrainConfig:
+def _train(
+    facts: Fingerprint, preset: Preset, size: Size, steps: int | None, budget_minutes: float | None,
+    machine: Machine, why: dict[str, str],
+) -> TrainConfig:  # fmt: skip
     """Optimisation for about `steps` steps.
 
     The clock alone ends a run with a budget, and lowers its rate: a machine that was busy while it was measured does
     not cost the steps it has time for.
     """
     thesis = preset == "thesis"
+    if steps is None:
+        steps = MOST_STEPS if thesis else min(MOST_STEPS, 10_000 + 100 * facts.items)
+        why["train.steps"] = "as in the thesis" if thesis else f"{facts.items} images"
+    else:
+        why["train.steps"] = "a ceiling: the budget ends training" if not thesis else "those that the budget holds"
     often = max(20, min(250, steps // 20))
-    train = TrainConfig(
-        steps=steps if thesis or budget_minutes is None else _MOST_STEPS,
-        warmup_steps=min(200, steps // 10),
+    why["train.batch_size"] = "as in the thesis" if thesis else "usual" if size.batch_size == 16 else "by the budget"
+    why["train.learning_rate"] = "as in the thesis" if thesis else "usual for AdamW and these networks"
+    why["train.warmup_steps"] = "a tenth of the steps, at most 200" if not thesis else "as in the thesis"
+    why["train.validate_every"] = "a twentieth of the steps, 20 to 250"
+    why["train.sample_every"] = "a quarter of the steps, at most 2000"
+    why["train.budget_minutes"] = "no limit" if budget_minutes is None else "given"
+    why["train.precision"] = "the processor computes it fast" if machine.precision == "bf16" else "no fast bf16 here"
+    return TrainConfig(
+        steps=steps if thesis or budget_minutes is None else MOST_STEPS,
+        batch_size=size.batch_size,
+        learning_rate=1e-4 if thesis else 1e-3,  # Zhou 2023, Table 4.1
+        warmup_steps=0 if thesis else min(200, steps // 10),
         validate_every=often,
-        checkpoint_every=often,
         sample_every=max(often, min(2_000, steps // 4)),
         budget_minutes=budget_minutes,
-        precision=precision,
+        precision=machine.precision,
     )
-    if thesis:  # Zhou 2023, Table 4.1
-        train = dataclasses.replace(train, batch_size=10, learning_rate=1e-4, warmup_steps=0)
-    return train
 
 
 def _round_up(side: int, multiple: int) -> int:
     return -(-side // multiple) * multiple
-
-
-def planned_patch(dataset: RawDataset, slice_axis: int | None) -> tuple[int, ...] | None:
-    """nnU-Net's 2d patch for the dataset, if it has been planned under nnUNet_preprocessed for slices along that axis.
-
-    Args: slice_axis: None for pictures.
-    """
-    try:
-        path = nnunet_folder("nnUNet_preprocessed") / dataset.name / "nnUNetPlans.json"
-        plans = json.loads(path.read_text())
-        same = slice_axis is None or plans["transpose_forward"][0] == slice_axis
-        return tuple(plans["configurations"]["2d"]["patch_size"]) if same else None
-    except (ConfigError, OSError, KeyError, ValueError):
-        return None

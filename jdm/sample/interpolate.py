@@ -11,26 +11,39 @@ from jdm.data.raw_dataset import Pair
 from jdm.diffusion.editing import slerp
 from jdm.draw.canvas import Canvas, decoded, planned_pair
 from jdm.draw.drawer import Drawer
-from jdm.export.pairs import case_seed
-from jdm.sample.request import SampleRequest
-from jdm.sample.starts import Start
+from jdm.draw.run import Run
+from jdm.draw.seeds import case_seed
+from jdm.errors import DataError
+from jdm.sample.request import InterpolateRequest
+from jdm.sample.starts import Start, channel_start, real_cases
 
 
-def interpolation(drawer: Drawer, starts: Sequence[Start], request: SampleRequest) -> list[Pair]:
-    """Pairs on the way from one noise to another, those of two cases or two draws; of volumes one slice each.
+def prepare(run: Run, request: InterpolateRequest) -> list[Start]:
+    """Read the two cases; none for two draws. Raises: DataError for cases that are not there, or of two sizes."""
+    if not request.between:
+        return []
+    starts = [channel_start(case, ()) for case in real_cases(run, request.between, "jdm-sample interpolate")]
+    shapes = [start.planes[0].canvas.x.shape[1:] for start in starts]
+    if len(set(shapes)) > 1:
+        raise DataError(
+            f"cases {' and '.join(request.between)} have sizes {' and '.join(map(str, shapes))} as sampled; expected "
+            "them equal; choose others"
+        )
+    return starts
 
-    Args: starts: the two cases, of one size; none for two draws.
-    """
-    config = drawer.config
+
+def interpolation(drawer: Drawer, starts: Sequence[Start], request: InterpolateRequest) -> list[Pair]:
+    """Pairs on the way from one noise to another, those of two cases or two draws; of volumes one slice each."""
+    config, name = drawer.config, request.class_label or ""
     if starts:
         planes = [np.count_nonzero(s.case.label.reshape(len(s.case.label), -1), axis=1).argmax() for s in starts]
         canvases = [start.planes[int(plane)].canvas for start, plane in zip(starts, planes, strict=True)]
-        ends = drawer.inverted(np.stack([canvas.x for canvas in canvases]))
+        ends = drawer.inverted(np.stack([canvas.x for canvas in canvases]), name)
         canvas = canvases[0]
     else:
         shape = (config.image_channels + config.mask_channels, *config.data.canvas_size)
-        ends = drawer.noise([case_seed(request.seed, end, 0) for end in (0, 1)], shape)
+        ends = drawer.noise([case_seed(request.seed, end, 0) for end in (0, 1)], shape, name)
         canvas = Canvas(np.zeros(shape, np.float32), tuple(slice(side) for side in shape[1:]))
     way = [slerp(ends[:1], ends[1:], k / (request.points - 1)) for k in range(request.points)]
-    samples = drawer.from_noise(torch.cat(way))
+    samples = drawer.from_noise(torch.cat(way), name)
     return [planned_pair(f"interpolated_{k:02d}", *decoded(config, canvas, x), config) for k, x in enumerate(samples)]

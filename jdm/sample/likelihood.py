@@ -11,19 +11,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from jdm.config.settings import Config
+from jdm.data.codec import PairCodec
 from jdm.data.pairs import PairDataset
-from jdm.data.raw_dataset import RawDataset
 from jdm.diffusion.conditioning import Known
 from jdm.diffusion.ode import Solver, bits_per_dim, dequantised, log_likelihood, rademacher
 from jdm.diffusion.sampling import CaseNoise, karras_sigmas
-from jdm.draw.export_drawer import level_span
-from jdm.export.pairs import case_seed, check_origin
-from jdm.sample.modes import provenance
+from jdm.draw.drawer import level_span
+from jdm.draw.run import Run, origin
+from jdm.draw.seeds import case_seed
 from jdm.sample.output import output_folder, write_record
-from jdm.sample.request import SampleRequest, check_request
+from jdm.sample.request import LikelihoodRequest, described
+from jdm.system.progress import progress
 from jdm.train.checkpoint import Checkpoint
 from jdm.train.objective import memory_errors
 
@@ -42,18 +42,15 @@ class Bits:
     bits_per_dim: float
 
 
-def measure_bits(
-    checkpoint: Checkpoint, dataset: RawDataset, request: SampleRequest, out: Path, *,
-    device: str = "cpu", overwrite: bool = False,
-) -> str:  # fmt: skip
-    """Write bits_per_dim.csv, a line per crop, and samples.json with the means, into `out`; returns a line to print.
+def measure_bits(run: Run, request: LikelihoodRequest, out: Path, device: str) -> tuple[int, str]:
+    """Write bits_per_dim.csv, a line per crop, and samples.json with the means, into `out`.
 
+    Returns: number of crops, and a line to print.
     Raises: as `jdm.sample.modes.sample`.
     """
-    check_origin(checkpoint, dataset)
-    check_request(checkpoint.config, request)
+    checkpoint, dataset = run.checkpoint, run.real_for("jdm-sample likelihood")
     pairs = PairDataset(dataset, chosen_cases(checkpoint, request), checkpoint.config)
-    with output_folder(out, overwrite) as folder, memory_errors(1, flag="--data.patch-size of jdm-train"):
+    with output_folder(out, request.overwrite) as folder, memory_errors(1, flag="--data.patch-size of jdm-train"):
         rows = _measured(checkpoint, pairs, request, device)
         with (folder / "bits_per_dim.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
@@ -61,14 +58,15 @@ def measure_bits(
             writer.writerows([row.case, row.part, row.crop, f"{row.bits_per_dim:.6f}"] for row in rows)
         means = summary(rows)
         counted = "image and mask" if checkpoint.config.preset == "thesis" else "image given its mask"
-        write_record(folder, {"bits_per_dim": means, "counted": counted, **provenance(checkpoint, request, None)})
+        asked = {**origin(checkpoint, None), **described(checkpoint.config, request)}
+        write_record(folder, {"bits_per_dim": means, "counted": counted, **asked})
     parts = [
         f"{m['mean']:.3f} +- {m['standard_error']:.3f} over {m['cases']} {part} cases" for part, m in means.items()
     ]
-    return f"bits per dimension of {counted}: {', '.join(parts)}"
+    return len(rows), f"bits per dimension of {counted}: {', '.join(parts)}; each crop is in {out / 'bits_per_dim.csv'}"
 
 
-def chosen_cases(checkpoint: Checkpoint, request: SampleRequest) -> list[str]:
+def chosen_cases(checkpoint: Checkpoint, request: LikelihoodRequest) -> list[str]:
     """The request's cases; by default the first held-out ones, and as many spread over those trained on."""
     if request.cases:
         return list(request.cases)
@@ -90,18 +88,18 @@ def summary(rows: Sequence[Bits]) -> dict[str, dict[str, float]]:
     return found
 
 
-def _measured(checkpoint: Checkpoint, pairs: PairDataset, request: SampleRequest, device: str) -> list[Bits]:
+def _measured(checkpoint: Checkpoint, pairs: PairDataset, request: LikelihoodRequest, device: str) -> list[Bits]:
     seen = set(checkpoint.metadata["training_ids"])
     denoiser = checkpoint.denoiser(device)
     sigmas = karras_sigmas(2, *level_span(denoiser, pairs.config))
     widths = bin_widths(pairs.config)
-    tolerance = 1e-3 if request.sampling.tolerance is None else request.sampling.tolerance
+    tolerance = 1e-3 if request.settings.tolerance is None else request.settings.tolerance
     items = {
         item.case_id: [n for n, one in enumerate(pairs.items) if one.case_id == item.case_id] for item in pairs.items
     }
     jobs = [(number, case, crop) for number, case in enumerate(items) for crop in range(request.samples)]
     rows = []
-    for number, case, crop in tqdm(jobs, disable=None, unit="crop"):
+    for number, case, crop in progress(jobs, "crops"):
         seed = case_seed(request.seed, number, crop)
         rng = np.random.default_rng(seed)
         x0 = torch.from_numpy(pairs.encoded(int(rng.choice(items[case])), rng))[None].to(device)
@@ -128,9 +126,9 @@ def bin_widths(config: Config) -> list[float]:
     Integers are as far apart as the codec puts them, real numbers and the thesis's masks count as 256 levels, as in its
     bound. A mask's own few values have a density without bound, so it is given where the network can be told so.
     """
-    integers = np.dtype(config.codec.image_dtype).kind in "iu"
-    ends = zip(config.codec.low, config.codec.high, strict=True)
-    image = [2 / (high - low) if integers else _GREY for low, high in ends]
+    integers = np.dtype(config.facts.dtype).kind in "iu"
+    ends, span = zip(config.facts.low, config.facts.high, strict=True), PairCodec(config).span
+    image = [span / (high - low) if integers else _GREY for low, high in ends]
     return image + [_GREY if config.preset == "thesis" else 0.0] * config.mask_channels
 
 

@@ -1,122 +1,192 @@
-"""Samples with something given: images, masks, channels, all but a region, or a pair to vary or interpolate."""
+"""Samples with something given, by mode: images, masks, channels, all but a region, or pairs to vary or interpolate."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from jdm.data.raw_dataset import Pair, RawDataset
-from jdm.draw.canvas import decoded
-from jdm.draw.drawer import Drawer, job
+from jdm.config.settings import Config
+from jdm.data.raw_dataset import Pair
+from jdm.diffusion.repaint import Resampling
+from jdm.draw.cost import call_seconds, estimate_line, evaluations, network_calls
+from jdm.draw.drawer import Drawer
 from jdm.draw.guidance import check_guidance
-from jdm.sample.interpolate import interpolation
-from jdm.sample.output import Row, output_folder, write_pairs, write_record, write_segmentation, write_sheet
-from jdm.sample.request import SampleRequest, estimates
-from jdm.sample.segment import Segmentation, estimated, shares_of
-from jdm.sample.starts import Planes, Start, prepare
-from jdm.system.machine import jdm_version
-from jdm.train.checkpoint import Checkpoint
+from jdm.draw.run import Run, open_run, origin
+from jdm.sample import channels, images, inpaint, interpolate, segment, vary
+from jdm.sample.likelihood import measure_bits
+from jdm.sample.output import (
+    Row,
+    check_target,
+    output_folder,
+    write_pairs,
+    write_record,
+    write_segmentation,
+    write_sheet,
+)
+from jdm.sample.request import (
+    ChannelsRequest,
+    ImagesRequest,
+    InpaintRequest,
+    InterpolateRequest,
+    LikelihoodRequest,
+    SampleRequest,
+    SegmentRequest,
+    VaryRequest,
+    check_request,
+    described,
+    estimates,
+    mode_of,
+    way_for,
+)
+from jdm.sample.starts import Start, draw_pairs
+from jdm.system.parallel import on_all_cores
+from jdm.train.checkpoint import Checkpoint, load_checkpoint
 from jdm.train.objective import memory_errors
 
 _SHOWN = 4
 
 
-def sample(
-    checkpoint: Checkpoint, dataset: RawDataset, request: SampleRequest, out: Path, *,
-    device: str = "cpu", overwrite: bool = False, weaker: Checkpoint | None = None,
-) -> int:  # fmt: skip
-    """Sample what is asked for into the folder `out`, which appears when it is whole.
+@dataclass(frozen=True)
+class Sampled:
+    """What was made."""
 
-    Returns: number of samples; of given images, that of the segmented cases.
+    folder: Path
+    count: int
+    """Samples; segmented cases; or measured crops."""
+    summary: str
+    """One line."""
 
-    Args: weaker: a checkpoint of the same plan that guides, see `jdm.diffusion.guidance`.
-    Raises: ExistsError if `out` is in the way; else as `prepare`; TrainingError if the device is too small.
+
+def sample(request: SampleRequest, device: str = "cpu") -> Sampled:
+    """Sample what is asked for into a folder, which appears when it is whole.
+
+    Raises: ExistsError if the folder is in the way; ConfigError or DataError, in one line, if it cannot be sampled;
+        TrainingError if the device is too small.
     """
-    starts = prepare(checkpoint, dataset, request)
-    if request.mode == "given-images":
-        request = replace(request, masks="estimated" if estimates(checkpoint.config, request) else "sampled")
-    check_guidance(checkpoint, [request.class_label] if request.class_label else [], request.guidance, weaker)
-    with output_folder(out, overwrite) as folder, memory_errors(request.batch_size, flag="--batch-size"):
-        drawer = Drawer(checkpoint, request, device, weaker)
-        if request.mode == "interpolate":
-            pairs = interpolation(drawer, starts, request)
-            write_pairs(folder, dataset, pairs)
-            rows, count = [Row(pairs)], len(pairs)
-        elif request.mode == "given-images":
-            rows, count = _segmentations(folder, dataset, starts, _segmented(drawer, starts, request)), len(starts)
-        else:
-            drawn = _draw(drawer, starts, request)
-            rows, count = _pairs(folder, dataset, starts, drawn), sum(map(len, drawn))
+    run, out, weaker = _checked(request)
+    if isinstance(request, LikelihoodRequest):
+        count, summary = measure_bits(run, request, out, device)
+        return Sampled(out, count, summary)
+    starts = prepare(run, request)
+    with output_folder(out, request.overwrite) as folder, memory_errors(request.batch_size, flag="--batch-size"):
+        drawer = _drawer(run, request, device, weaker)
+        rows, count = _written(folder, run, drawer, starts, request)
         write_sheet(folder, rows)
-        write_record(folder, provenance(checkpoint, request, weaker))
-    return count
+        write_record(folder, {**origin(run.checkpoint, weaker), **described(run.config, request)})
+    made = "segmented cases" if isinstance(request, SegmentRequest) else "samples"
+    return Sampled(out, count, f"{count} {made} in {out}; {out / 'sheet.png'} shows the first")
 
 
-def _draw(drawer: Drawer, starts: Sequence[Start], request: SampleRequest) -> list[list[Pair]]:
-    """The samples of each start."""
-    drawn = draw_planes(drawer, starts, request)
-    return [[start.finish(planes) for planes in samples] for start, samples in zip(starts, drawn, strict=True)]
+def plan_line(request: SampleRequest, device: str = "cpu") -> str:
+    """What would be sampled, and about how long it takes; nothing is written. Raises: as `sample`."""
+    run, out, weaker = _checked(request)
+    mode = mode_of(request)
+    if isinstance(request, LikelihoodRequest):
+        return f"{mode}: {request.samples} crops a case, {request.probes} probes; into {out}"
+    starts = prepare(run, request)
+    shapes = [plane.canvas.x.shape[1:] for start in starts for plane in start.planes] * request.samples
+    if isinstance(request, InterpolateRequest):
+        shapes = [(shapes or [run.config.data.canvas_size])[0]] * request.points
+    way = way_for(run.config, request)
+    how = f"with {way.sampler}, {way.steps} steps"
+    if estimates(run.config, request):
+        how = "with estimated masks"
+    seconds = _seconds(run, request, _drawer(run, request, device, weaker), shapes, device)
+    return f"{mode}: {len(shapes)} samples of {len(starts)} cases {how}; {estimate_line(seconds)}; into {out}"
 
 
-def draw_planes(
-    drawer: Drawer, starts: Sequence[Start], request: SampleRequest, *, exact: bool = True
-) -> list[list[Planes]]:
-    """The samples of each start by plane, decoded, in the plan's spacing.
+def prepare(run: Run, request: SampleRequest) -> list[Start]:
+    """Read and check the conditions of a request. Raises: ConfigError or DataError if it cannot be sampled."""
+    match request:
+        case SegmentRequest():
+            return segment.prepare(run, request)
+        case ImagesRequest():
+            return images.prepare(run, request)
+        case InpaintRequest():
+            return inpaint.prepare(run, request)
+        case ChannelsRequest():
+            return channels.prepare(run, request)
+        case VaryRequest():
+            return vary.prepare(run, request)
+        case InterpolateRequest():
+            return interpolate.prepare(run, request)
+    raise TypeError(f"no mode has the request {type(request).__name__}")
 
-    A plane's samples do not depend on which others are drawn, so of a volume some may be left out.
 
-    Args: exact: see `Drawer.conditional`.
-    """
-    asked = [(s, k, plane) for s, start in enumerate(starts) for k in range(request.samples) for plane in start.planes]
-    jobs = [job(plane, request, s, k) for s, k, plane in asked]
-    made = drawer.variations(jobs, request.level) if request.mode == "vary" else drawer.conditional(jobs, exact)
-    planes: dict[tuple[int, int], Planes] = {}
-    for (s, k, plane), x in zip(asked, made, strict=True):
-        planes.setdefault((s, k), {})[plane.number] = decoded(drawer.config, plane.canvas, x)
-    return [[planes[s, k] for k in range(request.samples)] for s in range(len(starts))]
+def _checked(request: SampleRequest) -> tuple[Run, Path, Checkpoint | None]:
+    """The run, the folder to write, and the model that guides. Raises: as `sample`."""
+    run = open_run(request.dataset, request.fold)
+    check_request(run.config, request, way_for(run.config, request))
+    out = request.out or run.folder / "sampled" / mode_of(request)
+    check_target(out, request.overwrite)
+    weaker = None if request.guide is None else load_checkpoint(request.guide)
+    classes = [request.class_label] if request.class_label else []
+    check_guidance(run.checkpoint, classes, request.guidance, weaker)
+    return run, out, weaker
 
 
-def _pairs(folder: Path, dataset: RawDataset, starts: Sequence[Start], drawn: list[list[Pair]]) -> list[Row]:
-    """Write the samples as pairs of a dataset; the rows of the sheet."""
+def _drawer(run: Run, request: SampleRequest, device: str, weaker: Checkpoint | None) -> Drawer:
+    way = way_for(run.config, request)
+    return Drawer(run.checkpoint, request, way, device, weaker=weaker, resampling=_resampling(run.config, request))
+
+
+def _resampling(config: Config, request: SampleRequest) -> Resampling | None:
+    """RePaint, where something is known by replacement."""
+    if isinstance(request, InpaintRequest | ChannelsRequest):
+        return Resampling(request.jump_length, request.repetitions)
+    if config.preset == "thesis" and isinstance(request, SegmentRequest | ImagesRequest):
+        return Resampling(InpaintRequest.jump_length, InpaintRequest.repetitions)
+    return None
+
+
+def _written(
+    folder: Path, run: Run, drawer: Drawer, starts: Sequence[Start], request: SampleRequest
+) -> tuple[list[Row], int]:
+    """Sample and write files; the rows of the sheet, and how many samples there are."""
+    match request:
+        case SegmentRequest():
+            return _segmentations(folder, run, drawer, starts, request), len(starts)
+        case InterpolateRequest():
+            pairs = interpolate.interpolation(drawer, starts, request)
+            write_pairs(folder, run.kind, pairs)
+            return [Row(pairs)], len(pairs)
+        case VaryRequest():
+            drawn = draw_pairs(drawer, starts, request, lambda jobs: drawer.variations(jobs, request.level))
+        case _:
+            drawn = draw_pairs(drawer, starts, request, drawer.samples)
     named = [
         [Pair(f"{p.case_id}_s{k}", p.image, p.label, p.spacing, p.geometry) for k, p in enumerate(pairs)]
         for pairs in drawn
     ]
-    write_pairs(folder, dataset, [pair for pairs in named for pair in pairs])
-    return [Row([start.case.pair, *pairs[:_SHOWN]], start.focus) for start, pairs in zip(starts, named, strict=True)]
-
-
-def _segmented(drawer: Drawer, starts: Sequence[Start], request: SampleRequest) -> Iterable[Segmentation]:
-    """What the model says of given images, one case at a time."""
-    if request.masks == "estimated":
-        return estimated(drawer, starts, request)
-    drawn, classes = _draw(drawer, starts, request), drawer.config.codec.classes
-    return (Segmentation(shares_of([pair.label for pair in pairs], classes), pairs) for pairs in drawn)
+    write_pairs(folder, run.kind, [pair for pairs in named for pair in pairs])
+    rows = [Row([start.case.pair, *pairs[:_SHOWN]], start.focus) for start, pairs in zip(starts, named, strict=True)]
+    return rows, sum(map(len, drawn))
 
 
 def _segmentations(
-    folder: Path, dataset: RawDataset, starts: Sequence[Start], found: Iterable[Segmentation]
+    folder: Path, run: Run, drawer: Drawer, starts: Sequence[Start], request: SegmentRequest
 ) -> list[Row]:
     """Write the most probable labels and how uncertain they are; the rows of the sheet."""
     rows = []
-    for start, segmentation in zip(starts, found, strict=True):
+    for start, found in zip(starts, segment.segmentations(drawer, starts, request), strict=True):
         pair = start.case.pair
-        label, uncertainty = segmentation.most_probable()
+        label, uncertainty = found.most_probable()
         segmented = Pair(pair.case_id, pair.image, label, pair.spacing, pair.geometry)
-        write_segmentation(folder, dataset, segmented, uncertainty)
+        write_segmentation(folder, run.kind, segmented, uncertainty)
         map_pair = Pair(pair.case_id, uncertainty[None], segmented.label, pair.spacing)
-        rows.append(Row([segmented, map_pair, *segmentation.samples[:_SHOWN]]))
+        rows.append(Row([segmented, map_pair, *found.samples[:_SHOWN]]))
     return rows
 
 
-def provenance(checkpoint: Checkpoint, request: SampleRequest, weaker: Checkpoint | None) -> dict[str, Any]:
-    """What a record says of where samples come from."""
-    generator = {key: checkpoint.metadata[key] for key in ("dataset", "fold", "training_ids", "held_out_ids", "step")}
-    return {
-        "jdm_version": jdm_version(),
-        "generator": {**generator, "checkpoint_sha256": checkpoint.sha256},
-        "guide_sha256": None if weaker is None else weaker.sha256,
-        **asdict(request),
-    }
+def _seconds(run: Run, request: SampleRequest, drawer: Drawer, shapes: Sequence[tuple[int, ...]], device: str) -> float:
+    """Estimated wall-clock seconds of sampling canvases of some shapes on this machine, from a timed call."""
+    config, way = run.config, way_for(run.config, request)
+    if estimates(config, request):
+        each = 1
+    else:
+        inverting = 2 * way.steps if isinstance(request, InterpolateRequest) else 0
+        each = evaluations(config, request, way, _resampling(config, request)) + inverting
+    canvases = [(shapes.count(shape), shape) for shape in dict.fromkeys(shapes)]
+    calls = network_calls(config, request, canvases)
+    return each * calls * call_seconds(on_all_cores(drawer.denoiser), config, request.batch_size, device)

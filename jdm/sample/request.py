@@ -1,172 +1,272 @@
-"""What jdm-sample is asked for, and whether it can be done at all."""
+"""What each mode of `jdm-sample`, and `jdm.sample`, is asked for."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import KW_ONLY, asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from jdm.config.samplers import (
-    DETERMINISTIC,
-    Sampler,
-    SamplerSettings,
-    check_sampler,
-    check_wholly_known,
-    is_deterministic,
-)
+import tyro
+
+from jdm.config.command import Cases, Dataset, File, Fold, Switch, Text
+from jdm.config.samplers import DETERMINISTIC, check_wholly_known, is_deterministic
 from jdm.config.settings import Config
+from jdm.draw.request import (
+    Sampling,
+    Way,
+    can_estimate_masks,
+    check_estimates,
+    check_flags,
+    check_sampling,
+    usual_sampler,
+    way_of,
+)
 from jdm.errors import ConfigError
-from jdm.export.request import Masks, check_estimates, gives_estimates
 
-Mode = Literal["given-images", "given-masks", "inpaint", "known-channels", "vary", "interpolate", "bits-per-dim"]
+Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")]
+Case = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CASE", help_behavior_hint="")]
+Estimates = Literal["estimated", "sampled"]
 
 
 @dataclass(frozen=True)
-class SampleRequest:
-    """What to sample from what; written beside the samples. Each mode reads its own part."""
+class SampleOptions:
+    """What every mode is asked for."""
 
-    mode: Mode
-    cases: tuple[str, ...] = ()
-    """Ids of the dataset's cases to start from; two, or none for noise, of "interpolate"."""
-    folder: str = ""
-    """Of the images or masks given."""
-    masks: Masks | None = None
-    """Of given images: estimated or sampled; None: see `estimates`."""
-    channels: tuple[str, ...] = ()
-    """Known channels, by number or name; "mask" is the mask."""
-    box: tuple[int, ...] = ()
-    """Region to inpaint: first pixel per axis, then the one behind the last."""
-    region: str = ""
-    """The region as a file of the case's size instead, nonzero inside."""
-    lesion: str = ""
-    """Label that the region gets; empty: sampled with the image."""
-    feather: int = 4
-    """Pixels inside the region's border over which sampled and real intensities are mixed."""
-    level: float = 0.0
-    """Noise level of a variation, in encoded intensity, whose range is [-1, 1]."""
-    points: int = 7
-    """Pairs of an interpolation, its two ends included."""
+    dataset: Dataset
+    """The dataset's id or name; or, without FOLD, the path of a run's folder."""
+    fold: Fold = ""
+    """Fold of jdm-train: 0 to 4, or "all"."""
+    _: KW_ONLY
     samples: int = 4
-    """Per condition; crops of a case for "bits-per-dim"."""
-    probes: int = 1
-    """Of Hutchinson's estimator, for "bits-per-dim"."""
-    sampler: Sampler = "heun"
-    sampling: SamplerSettings = field(default_factory=SamplerSettings)
-    steps: int = 18
-    jump_length: int = 3
+    """Samples per condition."""
+    out: File = None
+    """Folder to write; by default sampled/MODE in the run's folder."""
+    overwrite: Switch = False
+    """Replace samples that are in the output folder."""
+    dry_run: Switch = False
+    """Check the request, say what would be sampled and how long it takes, and stop."""
+
+
+@dataclass(frozen=True)
+class SampleRequest(Sampling, SampleOptions):
+    """A mode's request."""
+
+
+@dataclass(frozen=True)
+class SegmentRequest(SampleRequest):
+    """Segment images: the most probable label of each pixel, under labels/, and a map of its uncertainty (the entropy
+    of the label probabilities), under uncertainty/."""
+
+    _: KW_ONLY
+    images: Folder
+    """Images named case_0000.png and so on."""
+    masks: Annotated[Estimates | None, tyro.conf.arg(metavar="estimated|sampled", help_behavior_hint="")] = None
+    """Probabilities from the mean of the mask given the image, one evaluation a sample; or from how many samples have a
+    label there (preset thesis and more than 8 classes: only so)."""
+
+
+@dataclass(frozen=True)
+class ImagesRequest(SampleRequest):
+    """Draw images for given masks."""
+
+    _: KW_ONLY
+    masks: Folder
+    """Masks named case.png and so on."""
+
+
+@dataclass(frozen=True)
+class InpaintRequest(SampleRequest):
+    """Sample a region of a real case anew; outside it nothing changes.
+
+    What surrounds the region is kept by replacement, which is biased: on Gaussian data of correlation 0.8 the region
+    gets 61 % of the right shift of its mean with --repetitions 1, and 82 % with 4.
+    """
+
+    _: KW_ONLY
+    case: Case
+    """Id of the case."""
+    box: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N ...", help_behavior_hint="")] = ()
+    """Region in array order: first row and column, then those behind the last, e.g. 40 60 90 120."""
+    region: File = None
+    """Region as a file of the case's size, nonzero inside."""
+    lesion: Text = None
+    """Label that the region gets (of a box the ellipse in it), e.g. polyp, or background to remove one."""
+    feather: int = 4
+    """Pixels inside the border over which sampled and real intensities are mixed."""
     repetitions: int = 4
-    """Of RePaint, where something is known by replacement; 1: no resampling."""
-    guidance: float = 1.0
-    """Scale of guidance by the class or a weaker checkpoint (`jdm.draw.guidance`); 1: none."""
-    class_label: str = ""
-    """Class to sample; empty: none."""
-    seed: int = 0
-    batch_size: int = 16
-    overlap: float = 0.25
-    """Least overlap of neighbouring windows where an image is larger than the training patch."""
+    """RePaint: how often each stretch of --jump-length steps is repeated; 1: none."""
+    jump_length: int = 3
+    """RePaint: steps that a jump goes back."""
 
 
-def default_sampler(config: Config, mode: Mode) -> Sampler:
-    """heun-stochastic, as for exports; heun for the thesis preset and where new noise would lead away from the case."""
-    return "heun" if config.preset == "thesis" or mode in ("vary", "interpolate") else "heun-stochastic"
+@dataclass(frozen=True)
+class ChannelsRequest(SampleRequest):
+    """Sample the other channels of real cases, given some of them.
+
+    An image or mask given whole is exact; part of the channels is kept by replacement, see jdm-sample inpaint.
+    """
+
+    _: KW_ONLY
+    known: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...", help_behavior_hint="")]
+    """Known channels, by number or name; "mask" is the mask."""
+    cases: Cases = ()
+    """Cases; by default the first four held out in training."""
+    repetitions: int = 4
+    """RePaint: how often each stretch of --jump-length steps is repeated; 1: none."""
+    jump_length: int = 3
+    """RePaint: steps that a jump goes back."""
 
 
-def resamples(config: Config, request: SampleRequest) -> bool:
-    """Whether something is known in part, for which RePaint goes back up in noise."""
-    partly = request.mode in ("inpaint", "known-channels") or config.preset == "thesis"
-    return partly and request.mode not in ("vary", "interpolate", "bits-per-dim")
+@dataclass(frozen=True)
+class VaryRequest(SampleRequest):
+    """Draw variations of real pairs: they are noised to a level and denoised again."""
+
+    _: KW_ONLY
+    level: float = 0.4
+    """Noise level: 0.1 stays close, 0.4 keeps the layout, 2 keeps little."""
+    cases: Cases = ()
+    """Cases; by default the first four held out in training."""
+
+
+@dataclass(frozen=True)
+class InterpolateRequest(SampleRequest):
+    """Draw the pairs between two real ones, or between two draws of noise."""
+
+    _: KW_ONLY
+    between: Cases = ()
+    """The two cases; by default two draws of noise."""
+    points: int = 7
+    """Pairs, the two ends included."""
+
+
+@dataclass(frozen=True)
+class LikelihoodRequest(SampleRequest):
+    """Measure how likely the model finds real cases, in bits per dimension, by the probability flow ODE.
+
+    Of the image given its mask (preset thesis: of both). Fewer bits for cases trained on than for held-out ones mean
+    that the model begins to memorise.
+    """
+
+    _: KW_ONLY
+    cases: Cases = ()
+    """Cases; by default four held out in training, and as many trained on."""
+    probes: int = 1
+    """Probes of the divergence (Hutchinson's estimator); more vary less."""
+
+
+MODES: dict[str, type[SampleRequest]] = {
+    "segment": SegmentRequest,
+    "images": ImagesRequest,
+    "inpaint": InpaintRequest,
+    "channels": ChannelsRequest,
+    "vary": VaryRequest,
+    "interpolate": InterpolateRequest,
+    "likelihood": LikelihoodRequest,
+}
+"""The modes by name."""
+
+
+def mode_of(request: SampleRequest) -> str:
+    """Name of a request's mode."""
+    return next(name for name, kind in MODES.items() if type(request) is kind)
+
+
+def way_for(config: Config, request: SampleRequest) -> Way:
+    """The request's sampler: by default one that renews no noise where this would lead away from a given case."""
+    if isinstance(request, LikelihoodRequest):
+        return Way("ode", 2, request.settings)
+    return way_of(
+        request, usual_sampler(config, renews_noise=not isinstance(request, VaryRequest | InterpolateRequest))
+    )
+
+
+def described(config: Config, request: SampleRequest) -> dict[str, Any]:
+    """The request in plain values, with its sampler and steps."""
+    places = ("dataset", "fold", "out", "overwrite", "dry_run", "guide")
+    asked = {key: value for key, value in asdict(request).items() if key not in places}
+    plain = {key: str(value) if isinstance(value, Path) else value for key, value in asked.items()}
+    if isinstance(request, SegmentRequest):
+        plain["masks"] = "estimated" if estimates(config, request) else "sampled"
+    return {"mode": mode_of(request), **plain, **way_for(config, request).to_dict()}
 
 
 def estimates(config: Config, request: SampleRequest) -> bool:
     """Whether masks of given images are estimated: by default where that can be done."""
-    wanted = gives_estimates(config) if request.masks is None else request.masks == "estimated"
-    return request.mode == "given-images" and wanted
+    if not isinstance(request, SegmentRequest):
+        return False
+    return can_estimate_masks(config) if request.masks is None else request.masks == "estimated"
 
 
-def check_request(config: Config, request: SampleRequest) -> None:
+def check_request(config: Config, request: SampleRequest, way: Way) -> None:
     """Refuse, before anything is read or written, what would fail while sampling.
 
     Raises: ConfigError naming the flag of jdm-sample.
     """
-    check_sampler(request.sampler, request.sampling)
-    nothing = request.mode in ("vary", "interpolate", "bits-per-dim")
-    check_wholly_known(request.sampler, nothing or (request.mode != "inpaint" and config.preset != "thesis"))
-    if request.mode == "interpolate" and not is_deterministic(request.sampler, request.sampling):
-        raise ConfigError(
-            f"--sampler is {request.sampler}, which renews noise, with --interpolate; expected one of "
-            f"{', '.join(DETERMINISTIC)} without --eta; choose one"
-        )
-    if request.masks == "estimated" and request.mode == "given-images":
-        check_estimates(config)
-    noise = config.noise
-    axes = config.data.dims + (config.data.slice_axis is not None)
-    varies, paints = request.mode == "vary", request.mode == "inpaint"
-    half = len(request.box) // 2
-    checks = (
+    if way.sampler == "ancestral":
+        raise ConfigError("--sampler is ancestral, which serves exports only; choose another")
+    check_sampling(config, request, way, least_steps=2 if isinstance(request, LikelihoodRequest) else 3)
+    check_flags(
         (request.samples >= 1, "samples", request.samples, "at least 1"),
-        (3 <= request.steps <= 1000, "steps", request.steps, "3 to 1000"),
-        (request.repetitions >= 1, "repetitions", request.repetitions, "at least 1"),
-        (request.jump_length >= 1, "jump-length", request.jump_length, "at least 1"),
         (
-            request.jump_length < request.steps or request.repetitions == 1 or not resamples(config, request),
-            "jump-length", request.jump_length, f"less than the {request.steps} steps",
-        ),
-        (request.batch_size >= 1, "batch-size", request.batch_size, "at least 1"),
-        (0 <= request.overlap < 1, "overlap", request.overlap, "at least 0 and less than 1"),
-        (request.seed >= 0, "seed", request.seed, "at least 0"),
-        (0 < request.guidance <= 10, "guidance", request.guidance, "more than 0 and at most 10"),
-        (request.mode != "bits-per-dim" or request.guidance == 1, "guidance", request.guidance, "1, for bits"),
-        (
-            not estimates(config, request) or request.guidance == 1,
-            "guidance", request.guidance, "1, or --masks sampled: guided, an estimate is not the most probable mask",
-        ),
-        (request.probes >= 1, "probes", request.probes, "at least 1"),
-        (request.points >= 2, "points", request.points, "at least 2"),
-        (request.feather >= 0, "feather", request.feather, "at least 0"),
-        (
-            not varies or noise.sigma_min < request.level <= noise.sigma_max,
-            "vary", request.level, f"more than {noise.sigma_min} and at most {noise.sigma_max}",
-        ),
-        (not paints or bool(request.box) != bool(request.region), "box and --region", _both(request), "one of them"),
-        (
-            not request.box or (len(request.box) == 2 * axes and all(
-                0 <= a < b for a, b in zip(request.box[:half], request.box[half:], strict=True)
-            )),
-            "box", request.box, f"{axes} first pixels, then the {axes} behind the last, larger ones",
-        ),
-        (
-            request.mode != "interpolate" or len(request.cases) in (0, 2),
-            "interpolate", request.cases, 'two case ids, or "noise"',
+            request.guidance == 1 or not (estimates(config, request) or isinstance(request, LikelihoodRequest)),
+            "guidance", request.guidance, "1 here; with jdm-sample segment also --masks sampled",
         ),
     )  # fmt: skip
-    for holds, flag, found, expected in checks:
-        if not holds:
-            raise ConfigError(f"--{flag} is {found}; expected {expected}; correct it")
+    match request:
+        case SegmentRequest():
+            check_wholly_known(way.sampler, config.preset == "default")
+            if request.masks == "estimated":
+                check_estimates(config)
+        case ImagesRequest():
+            check_wholly_known(way.sampler, config.preset == "default")
+        case InpaintRequest():
+            _check_inpainting(config, request, way)
+        case ChannelsRequest():
+            check_wholly_known(way.sampler, config.preset == "default")
+            _check_resampling(request.repetitions, request.jump_length, way)
+        case VaryRequest():
+            low, high = config.noise.sigma_min, config.noise.sigma_max
+            check_flags((low < request.level <= high, "level", request.level, f"more than {low} and at most {high}"))
+        case InterpolateRequest():
+            _check_interpolation(request, way)
+        case LikelihoodRequest():
+            check_flags((request.probes >= 1, "probes", request.probes, "at least 1"))
 
 
-def _both(request: SampleRequest) -> str:
-    return "given twice" if request.box else "given neither way"
+def _check_inpainting(config: Config, request: InpaintRequest, way: Way) -> None:
+    check_wholly_known(way.sampler, False)
+    _check_resampling(request.repetitions, request.jump_length, way)
+    axes, half = config.data.dims + (config.data.slice_axis is not None), len(request.box) // 2
+    ordered = all(0 <= a < b for a, b in zip(request.box[:half], request.box[half:], strict=False))
+    both = "given twice" if request.box else "given neither way"
+    check_flags(
+        (request.feather >= 0, "feather", request.feather, "at least 0"),
+        (bool(request.box) != bool(request.region), "box and --region", both, "one of them"),
+        (
+            not request.box or (len(request.box) == 2 * axes and ordered),
+            "box", request.box, f"{axes} first pixels, then the {axes} behind the last, larger ones",
+        ),
+    )  # fmt: skip
 
 
-def known_numbers(
-    names: tuple[str, ...], channel_names: tuple[str, ...], image_channels: int, mask_channels: int
-) -> list[int]:
-    """Model channels that names, numbers or "mask" stand for.
+def _check_resampling(repetitions: int, jump_length: int, way: Way) -> None:
+    check_flags(
+        (repetitions >= 1, "repetitions", repetitions, "at least 1"),
+        (jump_length >= 1, "jump-length", jump_length, "at least 1"),
+        (
+            jump_length < way.steps or repetitions == 1,
+            "jump-length", jump_length, f"less than the {way.steps} steps",
+        ),
+    )  # fmt: skip
 
-    Raises: ConfigError for another name, or if nothing is left to sample.
-    """
-    known: set[int] = set()
-    for name in names:
-        if name == "mask":
-            known |= {image_channels + c for c in range(mask_channels)}
-        elif name in channel_names:
-            known.add(channel_names.index(name))
-        elif name.isdecimal() and int(name) < image_channels:
-            known.add(int(name))
-        else:
-            raise ConfigError(
-                f"--known-channels has {name!r}; expected channels 0 to {image_channels - 1}, their names "
-                f"({', '.join(channel_names)}) or mask; correct it"
-            )
-    if len(known) == image_channels + mask_channels:
-        raise ConfigError("--known-channels names every channel and the mask; expected some to sample; leave one out")
-    return sorted(known)
+
+def _check_interpolation(request: InterpolateRequest, way: Way) -> None:
+    if not is_deterministic(way.sampler, way.settings):
+        raise ConfigError(
+            f"--sampler is {way.sampler}, which renews noise, in jdm-sample interpolate; expected one of "
+            f"{', '.join(DETERMINISTIC)} without --eta; choose one"
+        )
+    check_flags(
+        (request.points >= 2, "points", request.points, "at least 2"),
+        (len(request.between) in (0, 2), "between", request.between, "two case ids, or none for noise"),
+    )

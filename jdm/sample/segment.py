@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from tqdm import tqdm
 
 from jdm.data.case_io import label_dtype
 from jdm.data.raw_dataset import Pair
-from jdm.draw.drawer import Drawer, job
-from jdm.sample.request import SampleRequest
-from jdm.sample.starts import Start
+from jdm.draw.canvas import CaseCanvas
+from jdm.draw.drawer import Drawer
+from jdm.draw.given import given_images
+from jdm.draw.run import Run
+from jdm.sample.request import SegmentRequest, estimates
+from jdm.sample.starts import Start, channel_start, draw_pairs, job
+from jdm.system.progress import progress
+
+
+def prepare(run: Run, request: SegmentRequest) -> list[Start]:
+    """Read and check the images. Raises: DataError if they cannot be used."""
+    images = given_images(run.kind, request.images, run.config.facts.dtype)
+    return [channel_start(CaseCanvas(image, run.config), range(run.config.image_channels)) for image in images]
 
 
 @dataclass(frozen=True)
@@ -36,30 +45,35 @@ class Segmentation:
         return label, (self.shares * surprise).sum(axis=0) / np.log(classes)
 
 
+def segmentations(drawer: Drawer, starts: Sequence[Start], request: SegmentRequest) -> Iterable[Segmentation]:
+    """What the model says of given images, one case at a time."""
+    if estimates(drawer.config, request):
+        for start, shares in zip(starts, estimated_shares(drawer, starts, request), strict=True):
+            yield Segmentation(start.case.native_shares(np.stack([shares[plane.number] for plane in start.planes])))
+        return
+    for pairs in draw_pairs(drawer, starts, request, drawer.samples):
+        yield Segmentation(shares_of([pair.label for pair in pairs], drawer.config.facts.classes), pairs)
+
+
 def shares_of(labels: Sequence[np.ndarray], classes: int) -> np.ndarray:
     """Share of the samples that give a pixel each label value, (classes, *spatial). Args: labels: (*spatial) each."""
     return np.stack([np.mean([label == value for label in labels], axis=0) for value in range(classes)])
 
 
-def estimated(drawer: Drawer, starts: Sequence[Start], request: SampleRequest) -> Iterator[Segmentation]:
-    """Segmentations by the mean of the mask given the image (see `estimated_mask`), on the cases' own grids."""
-    for start, shares in zip(starts, estimated_shares(drawer, starts, request), strict=True):
-        yield Segmentation(start.case.native_shares(np.stack([shares[plane.number] for plane in start.planes])))
-
-
 def estimated_shares(
-    drawer: Drawer, starts: Sequence[Start], request: SampleRequest
+    drawer: Drawer, starts: Sequence[Start], request: SegmentRequest
 ) -> Iterator[dict[int, np.ndarray]]:
     """Of each start in turn the probability of each label by plane, (classes, *spatial), in the plan's spacing.
 
-    A mean over `request.samples` noises, which differ little: one network evaluation each. Few starts are held at once,
-    since probabilities of many classes are large.
+    From the mean of the mask given the image (see `estimated_mask`), a mean over `request.samples` noises, which
+    differ little: one network evaluation each. Few starts are held at once, since probabilities of many classes are
+    large.
     """
     asked = [(number, plane) for number, start in enumerate(starts) for plane in start.planes]
     together = max(1, request.batch_size // request.samples)
     shares: dict[int, dict[int, np.ndarray]] = {number: {} for number in range(len(starts))}
     waiting = 0
-    for first in tqdm(range(0, len(asked), together), disable=None, unit="batch"):
+    for first in progress(range(0, len(asked), together), "batches"):
         part = asked[first : first + together]
         made = iter(
             drawer.estimates([job(p, request, number, k) for number, p in part for k in range(request.samples)])

@@ -1,21 +1,18 @@
-"""The conditions of a request, read and checked, before any network is asked."""
+"""Conditions as the network sees them, and samples of them as pairs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from jdm.config.samplers import check_wholly_known
-from jdm.data.raw_dataset import Pair, RawDataset, read_case
-from jdm.draw.canvas import Canvas, CaseCanvas, around, in_type, seam
-from jdm.draw.given import given_images, given_masks, lesion_value, painted, region_of
-from jdm.errors import DataError
-from jdm.export.pairs import check_origin
-from jdm.sample.request import SampleRequest, check_request, known_numbers
-from jdm.train.checkpoint import Checkpoint
+from jdm.data.raw_dataset import Pair, read_case
+from jdm.draw.canvas import Canvas, CaseCanvas, decoded
+from jdm.draw.drawer import Drawer, Job
+from jdm.draw.run import Run
+from jdm.draw.seeds import case_seed
+from jdm.sample.request import SampleRequest
 
 _DEFAULT_CASES = 4
 Planes = dict[int, tuple[np.ndarray, np.ndarray]]
@@ -24,7 +21,7 @@ Planes = dict[int, tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class Plane:
-    """A plane to sample."""
+    """A plane to sample: an image, or a slice of a volume."""
 
     number: int
     canvas: Canvas
@@ -43,98 +40,62 @@ class Start:
     """(*spatial) of the case: where to look for what was sampled; None: everywhere."""
 
 
-def prepare(checkpoint: Checkpoint, dataset: RawDataset, request: SampleRequest) -> list[Start]:
-    """Read and check the conditions of a request; "interpolate" between draws of noise has none.
+def channel_start(case: CaseCanvas, known: Sequence[int], *, own_units: bool = True) -> Start:
+    """All planes of a case with some model channels known.
 
-    Raises: ConfigError or DataError, in one line, if it cannot be sampled.
+    Args: own_units: see `CaseCanvas.native_image`.
     """
-    check_origin(checkpoint, dataset)
-    check_request(checkpoint.config, request)
-    dtype = checkpoint.config.codec.image_dtype
-    if request.mode == "given-images":
-        pairs = given_images(dataset, Path(request.folder), dtype)
-    elif request.mode == "given-masks":
-        pairs = given_masks(dataset, Path(request.folder), dtype)
-    elif request.mode == "interpolate":
-        pairs = [read_case(dataset, case) for case in request.cases]
-    else:
-        metadata = checkpoint.metadata
-        cases = request.cases or tuple((metadata["held_out_ids"] or metadata["training_ids"])[:_DEFAULT_CASES])
-        pairs = [read_case(dataset, case) for case in cases]
-    starts = [_start(CaseCanvas(pair, checkpoint.config), dataset, request) for pair in pairs]
-    if request.mode == "interpolate":
-        shapes = [start.planes[0].canvas.x.shape[1:] for start in starts]
-        if len(set(shapes)) > 1:
-            raise DataError(
-                f"cases {' and '.join(request.cases)} have sizes {' and '.join(map(str, shapes))} as sampled; expected "
-                "them equal; choose others"
-            )
-    return starts
-
-
-def _start(case: CaseCanvas, dataset: RawDataset, request: SampleRequest) -> Start:
-    """What is known of a case, and what becomes of its samples."""
     codec, pair = case.codec, case.pair
-    known = np.zeros(codec.image_channels + codec.mask_channels, dtype=bool)
-    if request.mode == "inpaint":
-        return _inpainting(case, dataset, request)
-    if request.mode == "given-images":
-        known[: codec.image_channels] = True
-    elif request.mode == "given-masks":
-        known[codec.image_channels :] = True
-    elif request.mode == "known-channels":
-        numbers = known_numbers(request.channels, dataset.channel_names, codec.image_channels, codec.mask_channels)
-        known[numbers] = True
-        image_known = known[: codec.image_channels]
-        check_wholly_known(request.sampler, bool(image_known.any() == image_known.all()))
-    where = known.reshape(-1, *[1] * (case.label.ndim - 1))
-    kept_image, kept_mask = known[: codec.image_channels], bool(known[codec.image_channels :].all())
+    where = np.zeros(codec.image_channels + codec.mask_channels, dtype=bool)
+    where[list(known)] = True
+    kept_image, kept_mask = where[: codec.image_channels], bool(where[codec.image_channels :].all())
+    column = where.reshape(-1, *[1] * (case.label.ndim - 1))
 
     def finish(planes: Planes) -> Pair:
         stacked = [np.stack([planes[k][part] for k in range(len(case.label))]) for part in (0, 1)]
-        image = case.native_image(stacked[0], own_units=request.mode != "given-masks")
+        image = case.native_image(stacked[0], own_units)
         image[kept_image] = pair.image[kept_image]
         label = pair.label if kept_mask else case.native_label(stacked[1])
         return Pair(pair.case_id, image, label, pair.spacing, pair.geometry)
 
-    return Start(case, [Plane(k, case.canvas(k), where) for k in range(len(case.label))], finish)
+    return Start(case, [Plane(k, case.canvas(k), column) for k in range(len(case.label))], finish)
 
 
-def _inpainting(case: CaseCanvas, dataset: RawDataset, request: SampleRequest) -> Start:
-    """All known but a region; with a lesion given, the whole mask too, the lesion painted into it."""
-    pair, codec, config = case.pair, case.codec, case.config
-    region = region_of(pair, request.box, Path(request.region) if request.region else None)
-    wanted = pair.label.copy()
-    if request.lesion:
-        value = lesion_value(dataset, request.lesion)
-        wanted[painted(region, request.box, background=value == 0)] = value
-    # The region and the wanted label go to the planned grid as labels of the case do.
-    regions = CaseCanvas(Pair(pair.case_id, pair.image, region.astype(np.uint8), pair.spacing), config).label > 0
-    labels = CaseCanvas(Pair(pair.case_id, pair.image, wanted, pair.spacing), config).label
-    if not regions.any():
-        raise DataError(
-            f"case {pair.case_id}: the region vanishes in the plan's spacing; expected a larger one; enlarge it"
-        )
-    crop = around(np.any(regions, axis=0), config.data.patch_size)
-    planes = []
-    for number in np.flatnonzero(regions.any(axis=tuple(range(1, regions.ndim)))).tolist():
-        canvas = case.canvas(number, labels[number], crop)
-        where = np.ones(canvas.x.shape, dtype=bool)
-        sampled = slice(0, codec.image_channels) if request.lesion else slice(None)
-        # The padding mirrors what is inside, the region too: known there, it would show what is to be replaced.
-        margins = [(s.start, side - s.stop) for s, side in zip(canvas.inside, where.shape[1:], strict=True)]
-        where[sampled] = ~np.pad(regions[number][crop], margins, mode="symmetric")
-        planes.append(Plane(number, canvas, where))
-    weight = seam(region, request.feather, config.data.slice_axis)
+def real_cases(run: Run, cases: Sequence[str], what: str) -> list[CaseCanvas]:
+    """Cases of the real dataset, by default the first held out in training.
 
-    def finish(sampled: Planes) -> Pair:
-        images, masks = case.image.copy(), labels.copy()
-        for number, (image, label) in sampled.items():
-            images[number][(slice(None), *crop)] = image
-            masks[number][crop] = label
-        mixed = weight * case.native_image(images).astype(np.float64) + (1 - weight) * pair.image
-        image = np.where(region, in_type(mixed, pair.image.dtype), pair.image)
-        label = np.where(region & (weight >= 0.5), case.native_label(masks), pair.label)
-        return Pair(pair.case_id, image, label, pair.spacing, pair.geometry)
+    Raises: ConfigError, naming what needs it, if the dataset is not here; DataError for cases that are not in it.
+    """
+    dataset, metadata = run.real_for(what), run.checkpoint.metadata
+    chosen = cases or (metadata["held_out_ids"] or metadata["training_ids"])[:_DEFAULT_CASES]
+    return [CaseCanvas(read_case(dataset, case), run.config) for case in chosen]
 
-    return Start(case, planes, finish, region)
+
+def job(plane: Plane, request: SampleRequest, start: int, sample: int) -> Job:
+    """The job of a plane, by the numbers of its start and sample; its seed does not depend on how many there are."""
+    seed = case_seed(request.seed, start, (sample << 32) + plane.number)
+    return Job(plane.canvas.x, plane.where, seed, request.class_label or "")
+
+
+Draw = Callable[[list[Job]], list[np.ndarray]]
+
+
+def draw_planes(drawer: Drawer, starts: Sequence[Start], request: SampleRequest, draw: Draw) -> list[list[Planes]]:
+    """The samples of each start by plane, decoded, in the plan's spacing.
+
+    A plane's samples do not depend on which others are drawn, so of a volume some may be left out.
+
+    Args: draw: such as `Drawer.samples`.
+    """
+    asked = [(s, k, plane) for s, start in enumerate(starts) for k in range(request.samples) for plane in start.planes]
+    made = draw([job(plane, request, s, k) for s, k, plane in asked])
+    planes: dict[tuple[int, int], Planes] = {}
+    for (s, k, plane), x in zip(asked, made, strict=True):
+        planes.setdefault((s, k), {})[plane.number] = decoded(drawer.config, plane.canvas, x)
+    return [[planes[s, k] for k in range(request.samples)] for s in range(len(starts))]
+
+
+def draw_pairs(drawer: Drawer, starts: Sequence[Start], request: SampleRequest, draw: Draw) -> list[list[Pair]]:
+    """The samples of each start as pairs on the grid of its case."""
+    drawn = draw_planes(drawer, starts, request, draw)
+    return [[start.finish(planes) for planes in samples] for start, samples in zip(starts, drawn, strict=True)]

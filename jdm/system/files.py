@@ -78,7 +78,9 @@ def _umask() -> int:
 
 def _remove_stale(path: Path) -> None:
     for temporary in path.parent.glob(f".partial-*-{glob.escape(path.name)}"):
-        with contextlib.suppress(ValueError, ProcessLookupError, PermissionError):
+        try:
             os.kill(int(temporary.name.split("-")[1]), 0)
-            continue  # that process is still running
-        temporary.unlink(missing_ok=True)
+        except ProcessLookupError:
+            temporary.unlink(missing_ok=True)
+        except (PermissionError, ValueError):
+            continue  # another user's process, which is running; or no name of ours

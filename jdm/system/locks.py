@@ -1,71 +1,55 @@
-"""Lock files of exports and of training runs; a lock goes with its process, however it ends."""
+"""Locks between processes; a lock goes with its process, however that ends. Its file stays."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+
+from filelock import FileLock, Timeout
 
 from jdm.errors import ExistsError
 
 
 @contextlib.contextmanager
-def locked(path: Path, kind: int) -> Iterator[bool]:
-    """Hold a lock file, named after the folder that it guards.
-
-    Yields False where another has it and `kind` does not wait. The last to leave removes it if the folder is gone.
-    """
-    file = _lock(path, kind)
+def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold a lock file; yields False where another process holds it and `wait` is off."""
+    lock = FileLock(path)
     try:
-        yield file is not None
+        lock.acquire(timeout=-1 if wait else 0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
     finally:
-        if file is not None:
-            with file, contextlib.suppress(BlockingIOError):
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if _is_file_at(path, file) and not path.with_suffix("").exists():
-                    path.unlink()
-
-
-def _lock(path: Path, kind: int) -> TextIO | None:
-    while True:
-        file = path.open("a+", encoding="utf-8")
-        try:
-            fcntl.flock(file, kind)
-        except BlockingIOError:
-            file.close()
-            return None
-        if _is_file_at(path, file):
-            return file
-        file.close()  # removed by its last holder while we waited
-
-
-def _is_file_at(path: Path, file: TextIO) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
+        lock.release()
 
 
 @contextlib.contextmanager
 def held(path: Path, folder: Path) -> Iterator[None]:
-    """Hold a lock file for what is written in `folder`, and remove it at the end.
+    """Hold a lock file for what is written in `folder`.
 
     Raises: ExistsError naming the process that holds it.
     """
-    file = _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    if file is None:
-        holder = path.read_text(encoding="utf-8") if path.exists() else ""
-        raise ExistsError(
-            f"{folder} is being written by process {holder or 'unknown'}; expected no other; wait for it, or end it"
-        )
-    with file:
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+    holder = path.with_suffix(".holder")
+    with locked(path, wait=False) as free:
+        if not free:
+            found = ""
+            with contextlib.suppress(OSError):  # the holder may be about to write it, or to leave
+                found = holder.read_text(encoding="utf-8")
+            raise ExistsError(
+                f"{folder} is being written by process {found or 'unknown'}; expected no other; wait for it, or end it"
+            )
+        holder.write_text(str(os.getpid()), encoding="utf-8")
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)
+            holder.unlink(missing_ok=True)
+
+
+def is_held(path: Path) -> bool:
+    """Whether another process holds a lock file."""
+    with locked(path, wait=False) as free:
+        return not free

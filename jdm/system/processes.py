@@ -84,6 +84,11 @@ def processes() -> Iterator[torch.device]:
         dist.destroy_process_group()
 
 
+def device_name() -> str:
+    """Where this process samples: its own GPU under torchrun, else the first; "cpu" where there is none."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+
+
 def rank() -> int:
     """This process's place in the group, 0 where there is none."""
     return dist.get_rank() if dist.is_initialized() else 0

@@ -18,19 +18,22 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from jdm.config.settings import Config, from_dict, to_dict, validate
+from jdm.config.checks import validate
+from jdm.config.files import from_dict, to_dict
+from jdm.config.settings import Config
 from jdm.data.pairs import condition_features
-from jdm.data.raw_layout import results_folder
+from jdm.data.raw_dataset import matches_dataset
+from jdm.data.raw_layout import few, results_folder
 from jdm.diffusion.model import build_denoiser
 from jdm.diffusion.noise import Denoiser
 from jdm.diffusion.vp import VPDenoiser
 from jdm.errors import CheckpointError, ConfigError
 from jdm.system.files import replaced
-from jdm.train.imported_weights import import_improved_diffusion as import_improved_diffusion
 
 WEIGHTS, METADATA, RESUME = "checkpoint.safetensors", "checkpoint.json", "resume.pt"
+PLAN, FINGERPRINT = "plan.toml", "fingerprint.json"
 _PREVIOUS = ".previous"
-_DESCRIPTION = "description_sha256"  # of all else in the header; files written before it existed have none
+_DESCRIPTION = "description_sha256"  # of all else in the header
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,32 @@ class Checkpoint:
 def run_folder(dataset_name: str, fold: int | str) -> Path:
     """Folder of a training run: $jdm_results/DatasetNNN_Name/fold_F, or below ./jdm_results."""
     return results_folder() / dataset_name / f"fold_{fold}"
+
+
+def find_run(dataset: str, fold: str) -> Path:
+    """The folder of a training run.
+
+    Args:
+        dataset: id or name of the dataset it was trained on, which need not be on this machine; or, with an empty
+            fold, the run's folder.
+    Raises: ConfigError if there is no such run.
+    """
+    if not fold:
+        if not (Path(dataset) / WEIGHTS).is_file():
+            raise ConfigError(
+                f"{dataset} is no folder of a trained run (no {WEIGHTS}); expected DATASET FOLD, or the path of such a "
+                "folder; train first, or correct it"
+            )
+        return Path(dataset)
+    root = results_folder()
+    names = sorted({path.name for path in root.glob("Dataset*") if matches_dataset(path.name, dataset)})
+    if len(names) != 1:
+        raise ConfigError(
+            f"{'several runs' if names else 'no run'} of dataset {dataset!r} in {root}; expected one"
+            f"{' of ' + few(names) if names else ''}; "
+            + ("give its full name" if names else f"train one with jdm-train {dataset} {fold}, or set jdm_results")
+        )
+    return run_folder(names[0], fold)
 
 
 def set_aside(folder: Path) -> Path:
@@ -136,7 +165,7 @@ def _described(header: Mapping[str, str]) -> dict[str, Any]:
     metadata = json.loads(header["jdm"])
     if not isinstance(metadata, dict) or not isinstance(metadata["config"], dict):
         raise ValueError("its description is no JSON object with a config")
-    if _DESCRIPTION in metadata and metadata[_DESCRIPTION] != _description_sha256(metadata):
+    if metadata[_DESCRIPTION] != _description_sha256(metadata):
         raise ValueError("the checksum of its description is wrong")
     return metadata
 
@@ -202,15 +231,3 @@ def load_resume_state(folder: Path) -> dict[str, Any] | None:
             continue
         return state
     raise CheckpointError(f"{problem}; expected a state written by jdm-train; train anew with --overwrite")
-
-
-def differences(found: Mapping[str, Any], expected: Mapping[str, Any], path: str = "") -> list[str]:
-    """Field by field, where two nested mappings differ: `train.steps: 100, expected 200`."""
-    lines = []
-    for key in sorted({*found, *expected}):
-        a, b = found.get(key), expected.get(key)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            lines += differences(a, b, f"{path}{key}.")
-        elif a != b:
-            lines.append(f"{path}{key}: {a}, expected {b}")
-    return lines

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors.torch import load_file
@@ -34,29 +36,47 @@ _OUTSIDE = {
 }
 _STAGES = {"input_blocks": "down", "output_blocks": "up", "middle_block": "middle"}
 _GROUPS = 32  # of every group normalisation there
+_IMAGE_AXES = 4  # of a 2-D convolution's weight
 
 
-def import_improved_diffusion(path: Path, heads: int = 4) -> UNet:
-    """The network of improved-diffusion (Nichol & Dhariwal 2021) or guided-diffusion with its trained weights.
+@dataclass(frozen=True)
+class ImportedWeights:
+    """A network's settings and its tensors under our names."""
 
-    Width, depth, channels and places of attention follow from the file's shapes; the number of attention heads
-    leaves no trace there. Supported is what both train by default with learned scale and shift: no class labels, no
-    residual resampling (`resblock_updown`), queries, keys and values per head (not `use_new_attention_order`, which
-    cannot be told apart by shape).
+    network: NetworkConfig
+    in_channels: int
+    out_channels: int
+    weights: Mapping[str, Tensor]
+
+    def unet(self) -> UNet:
+        """The network with one level: its position is the step t of the thousand, shape (B, 1). In eval mode."""
+        unet = UNet(self.in_channels, self.out_channels, self.network, levels=1)
+        unet.load_state_dict(dict(self.weights))
+        return unet.eval()
+
+
+def import_improved_diffusion(
+    path: Path, heads: int, attention_order: Literal["legacy", "new"] = "legacy"
+) -> ImportedWeights:
+    """The weights of a U-Net of improved-diffusion (Nichol & Dhariwal 2021) or guided-diffusion.
+
+    Width, depth, channels and places of attention follow from the file's shapes. What leaves no trace there is an
+    argument. Supported is what both train by default with learned scale and shift, on images.
 
     Args:
         path: a state dict saved by `torch.save` (tensors only; code in it is refused, not run) or .safetensors.
-        heads: attention heads, `num_heads` there.
-    Returns: a network with one level; its position is the step t of the thousand, shape (B, 1). In eval mode.
+        heads: attention heads on every level, `num_heads` there; another `num_heads_upsample` is not supported.
+        attention_order: new for `use_new_attention_order`.
     Raises: CheckpointError naming the keys or shapes that do not fit.
     """
     state = _tensors(path)
+    _refuse_unsupported(path, state)
     try:
         network, in_channels, out_channels = _architecture(state, heads)
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
         raise _refusal(path, f"its layout is not that of the U-Net ({error})") from None
-    dims = state["input_blocks.0.0.weight"].ndim - 2
-    unet = UNet(in_channels, out_channels, network, dims=dims, levels=1)
+    with torch.device("meta"):
+        unet = UNet(in_channels, out_channels, network, levels=1)
     if any(isinstance(module, nn.GroupNorm) and module.num_groups != _GROUPS for module in unet.modules()):
         raise _refusal(path, f"it has {network.base_channels} base channels, of which ours makes other groups than 32")
     wanted = unet.state_dict()
@@ -68,12 +88,16 @@ def import_improved_diffusion(path: Path, heads: int = 4) -> UNet:
         squeezed = tensor.squeeze(-1) if tensor.ndim == 3 and wanted[name].ndim == 2 else tensor
         if squeezed.shape != wanted[name].shape:
             raise _refusal(path, f"{key!r} has shape {tuple(tensor.shape)}, expected {tuple(wanted[name].shape)}")
-        renamed[name] = squeezed.float()
-    missing = sorted(set(wanted) - set(renamed))
-    if missing:
+        new_order = attention_order == "new" and ".qkv." in f".{key}"
+        renamed[name] = (_legacy_order(squeezed, heads) if new_order else squeezed).float()
+    if missing := sorted(set(wanted) - set(renamed)):
         raise _refusal(path, f"it lacks {len(missing)} tensors, the first for {missing[0]!r}")
-    unet.load_state_dict(renamed)
-    return unet.eval()
+    return ImportedWeights(network, in_channels, out_channels, renamed)
+
+
+def _legacy_order(qkv: Tensor, heads: int) -> Tensor:
+    """A projection laid out (3, heads, width / heads) as one laid out (heads, 3, width / heads)."""
+    return qkv.unflatten(0, (3, heads, -1)).transpose(0, 1).flatten(0, 2)
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
@@ -88,6 +112,20 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise _refusal(path, "it holds more than tensors by name")
     return {str(key): value for key, value in state.items()}
+
+
+def _refuse_unsupported(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Name what their options change and ours does not have."""
+    first = state.get("input_blocks.0.0.weight")
+    if first is not None and first.ndim != _IMAGE_AXES:
+        raise _refusal(path, f"it is a network of {first.ndim - 2} dimensions, whose strides leave no trace")
+    if "label_emb.weight" in state:
+        raise _refusal(path, "it is class-conditional (class_cond)")
+    if any(re.fullmatch(r"output_blocks\.\d+\.[12]\.in_layers\..*", key) for key in state):
+        raise _refusal(path, "it was trained with resblock_updown")
+    numbers = {int(key.split(".")[1]) for key in state if key.startswith("input_blocks.")}
+    if numbers and numbers != set(range(max(numbers) + 1)):
+        raise _refusal(path, "it was trained with conv_resample=False")
 
 
 def _architecture(state: Mapping[str, Tensor], heads: int) -> tuple[NetworkConfig, int, int]:
@@ -132,6 +170,6 @@ def _our_name(key: str) -> str:
 
 def _refusal(path: Path, found: str) -> CheckpointError:
     return CheckpointError(
-        f"{path}: {found}; expected an unconditional improved-diffusion or guided-diffusion state dict with "
-        "scale-shift norm; re-save it as a .safetensors file or choose another"
+        f"{path}: {found}; expected the state dict of an unconditional 2-D U-Net of improved-diffusion or "
+        "guided-diffusion with scale-shift norm, conv_resample and without resblock_updown; choose another"
     )

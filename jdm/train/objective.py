@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import time
 from collections.abc import Iterator
 
@@ -22,8 +23,9 @@ from jdm.diffusion.vp_loss import l_hybrid
 from jdm.errors import TrainingError
 from jdm.system.parallel import parts_of, side_by_side
 
-_FIXED_BATCHES, _FIXED_BATCH, _FIXED_SEED = 4, 16, 2**31
-_MEASURED_SECONDS = 6.0
+FIXED_BATCH, _FIXED_SEED = 16, 2**31
+_MEASURED_SECONDS = 4.0
+_MEASURED_PIXELS = 2**18  # in a batch on a CPU
 
 
 def sample_losses(
@@ -82,7 +84,7 @@ def _losses(
     if isinstance(denoiser, VPDenoiser):
         return l_hybrid(denoiser, x0, levels, noise, config.diffusion.vlb_weight, condition)
     error = denoising_loss(
-        lambda x, s: denoiser(x, s, condition), x0, levels, noise, config.image_channels, config.noise.sigma_data
+        lambda x, s: denoiser(x, s, condition), x0, levels, noise, config.image_channels, config.sigma_data
     )
     sides = error[:, : config.image_channels], error[:, config.image_channels :]
     # Image and mask weigh the same: a mask of many one-hot channels would leave the image a small share of the loss.
@@ -92,9 +94,9 @@ def _losses(
 class FixedLoss:
     """Denoising loss of fixed crops at fixed noise and levels: two moments differ by the weights alone."""
 
-    def __init__(self, pairs: PairDataset, config: Config, device: torch.device) -> None:
-        self._batches = Batches(pairs, _FIXED_BATCH, seed=_FIXED_SEED, augmented=False)
-        self._samples = [self._batches[index] for index in range(_FIXED_BATCHES)]
+    def __init__(self, pairs: PairDataset, config: Config, device: torch.device, batches: int = 4) -> None:
+        drawn = Batches(pairs, FIXED_BATCH, seed=_FIXED_SEED, augmented=False)
+        self._samples = [drawn[index] for index in range(batches)]
         self._config, self._device = config, device
 
     @torch.no_grad()
@@ -123,11 +125,15 @@ def step_generator(seed: int, rank: int, step: int, device: torch.device) -> tor
 def measure_step_seconds(config: Config, device: torch.device, repeats: int = 3) -> float:
     """Wall-clock seconds of one training step of a plan on this machine, the quickest of `repeats` after a warm-up.
 
-    Fewer are taken where they are slow: a step of many seconds is known well enough from its first.
+    Large samples are measured in a smaller batch, and in fewer repeats, since a step may take minutes: the time is
+    proportional to the number of samples where each keeps the machine busy.
     """
     denoiser = build_denoiser(config, condition_features(config.data.dims)).to(device)
     optimizer = torch.optim.AdamW(denoiser.parameters(), fused=True)
-    x0 = torch.zeros(config.train.batch_size, config.image_channels + config.mask_channels, *config.data.patch_size)
+    pixels = math.prod(config.data.patch_size)
+    count = config.train.batch_size if device.type == "cuda" else max(2, _MEASURED_PIXELS // pixels)
+    count = min(config.train.batch_size, count)
+    x0 = torch.zeros(count, config.image_channels + config.mask_channels, *config.data.patch_size)
     x0, condition = x0.to(device), torch.zeros(len(x0), condition_length(config), device=device)
     times = []
     with memory_errors(config.train.batch_size):
@@ -140,7 +146,7 @@ def measure_step_seconds(config: Config, device: torch.device, repeats: int = 3)
             times.append(time.monotonic() - started)
             if sum(times) > _MEASURED_SECONDS:
                 break
-    return min(times[1:] or times)
+    return min(times[1:] or times) * config.train.batch_size / count
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What foreground a real sample holds, and whether a synthetic one is plausible beside it."""
+"""Whether a synthetic mask is plausible beside the real ones."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jdm.data.pairs import PairDataset
-
-_CROPS = 400
+from jdm.config.facts import Fingerprint
+from jdm.plan.survey import class_shares
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class ForegroundRange:
         this one, and its share must lie within the real range widened by `margin` of its width, taken as a tenth of
         its end at least: a few real samples may happen to hold the same.
         """
-        shares = foreground_shares(label, len(self.least))
+        shares = class_shares(label, len(self.least))
         for value, (share, least, most) in enumerate(zip(shares, self.least, self.most, strict=True)):
             slack = self.margin * max(most - least, 0.1 * most)
             if share == 0 < least:
@@ -39,19 +38,12 @@ class ForegroundRange:
         return None
 
 
-def foreground_shares(label: np.ndarray, classes: int) -> np.ndarray:
-    """Share of pixels per label value, (classes,)."""
-    return np.bincount(label.reshape(-1), minlength=classes)[:classes] / label.size
-
-
-def real_foreground(pairs: PairDataset, size: tuple[int, ...], margin: float) -> ForegroundRange:
-    """Range over random crops of `size`, or smaller, of the training items in turn; at least `_CROPS`."""
-    rng = np.random.default_rng(0)
-    count = max(len(pairs), _CROPS)
-    shares = []
-    for index in range(count):
-        item = index % len(pairs)
-        fitting = tuple(min(side, most) for side, most in zip(pairs.item_shape(item), size, strict=True))
-        shares.append(foreground_shares(pairs.crop(item, fitting, rng)[1], pairs.config.codec.classes))
-    table = np.array(shares)
-    return ForegroundRange(tuple(table.min(axis=0).tolist()), tuple(table.max(axis=0).tolist()), margin)
+def real_range(facts: Fingerprint, size: tuple[int, ...], margin: float) -> ForegroundRange:
+    """The range over real crops of a size: that of the largest measured crops that are not larger."""
+    fitting = [
+        found
+        for found in facts.foreground
+        if all(side <= wanted for side, wanted in zip(found.size, size, strict=True))
+    ]
+    chosen = fitting[-1] if fitting else facts.foreground[0]
+    return ForegroundRange(chosen.least, chosen.most, margin)

@@ -1,0 +1,81 @@
+"""The four steps as functions: what the commands call, for notebooks and scripts too.
+
+```python
+import jdm
+
+jdm.train(jdm.TrainRequest("11", "0", budget_minutes=30))
+jdm.export(jdm.ExportRequest("11", "0", count=200, id=511))
+jdm.sample(jdm.VaryRequest("11", "0", level=0.4))
+```
+
+nnU-Net's environment variables and `jdm_results` say where everything is. What a user can mend is raised as
+`jdm.errors.JdmError`. torch is imported by the functions, not by `import jdm`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+import jdm.plan  # noqa: F401  (loaded now: later it would take the place of the function of its name)
+from jdm.export.request import ExportRequest
+from jdm.sample.request import SampleRequest
+from jdm.train.request import TrainRequest
+
+if TYPE_CHECKING:
+    from jdm.export.pairs import Exported
+    from jdm.plan.rules import Plan
+    from jdm.sample.modes import Sampled
+    from jdm.train.checkpoint import Checkpoint
+
+
+def plan(request: TrainRequest) -> Plan:
+    """Plan a training run from its dataset, without training: every decision, and its reason.
+
+    Raises: ConfigError or DataError if it cannot be trained.
+    """
+    from jdm.train.prepare import prepare
+
+    return prepare(request).plan
+
+
+def train(request: TrainRequest) -> Checkpoint:
+    """Plan a run and train it; under torchrun, together with the other processes.
+
+    Returns: the checkpoint to sample from, in $jdm_results/DatasetNNN_Name/fold_F.
+    Raises: JdmError of any kind, in one line, if it cannot be planned or trained.
+    """
+    started = time.monotonic()
+    from jdm.system.processes import processes, rank
+    from jdm.train import loop, prepare
+    from jdm.train.replaced_run import replacing
+
+    with processes(), prepare.alone(request):
+        prepared = prepare.prepare(request)
+        replaces = request.overwrite and rank() == 0
+        with replacing(prepared.out_dir) if replaces else contextlib.nullcontext():
+            return loop.train(prepared, resume=request.resume, started=started)
+
+
+def export(request: ExportRequest) -> Exported:
+    """Write synthetic pairs as another nnU-Net raw dataset, or one shard of it.
+
+    Raises: JdmError of any kind, in one line, if it cannot be sampled or written.
+    """
+    from jdm.draw.run import open_run
+    from jdm.export.pairs import PairFactory, export_pairs
+    from jdm.system.processes import device_name
+
+    return export_pairs(PairFactory.of(open_run(request.dataset, request.fold), request, device_name()))
+
+
+def sample(request: SampleRequest) -> Sampled:
+    """Sample with something given; each mode has its request, from `SegmentRequest` to `LikelihoodRequest`.
+
+    Raises: JdmError of any kind, in one line, if it cannot be sampled or written.
+    """
+    from jdm.sample.modes import sample as run_mode
+    from jdm.system.processes import device_name
+
+    return run_mode(request, device_name())

@@ -1,0 +1,140 @@
+"""Settings from and to plain values and TOML, refused by name where they are unknown, ill-typed or out of bounds."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from jdm.config.settings import Settings
+from jdm.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
+    """A dataclass of this room from nested plain values; what they leave out has its default.
+
+    Raises: ConfigError naming the setting, the value found and what was expected.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        # JSON knows lists but no tuples, and no other conversion is wanted.
+        text = json.dumps(_unset(values), default=str)  # TOML knows dates, which no setting is
+        return TypeAdapter(cls).validate_json(text, strict=True)
+    except ValidationError as failure:
+        raise _refusal(cls, failure.errors()[0]) from None
+
+
+def _unset(value: Any) -> Any:
+    """Plain values with None for "none", which TOML has no word for."""
+    if isinstance(value, Mapping):
+        return {key: _unset(item) for key, item in value.items()}
+    return None if value == "none" else value
+
+
+def _refusal(cls: type, problem: Any) -> ConfigError:
+    place = [str(part) for part in problem["loc"] if isinstance(part, str) and part.isidentifier()]
+    name = ".".join(place)
+    if problem["type"] == "unexpected_keyword_argument":
+        known = ", ".join(_names(cls, place[:-1]))
+        return ConfigError(f"unknown setting {name!r}: known here are {known}; correct the name")
+    expected = problem["msg"].removeprefix("Input should be ")
+    return ConfigError(f"setting {name} is {problem['input']!r}; expected {expected}; correct it")
+
+
+def _names(cls: Any, place: list[str]) -> list[str]:
+    """Names of the settings in a part of the tree."""
+    for part in place:
+        (found,) = [f for f in dataclasses.fields(cls) if f.name == part]
+        cls = found.default_factory
+    return sorted(f.name for f in dataclasses.fields(cls))
+
+
+def to_dict(settings: Any) -> dict[str, Any]:
+    """Nested plain values of a dataclass of this room; `from_dict` of them returns it."""
+    return json.loads(json.dumps(dataclasses.asdict(settings)))
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested plain values with others over them."""
+    result = dict(base)
+    for name, value in changes.items():
+        inner = result.get(name)
+        if isinstance(inner, Mapping) and isinstance(value, Mapping):
+            value = merged(inner, value)
+        result[name] = value
+    return result
+
+
+def differences(found: Mapping[str, Any], expected: Mapping[str, Any], path: str = "") -> list[str]:
+    """Setting by setting, where nested plain values differ: `train.steps: 100, expected 200`."""
+    lines = []
+    for key in sorted({*found, *expected}):
+        a, b = found.get(key), expected.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            lines += differences(a, b, f"{path}{key}.")
+        elif a != b:
+            lines.append(f"{path}{key}: {a}, expected {b}")
+    return lines
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Nested plain values of a TOML file, checked to be settings.
+
+    Raises: ConfigError if the file is missing, is not TOML, or holds an unknown or ill-typed setting.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"cannot read settings {path}: {error}; expected a TOML file such as plan.toml") from None
+    try:
+        from_dict(Settings, values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return values
+
+
+def to_toml(settings: Settings, reasons: Mapping[str, str]) -> str:
+    """TOML text of the settings that have a reason, which follows as a comment, or that differ from their default.
+
+    Args: reasons: by dotted name, such as "train.steps".
+    """
+    import tomlkit
+
+    document, defaults = tomlkit.document(), to_dict(Settings())
+    for part, value in to_dict(settings).items():
+        if part == "facts":
+            continue
+        items = value if isinstance(value, dict) else {part: value}
+        usual = defaults[part] if isinstance(value, dict) else defaults
+        prefix = f"{part}." if isinstance(value, dict) else ""
+        table = tomlkit.table()
+        for name, item in items.items():
+            reason = reasons.get(prefix + name)
+            if reason is None and item == usual[name]:
+                continue
+            value = tomlkit.item("none" if item is None else item)
+            table.add(name, value if reason is None else value.comment(reason))
+        if prefix and len(table):
+            document.add(part, table)
+        elif len(table):
+            document.update(table)
+    return tomlkit.dumps(document)
+
+
+def updated_toml(text: str, settings: Settings) -> str:
+    """TOML text with the values that the settings have now, and its other comments."""
+    import tomlkit
+
+    document = tomlkit.parse(text)
+    for part, value in to_dict(settings).items():
+        for name, item in (value if isinstance(value, dict) else {}).items():
+            table, new = document.get(part, {}), "none" if item is None else item
+            if name in table and table[name] != new:
+                table[name] = tomlkit.item(new).comment("given with --resume")
+    return tomlkit.dumps(document)

@@ -1,0 +1,68 @@
+"""What samples cost: evaluations, calls of the network, seconds."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable
+
+import torch
+
+from jdm.config.samplers import evaluations as sampler_evaluations
+from jdm.config.settings import Config
+from jdm.diffusion.noise import Denoise
+from jdm.diffusion.repaint import Resampling
+from jdm.diffusion.windows import window_starts
+from jdm.draw.request import Sampling, Way
+from jdm.system.progress import duration
+
+_LONG = 30 * 60
+
+
+def evaluations(config: Config, sampling: Sampling, way: Way, resampling: Resampling | None = None) -> int:
+    """Evaluations of the denoiser that one sample takes, without redraws."""
+    steps = way.steps
+    if resampling is not None and resampling.repetitions > 1:
+        steps = sum(last - first for first, last in resampling.stretches(steps))
+    count = sampler_evaluations(way.sampler, steps)
+    # One more leads away from noise without signal (`VPProcess.begun`).
+    count += config.preset == "thesis" and config.diffusion.zero_terminal_snr and way.sampler != "ancestral"
+    return count * (1 if sampling.guidance == 1 else 2)
+
+
+def network_calls(config: Config, sampling: Sampling, canvases: Iterable[tuple[int, tuple[int, ...]]]) -> int:
+    """Calls of the network, each on up to `batch_size` windows, for one evaluation of batches of canvases.
+
+    Args: canvases: number and sides of those of each batch.
+    """
+    return sum(math.ceil(n * windows(config, sampling, size) / sampling.batch_size) for n, size in canvases)
+
+
+def windows(config: Config, sampling: Sampling, size: tuple[int, ...]) -> int:
+    """Windows that cover one canvas."""
+    sides = zip(size, config.data.patch_size, strict=True)
+    return math.prod(len(window_starts(side, window, sampling.overlap)) for side, window in sides)
+
+
+def call_seconds(denoise: Denoise, config: Config, count: int, device: str) -> float:
+    """Wall-clock seconds of one call of the network on `count` windows on this machine, after one to warm up."""
+    channels = config.image_channels + config.mask_channels
+    x = torch.zeros(count, channels, *config.data.patch_size, device=device)
+    sigma = torch.ones(count, 2, device=device)
+    seconds = 0.0
+    for _ in range(2):
+        started = time.monotonic()
+        with torch.no_grad():
+            denoise(x, sigma)
+        if x.is_cuda:
+            torch.cuda.synchronize(x.device)
+        seconds = time.monotonic() - started
+    return seconds
+
+
+def estimate_line(seconds: float) -> str:
+    """The estimate in one line; a long one says what lowers it."""
+    line = f"about {duration(seconds)} on this machine"
+    if seconds > _LONG:
+        line += "; less with fewer pairs, a smaller --canvas-size, or fewer --steps"
+    return line

@@ -1,0 +1,305 @@
+"""Before the first step: which cases, which plan, which folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from jdm.config.checks import validate
+from jdm.config.facts import Fingerprint
+from jdm.config.files import differences, from_dict, merged, read_toml, to_dict
+from jdm.config.settings import Config, Settings
+from jdm.data.classes import FILE_NAME, class_names, read_classes
+from jdm.data.pairs import PairDataset
+from jdm.data.raw_dataset import RawDataset, check_dataset, nnunet_folder, open_dataset
+from jdm.data.splits import fold_split
+from jdm.errors import ConfigError, DataError, ExistsError, TrainingError
+from jdm.evaluation.likeness import likeness
+from jdm.plan.fingerprint import WIDEST_SPACING, fingerprint
+from jdm.plan.rules import Machine, Plan, Size, plan, sizes, steps_within, usual_size
+from jdm.system.locks import held
+from jdm.system.processes import decided_by_first, rank
+from jdm.train.checkpoint import FINGERPRINT, PLAN, WEIGHTS, has_resume_state, run_folder
+from jdm.train.imported_weights import ImportedWeights, import_improved_diffusion
+from jdm.train.objective import measure_step_seconds
+from jdm.train.replaced_run import settle
+from jdm.train.request import TrainRequest
+
+_JUDGED_CASES, _JUDGED_ITEMS = 12, 60
+_ENOUGH_STEPS, _LEAST_STEPS = 6_000, 1_000
+"""Steps that a budget should hold for a larger network, and for the smallest one at its usual step."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What will be trained."""
+
+    plan: Plan
+    dataset: RawDataset
+    fold: str
+    training_ids: list[str]
+    held_out_ids: list[str]
+    """Never trained on; they measure the loss."""
+    out_dir: Path
+    classes: Mapping[str, str] | None
+    """Class by case, of a model that is conditioned on it; empty where a case has none."""
+    imported: ImportedWeights | None
+    """What training starts from."""
+
+    @property
+    def config(self) -> Config:
+        return self.plan.config
+
+
+def prepare(request: TrainRequest) -> Prepared:
+    """Choose the cases and the plan; nothing is written.
+
+    Raises: ConfigError, DataError, CheckpointError or ExistsError for what cannot be trained.
+    """
+    if request.resume and request.overwrite:
+        raise ConfigError("--resume and --overwrite are both given; expected one of them: continue, or start anew")
+    dataset = open_dataset(request.dataset)
+    _refuse_synthetic(dataset)
+    training_ids, held_out_ids = training_and_held_out(dataset, request.fold)
+    out_dir = run_folder(dataset.name, request.fold)
+
+    def prepared(plan: Plan, classes: Mapping[str, str] | None, imported: ImportedWeights | None = None) -> Prepared:
+        return Prepared(plan, dataset, request.fold, training_ids, held_out_ids, out_dir, classes, imported)
+
+    if request.resume and (out_dir / PLAN).is_file():
+        config = _resumed(request, out_dir)
+        classes = read_classes(out_dir / FILE_NAME, dataset) if config.facts.class_names else None
+        return prepared(Plan(config, {}), classes)
+    if request.resume and rank() == 0:
+        print(f"jdm-train: note: there is no run to resume in {out_dir}; a new one begins", file=sys.stderr)
+    trained = has_resume_state(out_dir) or (out_dir / WEIGHTS).exists()  # else it failed before its first checkpoint
+    if trained and not (request.overwrite or request.resume or request.dry_run):
+        raise ExistsError(f"{out_dir} holds a run already; expected none; add --resume or --overwrite")
+    classes = None if request.classes is None else read_classes(_classes_file(request.classes, dataset), dataset)
+    imported = _imported(request)
+    ids = training_ids, held_out_ids
+    found = decided_by_first(lambda: _planned(request, dataset, ids, classes, imported))
+    return prepared(found, classes, imported)
+
+
+@contextlib.contextmanager
+def alone(prepared_for: TrainRequest) -> Iterator[None]:
+    """Keep other processes out of the run's folder, after settling what a killed one left there.
+
+    Raises: ExistsError if one is at work in it.
+    """
+    folder = run_folder(open_dataset(prepared_for.dataset).name, prepared_for.fold)
+    if prepared_for.dry_run:
+        yield
+        return
+    if rank() == 0:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    # The lock is beside the folder, which --overwrite moves away.
+    with held(folder.with_name(f".{folder.name}.lock"), folder) if rank() == 0 else contextlib.nullcontext():
+        decided_by_first(lambda: settle(folder))
+        yield
+
+
+def training_and_held_out(dataset: RawDataset, fold: str) -> tuple[list[str], list[str]]:
+    """Case ids to train on and to hold out: a fold's two parts; of "all", a seeded tenth is held out."""
+    training, held_out = fold_split(dataset, fold)
+    if not held_out and len(training) > 1:
+        order = np.random.default_rng(0).permutation(len(training))
+        chosen = set(order[: max(1, len(training) // 10)].tolist())
+        held_out = [case for index, case in enumerate(training) if index in chosen]
+        training = [case for index, case in enumerate(training) if index not in chosen]
+    if not training:
+        raise DataError(
+            f"{dataset.name} fold {fold} has no training cases; expected at least one; check splits_final.json"
+        )
+    return training, held_out
+
+
+def _refuse_synthetic(dataset: RawDataset) -> None:
+    """What is generated from generated cases names none of the real ones behind them, so no leak could be seen."""
+    if (dataset.folder / "provenance.json").is_file():
+        raise DataError(
+            f"{dataset.name} is a synthetic dataset (it has a provenance.json); expected a real one; train on the "
+            "dataset that it was generated from"
+        )
+
+
+def _classes_file(path: Path, dataset: RawDataset) -> Path:
+    """The file that --classes names: a path, or a file beside dataset.json."""
+    beside = dataset.folder / path
+    return beside if not path.exists() and beside.is_file() else path
+
+
+def _imported(request: TrainRequest) -> ImportedWeights | None:
+    """The weights that --init-from names."""
+    given = {"--init-heads": request.init_heads, "--init-attention-order": request.init_attention_order}
+    if request.init_from is None:
+        if extra := [flag for flag, value in given.items() if value is not None]:
+            raise ConfigError(f"{extra[0]} is given without --init-from; expected both; name the file, or leave it out")
+        return None
+    if request.preset != "thesis":
+        raise ConfigError(f"--init-from is given with preset {request.preset}; expected thesis; add --preset thesis")
+    if missing := [flag for flag, value in given.items() if value is None]:
+        raise ConfigError(
+            f"{' and '.join(missing)} must be given with --init-from: the tensors of {request.init_from} do not tell; "
+            "look up num_heads and use_new_attention_order of its training"
+        )
+    assert request.init_heads is not None and request.init_attention_order is not None
+    if request.init_heads < 1:
+        raise ConfigError(f"--init-heads is {request.init_heads}; expected at least 1; correct it")
+    if request.classes is not None:
+        raise ConfigError(
+            "--init-from and --classes are both given, but imported weights know no classes; expected one of them; "
+            "leave one out"
+        )
+    return import_improved_diffusion(request.init_from, request.init_heads, request.init_attention_order)
+
+
+def _planned(
+    request: TrainRequest, dataset: RawDataset, ids: tuple[list[str], list[str]], classes: Mapping[str, str] | None,
+    imported: ImportedWeights | None,
+) -> Plan:  # fmt: skip
+    """The plan for the dataset on this machine, with the user's settings over it."""
+    training_ids, held_out_ids = ids
+    if classes is not None:
+        class_names(classes, training_ids, request.classes or "--classes")
+    for finding in check_dataset(dataset):
+        print(f"jdm-train: note: {finding}", file=sys.stderr)
+    given = merged(read_toml(request.plan) if request.plan else {}, request.settings)
+    if imported is not None:
+        given = merged({"network": vars(imported.network)}, given)
+    # Sizes and spacing are measured along the slice axis, so it has to be known first.
+    axis = given.get("data", {}).get("slice_axis", WIDEST_SPACING)
+    facts = fingerprint(dataset, training_ids, None if axis == "none" else axis, classes)
+    if rank() == 0:
+        print("jdm-train: measuring the time of training steps on this machine", file=sys.stderr, flush=True)
+    found = fitting_plan(request, facts, machine(), given, planned_patch(dataset, facts.slice_axis))
+    found = replace(found, config=_with_likeness(found.config, dataset, held_out_ids or training_ids))
+    if imported is not None:
+        _check_imported(found.config, imported, request)
+    if found.config.data.dims != 2:
+        raise ConfigError(
+            f"setting data.dims is {found.config.data.dims}; expected 2: there is no training in 3-D yet, and volumes "
+            "are trained as slices; leave it out"
+        )
+    return found
+
+
+def fitting_plan(
+    request: TrainRequest, facts: Fingerprint, machine: Machine, given: Mapping[str, Any],
+    canvas_limit: tuple[int, ...] | None = None,
+) -> Plan:  # fmt: skip
+    """The plan of the largest step of which the budget holds enough; without a budget that of the usual step.
+
+    A budget too small for the smallest network at its usual step buys smaller batches, then patches instead of whole
+    images. Each size is measured on this machine.
+    """
+    preset = given.get("preset", request.preset)
+
+    def at(size: Size, steps: int | None = None) -> Plan:
+        return plan(
+            facts, size, machine, preset=preset, steps=steps, budget_minutes=request.budget_minutes,
+            canvas_limit=canvas_limit, settings=given,
+        )  # fmt: skip
+
+    if request.budget_minutes is None:
+        usual = at(usual_size(preset, machine))
+        return replace(usual, seconds=measure_step_seconds(usual.config, _device()))
+    ladder = sizes(preset)
+    chosen, trial, seconds = None, None, 0.0
+    for size in ladder:
+        before, trial = trial, at(size, 1)
+        if before is None or before.config != trial.config:
+            try:
+                seconds = measure_step_seconds(trial.config, _device())
+            except TrainingError:  # does not fit into memory
+                if chosen is None:
+                    raise
+                break
+        steps = steps_within(request.budget_minutes, seconds)
+        wanted = _LEAST_STEPS if size.network == ladder[0].network else _ENOUGH_STEPS
+        if chosen is None or steps >= wanted:
+            chosen = replace(at(size, steps), seconds=seconds)
+        if steps < wanted:
+            break
+    assert chosen is not None
+    return chosen
+
+
+def _with_likeness(config: Config, dataset: RawDataset, case_ids: list[str]) -> Config:
+    """The config with what its export will be judged by, measured on some real cases as they are encoded."""
+    pairs = PairDataset(dataset, case_ids[:_JUDGED_CASES], config)
+    chosen = np.unique(np.linspace(0, len(pairs) - 1, _JUDGED_ITEMS).astype(int))
+    arrays = (pairs.crop(int(item), pairs.item_shape(int(item)), np.random.default_rng(0)) for item in chosen)
+    numbers = [likeness(*pairs.codec.decode(pairs.codec.encode(image, label))) for image, label in arrays]
+    with_mask = [found for found in numbers if np.isfinite(found).all()] or [np.nan_to_num(n) for n in numbers]
+    low, high = np.percentile(with_mask, [5, 95], axis=0).tolist()
+    return replace(config, facts=replace(config.facts, likeness=tuple(zip(low, high, strict=True))))
+
+
+def planned_patch(dataset: RawDataset, slice_axis: int | None) -> tuple[int, ...] | None:
+    """nnU-Net's 2d patch for the dataset, if it has been planned under nnUNet_preprocessed for slices along that axis.
+
+    Args: slice_axis: None for pictures.
+    """
+    try:
+        path = nnunet_folder("nnUNet_preprocessed") / dataset.name / "nnUNetPlans.json"
+        plans = json.loads(path.read_text())
+        same = slice_axis is None or plans["transpose_forward"][0] == slice_axis
+        return tuple(plans["configurations"]["2d"]["patch_size"]) if same else None
+    except (ConfigError, OSError, KeyError, ValueError, TypeError):
+        return None
+
+
+def machine() -> Machine:
+    """What the plan needs to know of this machine."""
+    device = _device()
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        cpuinfo = Path("/proc/cpuinfo")
+        fast = cpuinfo.is_file() and "avx512_bf16" in cpuinfo.read_text()
+    return Machine("cuda" if device.type == "cuda" else "cpu", "bf16" if fast else "fp32")
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _check_imported(config: Config, imported: ImportedWeights, request: TrainRequest) -> None:
+    """Raises: ConfigError if the weights are not those of the planned network."""
+    wanted = replace(imported.network, dropout=config.network.dropout)
+    if lines := differences(to_dict(config.network), to_dict(wanted), "network."):
+        raise ConfigError(f"{request.init_from} is of another network: {'; '.join(lines)}; leave these settings out")
+    channels = config.image_channels + config.mask_channels
+    if (imported.in_channels, imported.out_channels) != (channels, 2 * channels):
+        raise ConfigError(
+            f"{request.init_from} has {imported.in_channels} input and {imported.out_channels} output channels; "
+            f"expected {channels} ({config.image_channels} of the image, {config.mask_channels} of the mask) and "
+            f"{2 * channels} (with learned variance); choose weights of such pairs"
+        )
+
+
+def _resumed(request: TrainRequest, out_dir: Path) -> Config:
+    """The saved plan, with more time or steps where the user gives them."""
+    if request.plan or request.classes or request.init_from or request.preset != TrainRequest.preset:
+        raise ConfigError(
+            "--plan, --classes, --preset or --init-from is given with --resume; expected the saved plan; leave it out"
+        )
+    changes = dict(request.settings)
+    if request.budget_minutes is not None:
+        changes = merged(changes, {"train": {"budget_minutes": request.budget_minutes}})
+    try:
+        facts = from_dict(Fingerprint, json.loads((out_dir / FINGERPRINT).read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError, ConfigError) as error:
+        raise ConfigError(f"{out_dir / FINGERPRINT} cannot be read ({error}); start anew with --overwrite") from None
+    settings = from_dict(Settings, merged(read_toml(out_dir / PLAN), changes))
+    return validate(Config(**vars(settings), facts=facts))

@@ -1,0 +1,184 @@
+"""Where a training run is: its clock, its averaged weights, its best loss, and what it saves."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from jdm.config.files import differences, to_dict
+from jdm.diffusion.noise import Denoiser
+from jdm.diffusion.vp import VPDenoiser
+from jdm.errors import CheckpointError
+from jdm.plan.rules import Plan
+from jdm.system.machine import describe_run
+from jdm.train.checkpoint import load_resume_state, save_checkpoint, save_resume_state
+from jdm.train.log import RunLog
+from jdm.train.objective import FIXED_BATCH, FixedLoss
+from jdm.train.prepare import Prepared
+
+GRID_PAIRS, GRID_STEPS = 12, 18
+"""Of the sample grids."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a run with a budget can afford beside its steps, and the seconds that its end takes."""
+
+    fixed_batches: int = 4
+    """Batches of the held-out loss."""
+    grid: bool = True
+    """Are sample grids drawn?"""
+    end: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, plan: Plan) -> Costs:
+        """By the measured time of a step; a sample that is only denoised takes about a third of a trained one."""
+        train = plan.config.train
+        if train.budget_minutes is None or plan.seconds is None:
+            return cls()
+        budget, denoised = 60 * train.budget_minutes, plan.seconds / train.batch_size / 3
+        batch, grid = 2 * FIXED_BATCH * denoised, GRID_PAIRS * 2 * GRID_STEPS * denoised
+        batches = max(1, min(4, int(0.01 * budget / batch)))
+        affordable = grid < 0.05 * budget
+        return cls(batches, affordable, {"measure": batches * batch, **({"grid": grid} if affordable else {})})
+
+
+class Ema:
+    """Exponential moving average of the parameters; buffers are left alone.
+
+    The decay at step s is min(decay, (1 + s) / (10 + s)), so that early weights are forgotten quickly.
+    """
+
+    def __init__(self, denoiser: Denoiser | VPDenoiser, decay: float) -> None:
+        self.denoiser = copy.deepcopy(denoiser).eval().requires_grad_(False)
+        self._pairs = list(zip(self.denoiser.parameters(), denoiser.parameters(), strict=True))
+        self._decay = decay
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Move towards the trained weights after step `step`, counted from zero."""
+        decay = min(self._decay, (1 + step) / (10 + step))
+        for averaged, trained in self._pairs:
+            averaged.lerp_(trained, 1 - decay)
+
+
+class Progress:
+    """Where a run is: its step, its clock, and the best held-out loss so far."""
+
+    def __init__(self, prepared: Prepared, costs: Costs, started: float) -> None:
+        self.out_dir, self.config, self.costs = prepared.out_dir, prepared.config, costs
+        self.origin = {
+            "dataset": prepared.dataset.name,
+            "fold": prepared.fold,
+            "training_ids": prepared.training_ids,
+            "held_out_ids": prepared.held_out_ids,
+            "processes": dist.get_world_size() if dist.is_initialized() else 1,
+        }
+        self.step, self._earlier, self._started = 0, 0.0, started
+        self.share = 0.0  # of the budget that all processes agree is spent
+        self._end = dict(costs.end)
+        self._saved_at = time.monotonic()
+        self.smoothed, self.best = math.nan, math.inf
+        self.saved = False
+        about = describe_run()
+        # What a resumed run need not have in common with its beginning.
+        self._made_with = {"jdm_version": about.version, "commit": about.commit, "hardware": about.hardware}
+
+    @property
+    def seconds(self) -> float:
+        """Wall clock that this run has had, earlier sessions included."""
+        return self._earlier + time.monotonic() - self._started
+
+    @contextlib.contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Note how long a part of the end of a run takes, so that the budget leaves room for it."""
+        started = time.monotonic()
+        yield
+        self._end[part] = time.monotonic() - started
+
+    def spent(self) -> float:
+        """Share of the budget that is gone, with what the end of the run takes; 0 without a budget."""
+        budget = self.config.train.budget_minutes
+        return 0.0 if budget is None else (self.seconds + sum(self._end.values())) / (60 * budget)
+
+    def out_of_time(self) -> bool:
+        """Whether what remains of the budget is no more than the end of the run takes."""
+        return self.spent() > 1
+
+    def spent_line(self) -> str:
+        """What a resumed run without time left tells."""
+        had, budget = self.seconds / 60, self.config.train.budget_minutes
+        return (
+            f"jdm-train: note: the run has had {had:.1f} of its {budget:g} minutes; no step is added; give more "
+            "--budget-minutes to go on"
+        )
+
+    def measure(self, ema: Ema, measures: list[FixedLoss], log: RunLog) -> None:
+        """Log the loss of seen and held-out samples; keep the weights of the smoothed minimum."""
+        seen, held_out = measures[0](ema.denoiser), measures[1](ema.denoiser) if len(measures) > 1 else math.nan
+        judged = held_out if len(measures) > 1 else seen
+        self.smoothed = judged if math.isnan(self.smoothed) else _smooth(self.smoothed, judged)
+        log.measured({"seen_loss": seen, "held_out_loss": held_out, "smoothed": self.smoothed})
+        if self.config.train.select == "best" and len(measures) > 1 and self.smoothed < self.best:
+            self.best = self.smoothed
+            self.saved = True
+            if log.active:
+                self.save_weights(ema, measured=True)
+
+    def save_is_due(self) -> bool:
+        """Whether the last checkpoint is old enough for another one."""
+        return time.monotonic() - self._saved_at >= 60 * self.config.train.checkpoint_minutes
+
+    def save_weights(self, ema: Ema, measured: bool) -> None:
+        known = measured and not math.isnan(self.smoothed)  # a run stopped early is not measured yet
+        chosen = {
+            "step": self.step,
+            "held_out_loss": self.smoothed if known else None,
+            "minutes": round(self.seconds / 60, 2),
+        }
+        metadata = {**self.origin, **self._made_with, **chosen}
+        save_checkpoint(self.out_dir, ema.denoiser.state_dict(), self.config, metadata)
+
+    def save_state(self, denoiser: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer) -> None:
+        state = {
+            "network": {name.replace("network.module.", "network."): v for name, v in denoiser.state_dict().items()},
+            "ema": ema.denoiser.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "seconds": self.seconds,
+            "reached": {name: getattr(self, name) for name in ("step", "smoothed", "best", "saved")},
+            "origin": {**self.origin, "config": to_dict(self.config)},
+        }
+        save_resume_state(self.out_dir, state)
+        self._saved_at = time.monotonic()
+
+    def restore(self, denoiser: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer) -> None:
+        state = load_resume_state(self.out_dir)
+        if state is None:
+            return
+        ignored = tuple(f"config.train.{name}:" for name in ("steps", "budget_minutes"))  # a run may be extended
+        lines = differences(state["origin"], {**self.origin, "config": to_dict(self.config)})
+        changed = [line for line in lines if not line.startswith(ignored)]
+        if changed:
+            raise CheckpointError(
+                f"{self.out_dir} holds a run of another plan or dataset: {'; '.join(changed)}; "
+                "resume with the same settings, or start anew with --overwrite"
+            )
+        denoiser.load_state_dict(state["network"])
+        ema.denoiser.load_state_dict(state["ema"])
+        optimizer.load_state_dict(state["optimizer"])
+        self._earlier = state["seconds"]
+        for name, value in state["reached"].items():
+            setattr(self, name, value)
+
+
+def _smooth(before: float, now: float) -> float:
+    """Half old, half new: one lucky measurement does not pick the weights."""
+    return 0.5 * before + 0.5 * now

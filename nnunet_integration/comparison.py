@@ -1,0 +1,214 @@
+"""The numbers of an experiment: all arms over the same cells. A cell is one class of one image.
+
+Dice and IoU are means over the cells whose reference has the class, where every arm and seed has a score. Cells whose
+reference lacks the class are scored apart, by what is predicted there: a Dice of 0 or none would say how often an arm
+hallucinates, and how often a class is absent, but not how well it segments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from jdm.errors import DataError
+from jdm.evaluation.statistics import detectable, holm, mean_interval, paired_difference
+from jdm.system.files import strict
+from nnunet_integration.arms import ArmName, Resolved
+from nnunet_integration.verdict import NOT_LEARNED, answers, outcomes, verdict
+
+COMPARISONS: tuple[tuple[ArmName, ArmName], ...] = (
+    ("pretrain-finetune", "real-long"),
+    ("mix", "real-long"),
+    ("pretrain-finetune", "real"),
+    ("mix", "real"),
+    ("synthetic", "real"),
+    ("real-long", "real"),
+)
+Scores = Mapping[ArmName, Mapping[int, Mapping[str, Any]]]
+"""`Evaluation.to_dict()` by arm and seed."""
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Scores of all arms over the same cells, which are sorted by image and class."""
+
+    images: tuple[str, ...]
+    """Of each cell."""
+    labels: tuple[str, ...]
+    """Class of each cell."""
+    classes: tuple[str, ...]
+    """All classes, in the dataset's order."""
+    units: tuple[str, ...]
+    """What each cell is resampled with: its group, or its image."""
+    present: np.ndarray
+    """(cells,), bool: the reference has the class."""
+    scores: dict[ArmName, dict[str, np.ndarray]]
+    """Float (seeds, cells) by arm and by "dice", "iou", "false_positive" (0 or 1) and "volume" (predicted)."""
+
+    def mean(self, arm: ArmName, metric: str, where: np.ndarray) -> dict[str, Any] | None:
+        """Mean and interval over the cells `where`, (cells,) bool; None if there are none."""
+        if not where.any():
+            return None
+        found = mean_interval(self.scores[arm][metric][:, where], groups=self._units(where))
+        return {**asdict(found), "low": max(found.low, 0.0), "high": min(found.high, 1.0), "cells": int(where.sum())}
+
+    def difference(self, arms: tuple[ArmName, ArmName], metric: str, where: np.ndarray, tests: int) -> Any:
+        """Mean and interval of one arm minus another over the cells `where`, and what they would have shown.
+
+        Args:
+            tests: differences of the experiment that are tested.
+        Returns: a dictionary, its adjusted p yet open; None if there are no such cells.
+        """
+        if not where.any():
+            return None
+        ours, theirs = (self.scores[arm][metric][:, where] for arm in arms)
+        found = paired_difference(ours, theirs, groups=self._units(where))
+        seen = detectable(found, max(tests, 1))
+        limits = {"low": max(found.low, -1.0), "high": min(found.high, 1.0)}
+        return {**asdict(found), **limits, "p_holm": None, "detectable": seen, "cells": int(where.sum())}
+
+    def _units(self, where: np.ndarray) -> list[str]:
+        return [unit for unit, wanted in zip(self.units, where, strict=True) if wanted]
+
+
+def read_cells(scores: Scores, group_of: Mapping[str, str]) -> Cells:
+    """Bring the scores of all arms and seeds into one order.
+
+    Args:
+        group_of: patient or the like of each image. If all images are of one group, each is a unit.
+    Raises: DataError if arms were scored with other seeds, images, classes or references than the first.
+    """
+    rows: dict[tuple[ArmName, int], dict[tuple[str, str], Any]] = {
+        (arm, seed): {(case["case_id"], case["label"]): case for case in evaluation["cases"]}
+        for arm, seeds in scores.items()
+        for seed, evaluation in seeds.items()
+    }
+    first, cells = next(iter(rows.items()))
+    keys, seeds = sorted(cells), list(scores[first[0]])
+    expected = {key: cells[key]["n_ref"] for key in keys}
+    for (arm, seed), found in rows.items():
+        if set(scores[arm]) != set(seeds) or {key: case["n_ref"] for key, case in found.items()} != expected:
+            raise DataError(
+                f"scores/{arm}_seed_{seed}.json holds other seeds, images, classes or references than "
+                f"scores/{first[0]}_seed_{first[1]}.json; expected the same for all arms; remove both files and the "
+                "folder predictions, and give the same command again"
+            )
+
+    def table(arm: ArmName, value: Any) -> np.ndarray:
+        return np.array([[value(rows[arm, seed][key]) for key in keys] for seed in seeds], float)
+
+    tables: dict[ArmName, dict[str, np.ndarray]] = {
+        arm: {
+            "dice": table(arm, lambda case: np.nan if case["dice"] is None else case["dice"]),
+            "iou": table(arm, lambda case: np.nan if case["iou"] is None else case["iou"]),
+            "false_positive": table(arm, lambda case: case["n_pred"] > 0),
+            "volume": table(arm, lambda case: case["n_pred"] * case["voxel_size"]),
+        }
+        for arm in scores
+    }
+    images, labels = zip(*keys, strict=True)
+    groups = [group_of[image] for image in images]
+    units = groups if len(set(groups)) > 1 else images
+    classes = tuple(found["label"] for found in scores[first[0]][first[1]]["classes"])
+    return Cells(images, labels, classes, tuple(units), np.array([expected[key] > 0 for key in keys]), tables)
+
+
+def summarise(
+    settings: Resolved, arms: Mapping[ArmName, dict[str, Any]], scores: Scores, group_of: Mapping[str, str]
+) -> dict[str, Any]:
+    """The numbers of results.json, the verdict first.
+
+    Args:
+        arms: updates, padding and minutes of each arm.
+        group_of: as for `read_cells`.
+    Raises: DataError as `read_cells`.
+    """
+    cells = read_cells(scores, group_of)
+    summary: dict[str, Any] = {
+        "settings": settings.to_dict(),
+        "images": len(set(cells.images)),
+        "groups": len({group_of[image] for image in cells.images}),
+        "seeds": [int(seed) for seed in next(iter(scores.values()))],
+        "cells": _counts(cells),
+        "arms": {arm: {**facts, **_arm(cells, arm)} for arm, facts in arms.items()},
+        "differences": _differences(cells),
+    }
+    summary["not_learned"] = _not_learned(summary["arms"])
+    summary = strict(summary)
+    return {"verdict": verdict(summary), "outcomes": outcomes(summary), **summary}
+
+
+def _counts(cells: Cells) -> dict[str, Any]:
+    """Cells with and without the class, in all and per class."""
+    return {
+        **_count(cells.present),
+        "per_class": {label: _count(cells.present[np.array(cells.labels) == label]) for label in cells.classes},
+    }
+
+
+def _count(present: np.ndarray) -> dict[str, int]:
+    return {"with_class": int(present.sum()), "without_class": int((~present).sum())}
+
+
+def _arm(cells: Cells, arm: ArmName) -> dict[str, Any]:
+    """Scores of one arm; None where there is no cell to score."""
+    absent = ~cells.present
+    own = cells.scores[arm]
+    return {
+        "dice": cells.mean(arm, "dice", cells.present),
+        "iou": cells.mean(arm, "iou", cells.present),
+        "dice_per_class": {
+            label: cells.mean(arm, "dice", cells.present & (np.array(cells.labels) == label)) for label in cells.classes
+        },
+        "false_positive_rate": cells.mean(arm, "false_positive", absent),
+        "false_positive_volume": own["volume"][:, absent].mean() if absent.any() else None,
+        "dice_per_seed": own["dice"][:, cells.present].mean(1).tolist() if cells.present.any() else None,
+    }
+
+
+def _differences(cells: Cells) -> list[dict[str, Any]]:
+    """Every comparison of two arms that are there.
+
+    Those that answer whether synthetic pairs help are tested, with p adjusted over all of them; the others are context
+    and have no adjusted p.
+    """
+    pairs = [arms for arms in COMPARISONS if set(arms) <= cells.scores.keys()]
+    tested = {arms for arms in pairs if answers(*arms, cells.scores)}
+    present, absent = cells.present, ~cells.present
+    tests = len(tested) * (int(present.any()) + int(absent.any()))
+    found = [
+        {
+            "arm": arms[0],
+            "minus": arms[1],
+            "dice": cells.difference(arms, "dice", present, tests),
+            "iou": cells.difference(arms, "iou", present, tests),
+            "false_positive_rate": cells.difference(arms, "false_positive", absent, tests),
+            "dice_per_class": {
+                label: cells.difference(arms, "dice", present & (np.array(cells.labels) == label), tests)
+                for label in cells.classes
+            },
+        }
+        for arms in pairs
+    ]
+    results = [
+        entry[name]
+        for entry in found
+        for name in ("dice", "false_positive_rate")
+        if entry[name] and (entry["arm"], entry["minus"]) in tested
+    ]
+    for result, p in zip(results, holm([result["p"] for result in results]), strict=True):
+        result["p_holm"] = p
+    return found
+
+
+def _not_learned(arms: Mapping[str, Any]) -> list[str]:
+    """Arms and classes too poor for any difference between arms to speak about synthetic pairs."""
+    return [
+        f"{arm}: {label}"
+        for arm, facts in arms.items()
+        for label, dice in facts["dice_per_class"].items()
+        if dice is not None and dice["mean"] < NOT_LEARNED
+    ]
