@@ -17,10 +17,10 @@ import numpy as np
 from dataset_conversion.cases import Content, convert
 from dataset_conversion.ledger import Ledger
 from dataset_conversion.masks import yes_or_no
+from dataset_conversion.options import Dsb2018Options
 from dataset_conversion.pictures import Decoded, Picture, folder_pairs, picture_content
 from dataset_conversion.rules import list_pictures, read_source, turn, upright
 from dataset_conversion.source import find_with, missing_layout, visible
-from dataset_conversion.source_options import Dsb2018Options
 from dataset_conversion.tables import read_table
 from dataset_conversion.target import Conversion
 from jdm.data.raster import Raster

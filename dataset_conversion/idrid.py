@@ -18,10 +18,10 @@ import numpy as np
 from dataset_conversion.cases import Content, convert
 from dataset_conversion.ledger import Ledger
 from dataset_conversion.masks import any_colour
+from dataset_conversion.options import IdridOptions
 from dataset_conversion.pictures import Decoded, Picture, picture_content
 from dataset_conversion.rules import list_pictures, read_source, upright
 from dataset_conversion.source import child, missing_layout, visible
-from dataset_conversion.source_options import IdridOptions
 from dataset_conversion.target import Conversion
 from jdm.data.raster import Raster
 from jdm.errors import ConfigError, DataError

@@ -20,9 +20,9 @@ import numpy as np
 from dataset_conversion.cases import Content, Item, Reading, convert
 from dataset_conversion.dicom import Series, Slice, is_dicom, read_ct, read_header
 from dataset_conversion.ledger import Ledger
+from dataset_conversion.options import LidcOptions
 from dataset_conversion.polygons import inside_polygon
 from dataset_conversion.source import missing_layout, visible
-from dataset_conversion.source_options import LidcOptions
 from dataset_conversion.target import Conversion
 from dataset_conversion.volumes import ENDING
 from dataset_conversion.xml_files import read_xml

@@ -143,7 +143,7 @@ def folder_pairs(
     mask_stem: Callable[[str], str] = str, stem: Callable[[str], str] = str,
     group: Callable[[str], str | None] = lambda _: None, part: str | None = None,
 ) -> list[Picture]:  # fmt: skip
-    """The pictures of a folder, each with the mask of its stem in another, sorted by stem.
+    """The pictures of a folder, each with the mask of the same stem in another folder, sorted by stem.
 
     Args:
         mask_stem: the image's stem, from that of its mask.

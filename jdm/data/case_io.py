@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jdm.data import advice
 from jdm.data.image_io import read_raster, write_raster
 from jdm.data.raster import Geometry, Raster, can_hold
 from jdm.data.raw_layout import RawDataset, few, is_case_id
@@ -118,8 +119,8 @@ def one_channel(array: np.ndarray, where: Path) -> np.ndarray:
     """(*spatial) of a label (channels, *spatial). Raises: DataError naming its file if the channels differ."""
     if not (array[1:] == array[:1]).all():
         raise DataError(
-            f"{where}: the label has {array.shape[0]} channels that differ (a colour picture); expected one value per "
-            "class; save it with one grey value per class"
+            f"{where}: the label has {array.shape[0]} channels that differ; expected one value per class; "
+            f"{advice.one_channel(where, array)}"
         )
     return array[0]
 
@@ -137,12 +138,10 @@ def validate_labels(label: np.ndarray, labels: Mapping[str, int], where: str) ->
     found = np.unique(label)
     outside = found[~np.isin(found, list(labels.values()))]
     if outside.size:
-        hint = "map its values with jdm-convert pairs --labels, or correct the label"
-        if set(found.tolist()) <= {0, 255}:
-            hint = "convert it with jdm-convert pairs --labels 0=background 255=NAME"
         raise DataError(
             f"{where}: the label holds {few([f'{v:g}' for v in outside.tolist()])}; expected only "
-            f"{', '.join(f'{v} ({k})' for k, v in labels.items())}; {hint}"
+            f"{', '.join(f'{v} ({k})' for k, v in labels.items())}; "
+            f"{advice.map_values(Path(where), found.tolist(), labels)}"
         )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from jdm.data import advice
 from jdm.data.picture_io import quiet
 from jdm.data.raster import (
     MAX_VOXELS,
@@ -57,10 +58,10 @@ def read_volume(path: Path, label: bool, reader: str) -> Raster:
     check_content(path, ending)
     if reader.startswith("Nibabel"):
         return finite(path, _read_nibabel(path, reader))
-    return finite(path, _read_itk(path, reader))
+    return finite(path, _read_itk(path, label, reader))
 
 
-def _read_itk(path: Path, reader: str) -> Raster:
+def _read_itk(path: Path, label: bool, reader: str) -> Raster:
     """As SimpleITKIO and SimpleITKIOWithReorient: a file of two axes is a volume of one slice."""
     import SimpleITK
 
@@ -72,11 +73,11 @@ def _read_itk(path: Path, reader: str) -> Raster:
         file.ReadImageInformation()
         dims, components = file.GetDimension(), file.GetNumberOfComponents()
         check_size(path, int(np.prod(file.GetSize(), dtype=np.int64)), MAX_VOXELS)
-        if components != 1 or not least <= dims <= most:
-            raise DataError(
-                f"{path}: has {dims} axes and {components} values per voxel; expected {least} to {most} axes and one "
-                "value; save each channel as its own file _000N"
-            )
+        if not least <= dims <= most:
+            raise DataError(f"{path}: has {dims} axes; expected {least} to {most}; save each image as its own file")
+        if components != 1:
+            cure = advice.merge_layers(path) if label else advice.split_channels(path)
+            raise DataError(f"{path}: has {components} values per voxel; expected one; type: {cure}")
         image, stored = file.Execute(), "xy" if dims == 2 else ""
         if turns:
             stored = SimpleITK.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
