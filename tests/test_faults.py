@@ -62,7 +62,7 @@ def test_fault_07_bit_flip_anywhere_in_a_checkpoint(tmp_path):
 def test_fault_19_image_and_mask_of_different_size(tmp_path):
     dataset = with_image(tmp_path, label=np.zeros((7, 6), np.uint8))
     before = tree(tmp_path)
-    with pytest.raises(DataError, match=r"a\.png.*\(7, 6\).*\(7, 5\)") as error:
+    with pytest.raises(DataError, match=r"a\.png.* 7x6.* 7x5") as error:
         read_case(dataset, "a")
     assert "\n" not in str(error.value) and tree(tmp_path) == before
 
@@ -137,5 +137,5 @@ def test_fault_28_decompression_bomb(tmp_path, host, name, write, found):
 def test_fault_27_a_training_id_cannot_lead_out_of_the_dataset(tmp_path):
     folder = make_dataset(tmp_path, [make_pair()])
     for name in ("../a", "/etc/hosts", "a/../../b"):
-        with pytest.raises(DataError, match="no training case"):
+        with pytest.raises(DataError, match=rf"'{name}'"):
             read_case(read_dataset(folder), name)

@@ -21,7 +21,6 @@ from jdm.data.image_io import read_raster, write_raster
 from jdm.data.raw_dataset import (
     Pair,
     check_dataset,
-    geometry_like,
     read_case,
     read_dataset,
     write_case,
@@ -189,7 +188,7 @@ def test_the_reader_is_nnunets_and_what_is_made_is_read_alike(tmp_path, affines,
 
     made = tmp_path / "made" / "Dataset008_Made"
     image = np.arange(210, dtype=np.int16).reshape(1, 5, 7, 6)
-    write_case(made, Pair("m", image, (image[0] % 3).astype(np.uint8), pair.spacing, geometry_like(dataset)), ending)
+    write_case(made, Pair("m", image, (image[0] % 3).astype(np.uint8), pair.spacing, pair.geometry), ending)
     write_json_like(made, dataset, 1)
     content = json.loads((made / "dataset.json").read_text())
     assert content["overwrite_image_reader_writer"] == expected

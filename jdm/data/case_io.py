@@ -102,14 +102,6 @@ def read_label(path: Path, reader: str = "") -> Raster:
     return replace(raster, array=one_channel(raster.array, path)[None])
 
 
-def geometry_like(dataset: RawDataset) -> Geometry | None:
-    """Where a volume that is made for a dataset lies in space, and how its file has it: as the first training case.
-
-    With it the dataset's reader gives back the array that is written. None for files without a geometry.
-    """
-    return read_raster(dataset.image_files(dataset.cases[0])[0], reader=dataset.reader).geometry
-
-
 def slice_axis(shapes: Sequence[Sequence[int]], spacing: Sequence[float]) -> int:
     """The array axis along which volumes are cut into images.
 

@@ -103,11 +103,15 @@ def _read_itk(path: Path, label: bool, reader: str) -> Raster:
 def _read_nibabel(path: Path, reader: str) -> Raster:
     """As NibabelIO and NibabelIOWithReorient: sheared axes are taken, files of other than three axes are not."""
     import nibabel
+    from nibabel.arrayproxy import ArrayProxy
     from nibabel.orientations import aff2axcodes, io_orientation
 
     try:
-        second = isinstance(nifti_header(path, sniff(path)), nibabel.Nifti2Header)
-        image: Any = (nibabel.Nifti2Image if second else nibabel.Nifti1Image).from_filename(path)
+        header = nifti_header(path, sniff(path))
+        second = isinstance(header, nibabel.Nifti2Header)
+        kind: Any = nibabel.Nifti2Image if second else nibabel.Nifti1Image
+        # made from the header alone: extensions are as long as they say, and nibabel reads them whole
+        image = kind(ArrayProxy(str(path), header), header.get_best_affine(), header)
         if image.ndim != 3:
             raise DataError(
                 f"{path}: has {image.ndim} axes; expected 3, which is all that {reader}, the reader of this dataset, "
@@ -187,11 +191,8 @@ def write_volume(temporary: Path, raster: Raster, path: Path, spacing_file: Path
     """
     raster, ending = _as_stored(raster), ending_of(path)
     array = raster.array
-    if (
-        array.ndim != 4
-        or array.shape[0] != 1
-        or not can_hold(".tif" if ending in TIFF_ENDINGS else ending, 1, array.dtype)
-    ):
+    fits = array.dtype.kind in "iuf" if ending in TIFF_ENDINGS else can_hold(ending, 1, array.dtype)
+    if array.ndim != 4 or array.shape[0] != 1 or not fits:
         raise DataError(f"{path}: cannot hold {array.shape} of {array.dtype}; expected one channel of numbers")
     if ending in TIFF_ENDINGS:
         import tifffile
