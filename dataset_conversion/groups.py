@@ -89,7 +89,7 @@ def group_folds(groups: Mapping[str, str | None]) -> list[dict[str, list[str]]]:
 
     Args:
         groups: group by training case; a case without one is a group by itself.
-    Returns: as many folds as nnU-Net has, or as there are groups if those are fewer; none for fewer than two groups.
+    Returns: five folds as in nnU-Net, or one for each group if there are fewer than five; none for a single group.
     """
     members: dict[str, list[str]] = {}
     for case in sorted(groups):
