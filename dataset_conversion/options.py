@@ -19,8 +19,8 @@ _THRESHOLD = (
 )
 _GROUPS = (
     "Patient (or video, or slide) of each case, so that folds keep the cases of one together; overrides what the "
-    "source says. A CSV file with the columns case and group, or a regular expression that matches whole case names and "
-    "whose first group is the patient: with '(.+)_\\d+' the patient of p7_001 is p7."
+    "source says. A CSV file with the columns case and group, or a regular expression that matches whole case names "
+    "and whose first group is the patient: with '(.+)_\\d+' the patient of p7_001 is p7."
 )
 
 
