@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TESTS = ROOT / "tests"
 sys.path.insert(0, str(TESTS))
 
-from fault_list import FAULTS  # noqa: E402
+from fault_list import FAULTS, INPUTS, Fault  # noqa: E402
 
 FUZZED = ("test_fuzz_text.py", "test_fuzz_checkpoints.py", "test_fuzz_images.py", "test_conversion_damage.py")
 KILLED = "test_faults_killed.py"
@@ -81,7 +81,7 @@ def _runs(options: Options) -> list[tuple[str, list[str]]]:
     collected = _pytest(["--collect-only", *(f"tests/{file}" for file in single), *_counts(options)])
     tests = re.findall(r"^tests/(\S+::.+)$", collected, re.M)
     mine = [test for test in tests if not test.startswith(KILLED) or test.endswith(f"[{options.kills}]")]
-    named = sorted({place for fault in FAULTS for place in fault.tests})
+    named = sorted({place for fault in (*FAULTS, *INPUTS) for place in fault.tests})
     rest = [f"tests/{place}" for place in named if f"{place}[{options.kills}]" not in mine]
     converters = [f"tests/{file.name}" for file in sorted(TESTS.glob("test_conversion*.py")) if file.name not in FUZZED]
     return [*((test, [f"tests/{test}"]) for test in mine), ("faults", rest), ("converters", converters)]
@@ -141,7 +141,9 @@ def _page(found: Result) -> str:
     lines += [f"- {key}: {'; '.join(values)}" for key, values in origin.items()]
     for title, text, table in (
         ("Faults", "Each provoked for real by the tests of its row. Nothing that existed is altered; an error is one "
-         "line and exit status 2.", _faults(tests)),
+         "line and exit status 2.", _faults(tests, FAULTS)),
+        ("Real-world inputs", "Found on inputs after public reports, each mended by its kind: other examples of the "
+         "same kind behave alike.", _faults(tests, INPUTS)),
         ("Converters", "Miniatures of each layout with the file types, names and dirt of the published one. `real "
          "data`: tests on data sets that are not part of this repository.", _converters(tests)),
         ("Fuzz targets", "Mutated files. Each has to end in a correct reading or in an error of ours in one line, "
@@ -152,9 +154,9 @@ def _page(found: Result) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _faults(tests: dict[str, Result]) -> Table:
+def _faults(tests: dict[str, Result], faults: Sequence[Fault]) -> Table:
     rows = []
-    for fault in FAULTS:
+    for fault in faults:
         mine = [test for name, test in tests.items() if name.split("[")[0] in fault.tests]
         kills = sum(test.get("kills", 0) for test in mine)
         rows.append((f"{fault.number} {fault.name}", fault.gets, _score(mine), str(kills or ""), fault.others))

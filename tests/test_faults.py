@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from fault_list import FAULTS
+from fault_list import FAULTS, INPUTS
 from fault_processes import read_starved, tree
 from raw_miniatures import make_dataset, make_pair, with_image
 from small_runs import config_of
@@ -26,9 +26,10 @@ from jdm.train.checkpoint import METADATA, WEIGHTS, load_checkpoint, save_checkp
 HERE = Path(__file__).resolve().parent
 
 
-def test_every_fault_is_provoked_by_a_test_that_is_there():
-    assert [fault.number for fault in FAULTS] == list(range(1, 31))
-    for place in (test for fault in FAULTS for test in fault.tests):
+@pytest.mark.parametrize("faults", [FAULTS, INPUTS])
+def test_every_fault_is_provoked_by_a_test_that_is_there(faults):
+    assert [fault.number for fault in faults] == list(range(1, 31))
+    for place in (test for fault in faults for test in fault.tests):
         file, _, name = place.partition("::")
         names = {
             node.name
