@@ -92,11 +92,12 @@ def _kind(name: str) -> str:
 
 def _add(found: Outlines, region: Element, path: Path) -> str:
     """Add a region to the outlines, or leave it out; what was done, beginning with "taken" for nuclei."""
-    form = _TYPES.get(region.get("Type") or POLYGON, f"region of type {region.get('Type', '')[:20]!r}")
-    kind = _kind(region.get("Text", "").strip())
-    if kind in ("doubtful", "other"):
-        return f"{form} left out ({region.get('Text', '')[:60]!r})"
-    negative = region.get("NegativeROA", "0") not in ("0", "")
+    kind = region.get("Type", "").strip() or POLYGON
+    form = _TYPES.get(kind, f"region of type {kind[:20]!r}")
+    text = region.get("Text", "").strip()
+    if _kind(text) in ("doubtful", "other"):
+        return f"{form} left out ({text[:60]!r})"
+    negative = region.get("NegativeROA", "").strip() not in ("0", "")
     if form not in ("outline", "ellipse") and not (negative and form == "rectangle"):
         return f"{form} left out"
     vertices = _vertices(region, path)

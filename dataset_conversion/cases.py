@@ -134,7 +134,7 @@ def fill(
             ledger.notes.append(f"no channel names were given: {', '.join(channels)} assumed{hint}")
     training = {entry.case_id: entry.group for entry in ledger.kept("train") if entry.case_id}
     folds, notes = write_group_splits(partial, training)
-    if groups is not None and folds is None:
+    if groups is not None and folds is None and training:
         notes = ["--groups: no group has several training cases, so nnU-Net's own split holds"]
     ledger.notes += [*notes, *_about_groups(ledger, [item for item, _ in named])]
     if partial is not None:

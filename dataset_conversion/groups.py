@@ -16,11 +16,12 @@ from jdm.errors import ConfigError, DataError
 from jdm.system.files import write_json
 
 SPLITS_FILE = "splits_final.json"
+_NAMES = (r"(.+)_[xyrXYR]\d+_[xycXYC]\d+", r"(.+)_\d+", r"(.+)_[A-Za-z]+_?\d+")
 PATTERNS = (
-    *(name.replace("_", mark) for mark in ("_", "-", r"\.", " ") for name in (r"(.+)_\d+", r"(.+)_[A-Za-z]+_?\d+")),
+    *(name.replace("_", mark) for mark in ("_", "-", r"\.", " ") for name in _NAMES),
     r"(.+\d)[A-Za-z]", r"(.+)[-_. ][A-Za-z]+", r"(.+?) ?\(\d+\)", r"(.+?)[-_. ].+",
 )  # fmt: skip
-"""How names are often made of a patient and the number, side or part of an image; tried in this order."""
+"""How names are often made of a patient and the number, place, side or part of an image; tried in this order."""
 
 
 def given_groups(
@@ -72,12 +73,15 @@ def _from_pattern(pattern: str, stems: Mapping[str, str]) -> dict[str, str | Non
 
 
 def likely_pattern(names: Sequence[str]) -> str | None:
-    """A pattern for `--groups` by which some names share a beginning and not all do, as those of patients would."""
+    """A pattern for `--groups` by which some names share a beginning and not all do, as those of patients would.
+
+    None if there is none, or if a pattern tried earlier has all names of one beginning: img_1, img_2, ... are images.
+    """
     for pattern in PATTERNS:
         matches = [re.fullmatch(pattern, name) for name in names]
-        groups = Counter(match[1] for match in matches if match)
-        if all(matches) and 2 <= len(groups) < len(names):
-            return pattern
+        groups = {match[1] for match in matches if match}
+        if all(matches) and len(groups) < len(names):
+            return pattern if len(groups) > 1 else None
     return None
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from dataset_conversion.coding import TOLERANCE, collapsed
 from dataset_conversion.pictures import Decoded
-from jdm.data.advice import label_words
+from jdm.data.advice import map_values
 from jdm.errors import DataError
 
 THRESHOLD = 127
@@ -40,11 +40,8 @@ def _yes_or_no(grey: np.ndarray, notes: list[str], where: Path) -> Decoded:
     if highest <= 1:
         return Decoded(grey.copy(), notes)
     if highest <= THRESHOLD:
-        words = label_words(np.unique(grey).tolist(), {"background": 0, "foreground": 255})
-        raise DataError(
-            f"{where}: the highest value of the mask is {highest}; expected 0 and 255, or 0 and 1; correct the mask, "
-            f"or say what its values mean: jdm-convert pairs {words or '--labels 0=background VALUE=NAME'}"
-        )
+        cure = map_values(where, np.unique(grey).tolist(), {"background": 0, "foreground": 255})
+        raise DataError(f"{where}: the highest value of the mask is {highest}; expected 0 and 255, or 0 and 1; {cure}")
     between = (grey > TOLERANCE) & (grey < 255 - TOLERANCE)
     if between.mean() > MAX_BETWEEN:
         raise DataError(

@@ -128,9 +128,11 @@ def _verdict(ledger: Ledger, reasons: list[str], strict: bool, foreground: int |
     if foreground is not None and not training:
         return f"no training case is left, {first}"
     if foreground == 0:
+        first = ledger.kept("train")[0]
+        why = f"; of {first.files[0]}: {'; '.join(first.notes)}" if first.notes else ""
         return (
-            f"the labels of all {training} training cases are empty (background only); expected some "
-            "foreground; look at the masks"
+            f"the labels of all {training} training cases are empty (background only); expected some foreground; look "
+            f"at the masks{why}"
         )
     if strict and (refused or ledger.duplicates):
         return (

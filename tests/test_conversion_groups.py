@@ -162,6 +162,7 @@ def test_one_line_asks_for_groups_with_a_pattern_that_fits(slices: PairsOptions)
         (["7_left", "7_right", "8_left"], ["7", "7", "8"]), (["x (1)", "x (2)", "y (1)"], ["x", "x", "y"]),
         (["s1.z4", "s1.z5", "s2.z1"], ["s1", "s1", "s2"]), (["k1 003", "k1 004", "k2 001"], ["k1", "k1", "k2"]),
         (["A_x_3y", "A_z", "B_x"], ["A", "A", "B"]), (["case_1", "case_2", "case_3"], None), (["1", "2", "3"], None),
+        (["s1_y0_x0", "s1_y9_x9", "s2_y0_x0"], ["s1", "s1", "s2"]), (["s_y0_x0", "s_y0_x9", "s_y9_x0"], None),
         (["a_1", "b_1", "c_1"], None), (["cju0qk", "cju1cf", "cju1dh"], None), (["a_1", "a_2", "b"], None),
     ],
 )  # fmt: skip

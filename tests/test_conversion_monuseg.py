@@ -198,6 +198,14 @@ def test_an_ellipse_has_the_pixels_whose_centres_it_holds(tmp_path: Path, corner
     assert any("1 ellipse" in line for line in taken)
 
 
+def test_nothing_left_says_what_was_left_out(tmp_path: Path, nnunet_folders: dict[str, Path]) -> None:
+    root = make_monuseg(tmp_path / "MoNuSeg")
+    for path in root.glob("*/*/Annotations/*.xml"):
+        path.write_text(xml(layer(region(SQUARE), name="Ambiguous")))
+    with pytest.raises(DataError, match=r"2 .*'Ambiguous'"):
+        convert_monuseg(MonusegOptions(root, 11))
+
+
 def test_negative_regions_are_holes(tmp_path: Path, nnunet_folders: dict[str, Path]) -> None:
     root = make_monuseg(tmp_path / "MoNuSeg")
     (path,) = root.glob(f"*/*/Annotations/{TRAINING[0]}.xml")
