@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dataset_conversion.groups import given_groups, likely_pattern, write_group_splits
-from dataset_conversion.ledger import Ledger
+from dataset_conversion.ledger import Ledger, printable
 from dataset_conversion.options import SourceOptions
 from dataset_conversion.rules import case_ids
 from dataset_conversion.source import open_source
@@ -148,9 +148,10 @@ def fill(
 
 
 def _regrouped(groups: str, named: Sequence[tuple[Item, str]]) -> list[tuple[Item, str]]:
-    names = {case_id: (item.stem, case_id, item.files[0].name) for item, case_id in named}
-    found = given_groups(groups, names, [case_id for item, case_id in named if item.split == "train"])
-    return [(replace(item, group=found[case_id]), case_id) for item, case_id in named]
+    stems = {case_id: item.stem for item, case_id in named}
+    files = {case_id: item.files[0].name for item, case_id in named}
+    found = given_groups(groups, stems, files, [case_id for item, case_id in named if item.split == "train"])
+    return [(replace(item, group=found.get(case_id)), case_id) for item, case_id in named]
 
 
 def _about_groups(ledger: Ledger, items: Sequence[Item]) -> list[str]:
@@ -181,7 +182,13 @@ def _classes(items: Sequence[tuple[Item, str]], ledger: Ledger) -> list[tuple[st
     for item, case_id in items:
         if (item.split, case_id) in kept:
             writer.writerow(
-                (case_id, item.class_name or "", item.part or item.split, item.group or "", item.files[0].name)
+                (
+                    case_id,
+                    item.class_name or "",
+                    item.part or item.split,
+                    item.group or "",
+                    printable(item.files[0].name),
+                )
             )
     return [("classes.csv", text.getvalue())] if any(item.class_name for item, _ in items) else []
 

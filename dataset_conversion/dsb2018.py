@@ -33,7 +33,7 @@ TEST_FOLDER = "stage1_test"
 SOLUTION = "stage1_solution.csv"
 SOLUTION_COLUMNS = ("ImageId", "EncodedPixels", "Height", "Width")
 Rows = dict[str, list[tuple[dict[str, str], Path]]]
-"""By image, rows of a table and the table."""
+"""By image: the rows of a table about it, each with the path of the table."""
 
 
 def convert_dsb2018(options: Dsb2018Options) -> Conversion:
@@ -68,7 +68,7 @@ def _is_case(images: Path) -> bool:
 
 
 def _solution(root: Path, ledger: Ledger) -> Rows:
-    """Rows of the table of test nuclei by image; none without such a table.
+    """Rows of the table of test nuclei, by image; none if there is no table.
 
     Raises: DataError if it cannot be read or lacks a column.
     """

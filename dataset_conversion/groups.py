@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from unicodedata import normalize
 
@@ -24,42 +24,41 @@ PATTERNS = (
 
 
 def given_groups(
-    groups: str, names: Mapping[str, Sequence[str]], needed: Iterable[str]
-) -> dict[str, str | None]:  # fmt: skip
-    """Group by case, as `--groups` says; None for a case that is a group by itself.
+    groups: str, stems: Mapping[str, str], files: Mapping[str, str], needed: Iterable[str]
+) -> dict[str, str]:
+    """Group by case, as `--groups` says; a case that is a group by itself is left out.
 
     Args:
-        groups: name of a CSV file, or a regular expression whose first group is the group.
-        names: by case, what it may be called: in the file all of them, for the regular expression the first.
+        groups: name of a CSV file, which lists cases, their stems or their file names; or a regular expression, which
+            is matched with the stems.
+        stems, files: by case.
         needed: cases that must have a group, the training cases.
     Raises: ConfigError for a regular expression that cannot be used; DataError for a file that cannot, or if a needed
         case has no group.
     """
     if groups.lower().endswith(".csv") or Path(groups).is_file():
-        found = _from_table(Path(groups), names)
+        rows = _table(Path(groups), {*stems, *stems.values(), *files.values()})
+        called = {case: (case, stem, normalize("NFC", files[case])) for case, stem in stems.items()}
+        found = {case: next((rows[n] for n in names if n in rows), None) for case, names in called.items()}
         fix = f"expected a line for each in {groups}; add them, with an empty group where it is not known"
     else:
-        found = _from_pattern(groups, names)
+        found = _from_pattern(groups, stems)
         fix = f"expected {shlex.quote(groups)} to match each whole name; correct it, or give a CSV file (case,group)"
-    lacking = sorted(names[case][0] for case in needed if case not in found)
-    if lacking:
+    if lacking := sorted(stems[case] for case in needed if found[case] is None):
         raise DataError(f"--groups: {len(lacking)} training cases have no group ({few(lacking, 5)}); {fix}")
-    return {case: found.get(case) or None for case in names}
+    return {case: group for case, group in found.items() if group}
 
 
-def _from_table(path: Path, names: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    cases = {normalize("NFC", name): case for case, called in names.items() for name in called}
+def _table(path: Path, known: Collection[str]) -> dict[str, str]:
+    """Group by name, of the cases that are known and others."""
     found: dict[str, str] = {}
-    for number, name, group in case_column(path, "group", cases):
-        case = cases.get(name)
-        if case is None:  # of a case that the source does not have
-            continue
-        if found.setdefault(case, group) != group:
+    for number, name, group in case_column(path, "group", known):
+        if found.setdefault(normalize("NFC", name), group) != group:
             raise DataError(f"{path}: line {number} gives {name} another group than before; expected one; remove one")
     return found
 
 
-def _from_pattern(pattern: str, names: Mapping[str, Sequence[str]]) -> dict[str, str]:
+def _from_pattern(pattern: str, stems: Mapping[str, str]) -> dict[str, str | None]:
     shown = f"--groups {shlex.quote(pattern)}"
     example = "expected a regular expression whose first group is the patient, such as '(.+)_\\d+', or a CSV file"
     try:
@@ -68,8 +67,8 @@ def _from_pattern(pattern: str, names: Mapping[str, Sequence[str]]) -> dict[str,
         raise ConfigError(f"{shown}: {error}; {example}") from None
     if not expression.groups:
         raise ConfigError(f"{shown}: has no group in parentheses; {example}")
-    matches = {case: expression.fullmatch(called[0]) for case, called in names.items()}
-    return {case: match[1] for case, match in matches.items() if match and match[1]}
+    matches = {case: expression.fullmatch(stem) for case, stem in stems.items()}
+    return {case: (match[1] or None) if match else None for case, match in matches.items()}
 
 
 def likely_pattern(names: Sequence[str]) -> str | None:
@@ -89,7 +88,7 @@ def group_folds(groups: Mapping[str, str | None]) -> list[dict[str, list[str]]]:
 
     Args:
         groups: group by training case; a case without one is a group by itself.
-    Returns: as many folds as nnU-Net has, or as there are groups if those are fewer; none for fewer than two groups.
+    Returns: five folds as in nnU-Net, or one for each group if there are fewer than five; none for a single group.
     """
     members: dict[str, list[str]] = {}
     for case in sorted(groups):

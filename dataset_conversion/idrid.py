@@ -65,7 +65,7 @@ def _gather(priority: tuple[str, ...], root: Path, ledger: Ledger) -> Content:
 def _images(
     split: str, folder: Path, root: Path, priority: tuple[str, ...], counts: Counter[str], ledger: Ledger
 ) -> list[Picture]:  # fmt: skip
-    """Images of a split with the masks that there are for them."""
+    """Images of a split, each with its masks; a lesion without a mask is not there."""
     images, aside = list_pictures(folder)
     for path, reason in aside:
         ledger.add("ignored", split, None, [path], [reason])

@@ -62,7 +62,7 @@ class Ledger:
         """Append an entry."""
         names = tuple(printable(self.shown(str(file))) for file in files)
         lines = tuple(printable(self.shown(note)) for note in notes)
-        self.entries.append(Entry(status, split, case_id, names, lines, group))
+        self.entries.append(Entry(status, split, case_id, names, lines, printable(group) if group else None))
 
     def compare(self, found: Mapping[str, int], published: Mapping[str, int]) -> None:
         """Compare the cases in each part of the dataset with the published number, and note where they differ."""
@@ -104,7 +104,7 @@ class Ledger:
             "published": {
                 part: {"found": found, "published": number} for part, (found, number) in self.published.items()
             },
-            "notes": self.notes,
+            "notes": [printable(note) for note in self.notes],
             "duplicates": self.duplicates,
             "entries": [
                 {
@@ -124,7 +124,7 @@ class Ledger:
         lines += [f"- {part}: {found} found, {number} published" for part, (found, number) in self.published.items()]
         groups = len({e.group for e in self.kept("train") if e.group})
         lines += [f"- {groups} groups in training"] if groups else []
-        lines += ["", *self.notes] if self.notes else []
+        lines += ["", *map(printable, self.notes)] if self.notes else []
         if self.duplicates:
             lines += ["", f"## {len(self.duplicates)} duplicates", "", *(f"- {d}" for d in self.duplicates)]
         for status in ("refused", "repaired", "ignored"):

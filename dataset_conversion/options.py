@@ -8,6 +8,21 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+_LABELS = (
+    "What each value in the masks means, background first. The order numbers the classes 0, 1, 2 ...; values with the "
+    "same name are one class. Masks must hold these values only; JPEG masks of two values are cut midway between them."
+)
+_THRESHOLD = (
+    "For masks with soft or noisy borders, where --labels has two values: what is above this level counts as the "
+    "larger value, the rest as the smaller. With 0=background 255=NAME the middle is 127. Masks that seem to hold a "
+    "third class are refused."
+)
+_GROUPS = (
+    "Patient (or video, or slide) of each case, so that folds keep the cases of one together; overrides what the "
+    "source says. A CSV file with the columns case and group, or a regular expression that matches whole case names "
+    "and whose first group is the patient: with '(.+)_\\d+' the patient of p7_001 is p7."
+)
+
 
 @dataclass(frozen=True)
 class PairsOptions:
@@ -31,22 +46,13 @@ class PairsOptions:
     """nnU-Net dataset id for the new dataset: 1 to 999, not yet in use."""
     name: str
     """Name of the new dataset: --id 11 --name MoNuSeg makes Dataset011_MoNuSeg in $nnUNet_raw."""
-    labels: Annotated[tuple[str, ...], arg(metavar="VALUE=NAME [VALUE=NAME ...]")]
-    """What each value in the masks means, background first. The order numbers the classes 0, 1, 2 ...; to join
-    values into one class, give them the same name. Masks must hold exactly these values (JPEG masks of two values are
-    cut midway between them)."""
+    labels: Annotated[tuple[str, ...], arg(metavar="VALUE=NAME [VALUE=NAME ...]", help=_LABELS)]
     test_images: Path | None = None
     """Folder of test images, which are never trained on."""
     test_masks: Path | None = None
     """Folder of their masks; they go to labelsTs."""
-    threshold: float | None = None
-    """For masks with soft or noisy borders, and --labels with two values: mask values above this count as the larger
-    of the two, all others as the smaller. With --labels 0=background 255=NAME, 127 is the middle. Masks that seem to
-    hold a third class are refused."""
-    groups: str | None = None
-    """Patient (or video, or slide) of each case, so that folds keep the cases of one together. Either a CSV file with
-    the columns case and group, or a regular expression that matches whole case names and whose first group is the
-    patient: '(.+)_\\d+' makes p7 the patient of p7_001."""
+    threshold: Annotated[float | None, arg(metavar="LEVEL", help=_THRESHOLD)] = None
+    groups: Annotated[str | None, arg(metavar="TABLE.csv|PATTERN", help=_GROUPS)] = None
     overwrite: bool = False
     """Replace a dataset of this id and name that jdm-convert made earlier."""
     strict: bool = False
@@ -65,10 +71,7 @@ class SourceOptions:
     """nnU-Net dataset id for the new dataset: 1 to 999, not yet in use."""
     name: str | None = None
     """Name of the new dataset; each source has a default."""
-    groups: str | None = None
-    """Patient of each case, instead of what the source says: a CSV file with the columns case and group, or a regular
-    expression that matches whole case names and whose first group is the patient, such as '(.+)_\\d+'. Folds keep the
-    cases of a patient together."""
+    groups: Annotated[str | None, arg(metavar="TABLE.csv|PATTERN", help=_GROUPS)] = None
     overwrite: bool = False
     """Replace a dataset of this id and name that jdm-convert made earlier."""
     strict: bool = False

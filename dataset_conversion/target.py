@@ -68,8 +68,8 @@ def _check_free(id: int, final: Path, overwrite: bool) -> None:
     if others:
         free = next((i for i in range(1, 1000) if i not in used), None)
         raise ExistsError(
-            f"dataset id {id} is used by {', '.join(str(f) for f in others)}; nnU-Net wants each id under one "
-            f"name; choose a free one, such as --id {free}"
+            f"dataset id {id} is used by {', '.join(str(f) for f in others)}; nnU-Net allows one name for each id; "
+            f"choose a free id, such as --id {free}"
         )
     if final.exists() and not overwrite:
         raise ExistsError(f"{final} is already there; expected a new dataset; choose another --id or add --overwrite")

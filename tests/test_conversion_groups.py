@@ -120,6 +120,20 @@ def test_a_case_with_an_empty_group_is_by_itself(slices: PairsOptions, tmp_path:
     assert groups["p5_001"] == groups["p5_002"] != groups["p5_000"]
 
 
+def test_a_test_case_of_the_same_name_may_have_a_line_of_its_own(slices: PairsOptions, tmp_path: Path) -> None:
+    for part in ("images", "masks"):
+        (tmp_path / "test" / part / "p0_900.png").rename(tmp_path / "test" / part / "p0_000.png")
+    both = replace(slices, test_images=tmp_path / "test/images", test_masks=tmp_path / "test/masks")
+    path = table(tmp_path / "patients.csv", [f"p{p}_{n:03d}" for p in range(6) for n in range(3)])
+    convert_pairs(replace(both, groups=str(path)))
+    assert read_groups(open_dataset(11))["p0_000"] == "group p0"
+    assert read_groups(open_dataset(11), test=True) == {"test_p0_000": "group p0"}
+    path.write_text(path.read_text() + "test_p0_000,q\n")
+    convert_pairs(replace(both, groups=str(path), overwrite=True))
+    assert read_groups(open_dataset(11))["p0_000"] == "group p0"
+    assert read_groups(open_dataset(11), test=True) == {"test_p0_000": "group q"}
+
+
 def test_patients_in_training_and_test_are_told(slices: PairsOptions, tmp_path: Path) -> None:
     both = replace(slices, test_images=tmp_path / "test/images", test_masks=tmp_path / "test/masks")
     made = convert_pairs(replace(both, groups=r"(.+)_\d+"))

@@ -131,7 +131,8 @@ def test_fault_10_loss_that_is_not_finite(nnunet_folders, tmp_path):
     with pytest.raises(TrainingError, match=r"step \d+ .*precision fp32.*learning-rate") as error:
         loop.train(prepared(dataset, wild, tmp_path / "run", ids))
     assert "\n" not in str(error.value)
-    state = load_resume_state(tmp_path / "run") or {"network": {}, "ema": {}}
+    state = load_resume_state(tmp_path / "run")
+    assert state is not None and f"step {state['reached']['step'] + 1} " in str(error.value)
     weights = load_checkpoint(tmp_path / "run").weights if (tmp_path / "run" / WEIGHTS).exists() else {}
     for part in (state["network"], state["ema"], weights):
         assert all(value.isfinite().all() for value in part.values())

@@ -139,7 +139,7 @@ def test_fingerprint_json(real, fuzz):
     def read(text: bytes) -> None:
         path.write_bytes(text)
         found = prepare(TrainRequest(real.name, "all", resume=True)).config.facts
-        assert from_dict(type(found), to_dict(found)) == found and found.classes == len(found.labels)
+        assert from_dict(type(found), to_dict(found)) == found
 
     fuzz(json_of(content), read)
 

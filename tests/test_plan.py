@@ -2,16 +2,15 @@
 
 import json
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from small_runs import facts, of_classes, write_pictures
-from test_fingerprint import write
+from fault_processes import NETWORK
+from made_datasets import write
+from small_runs import TINY, facts, of_classes, write_pictures
 
-from jdm.cli import train as command
-from jdm.config.files import to_toml
+from jdm.config.files import to_dict, to_toml
 from jdm.data.pairs import PairDataset
 from jdm.draw.canvas import planned_pair
 from jdm.errors import ConfigError, TrainingError
@@ -24,11 +23,7 @@ PHOTOGRAPHS = {
     "image_std": 0.4, "class_shares": (0.75, 0.25), "sizes": (((1000, 1000), 1, 30),), "mirror_axes": (0, 1),
     "quarter_turns": True, "symmetry": "mirrored masks lie like the others",
 }  # fmt: skip
-SMALL = {
-    "network": {"base_channels": 8, "channel_multipliers": [1, 1], "blocks_per_level": 1, "attention_factors": [2],
-                "attention_heads": 2},
-    "train": {"batch_size": 2},
-}  # fmt: skip
+SMALL = {"network": to_dict(TINY), "train": {"batch_size": 2}}
 """Settings that are quickly measured."""
 
 
@@ -255,25 +250,20 @@ def test_a_plan_file_decides_and_measures_nothing(nnunet_folders, tmp_path):
         from_dataset("23", codec={"mask_code": "binary"})
 
 
-def test_the_dry_run_is_a_table_of_decisions_with_reasons(nnunet_folders, monkeypatch, capsys):
-    def typed(words: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["jdm-train", "21", "all", "--dry-run", *words.split()])
-        command.main()
-        return capsys.readouterr().out
+def test_the_dry_run_is_a_table_of_decisions_with_reasons(nnunet_folders, typed):
+    def rows_of(*flags: str) -> tuple[str, dict[str, str]]:
+        status, printed, _ = typed("jdm-train", "21", "all", "--dry-run", *NETWORK, *flags)
+        assert status == 0
+        lines = [line.split(maxsplit=1) for line in printed.splitlines()]
+        return printed, {line[0]: line[1] for line in lines if line and "." in line[0]}
 
     write_pictures(nnunet_folders["nnUNet_raw"], shape=(16, 16))
-    network = (
-        "--network.base-channels 8 --network.channel-multipliers 1 1 --network.blocks-per-level 1 "
-        "--network.attention-factors 2 --network.attention-heads 2"
-    )
-    printed = typed(f"{network} --train.batch-size 2")
-    rows = {line.split()[0]: line.split(maxsplit=1)[1] for line in printed.splitlines() if "." in line.split(" ")[0]}
+    printed, rows = rows_of("--train.batch-size", "2")
     assert rows["augment.mirror_axes"].startswith("0 1 ") and rows["augment.quarter_turns"].startswith("True ")
     assert rows["network.base_channels"].split()[:2] == ["8", "given"] and rows["data.patch_size"].startswith("16 16 ")
     assert "4 cases, 4 images" in printed and "background 0.00%" in printed and "s a step on this machine" in printed
     assert not list(nnunet_folders["jdm_results"].iterdir())
-    plain = typed(f"{network} --augment.no-quarter-turns --augment.mirror-axes --budget-minutes 0.01")
-    rows = {line.split()[0]: line.split(maxsplit=1)[1] for line in plain.splitlines() if "." in line.split(" ")[0]}
+    plain, rows = rows_of("--augment.no-quarter-turns", "--augment.mirror-axes", "--budget-minutes", "0.01")
     assert rows["augment.mirror_axes"].startswith("none ") and rows["augment.quarter_turns"].startswith("False ")
     assert "--budget-minutes" in plain.splitlines()[-1]  # too few steps: how many minutes would do
 

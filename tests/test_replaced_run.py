@@ -4,14 +4,12 @@ import os
 import re
 import shutil
 import signal
-import sys
 
 import pytest
 import torch
 from fault_processes import NETWORK, tree
 from small_runs import tiny_run, write_pictures
 
-from jdm.cli import train as command
 from jdm.errors import CheckpointError
 from jdm.train import loop
 from jdm.train.checkpoint import load_checkpoint, run_folder, set_aside
@@ -29,14 +27,15 @@ def run(nnunet_folders):
     return run_folder(dataset.name, "all")
 
 
-def typed(monkeypatch, *flags: str) -> int:
-    """The exit status of a jdm-train."""
-    monkeypatch.setattr(sys, "argv", ["jdm-train", "21", "all", *NETWORK, *STEPS, *flags])
-    try:
-        command.main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
+@pytest.fixture
+def train(typed):
+    """Types jdm-train with some flags: its exit status and errors."""
+
+    def type_it(*flags: str) -> tuple[int, str]:
+        status, _, errors = typed("jdm-train", "21", "all", *NETWORK, *STEPS, *flags)
+        return status, errors
+
+    return type_it
 
 
 def at_step(monkeypatch, step, act):
@@ -62,13 +61,13 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("kind", FAILURES)
-def test_a_run_that_fails_early_leaves_the_one_it_was_to_replace(run, monkeypatch, capsys, kind):
+def test_a_run_that_fails_early_leaves_the_one_it_was_to_replace(run, train, monkeypatch, kind):
     before = tree(run)
     step, act, status = FAILURES[kind]
     at_step(monkeypatch, step, act)
-    assert typed(monkeypatch, "--overwrite") == status
+    found, told = train("--overwrite")
+    assert found == status and f"{run} is the earlier run again" in told
     assert tree(run) == before and not set_aside(run).exists()
-    assert f"{run} is the earlier run again" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -86,24 +85,24 @@ def test_a_run_that_fails_early_leaves_the_one_it_was_to_replace(run, monkeypatc
         ),
     ],
 )
-def test_a_refused_command_leaves_the_run(run, monkeypatch, capsys, flags, told):
+def test_a_refused_command_leaves_the_run(run, train, flags, told):
     before = tree(run)
-    assert typed(monkeypatch, *flags) == 2
-    assert re.search(told, capsys.readouterr().err.splitlines()[-1])
+    status, errors = train(*flags)
+    assert status == 2 and re.search(told, errors.splitlines()[-1])
     assert tree(run) == before and not set_aside(run).exists()
 
 
-def test_a_run_past_its_first_checkpoint_replaces_the_earlier_one(run, monkeypatch):
+def test_a_run_past_its_first_checkpoint_replaces_the_earlier_one(run, train, monkeypatch):
     earlier = load_checkpoint(run).sha256
     at_step(monkeypatch, 3, lambda: torch.tensor(float("nan")))
-    assert typed(monkeypatch, "--overwrite") == 2  # it failed, but can be resumed
+    assert train("--overwrite")[0] == 2  # it failed, but can be resumed
     assert load_checkpoint(run).sha256 != earlier and not set_aside(run).exists()
-    assert typed(monkeypatch, "--overwrite") == 0
+    assert train("--overwrite")[0] == 0
     assert load_checkpoint(run).metadata["step"] in (2, 4) and not set_aside(run).exists()
 
 
 @pytest.mark.parametrize("left", [None, "plan.toml"])
-def test_what_a_kill_left_is_put_back_by_the_next_command(run, monkeypatch, capsys, left):
+def test_what_a_kill_left_is_put_back_by_the_next_command(run, train, left):
     before = tree(run)
     run.rename(set_aside(run))  # and killed
     if left:
@@ -111,15 +110,15 @@ def test_what_a_kill_left_is_put_back_by_the_next_command(run, monkeypatch, caps
         shutil.copy(set_aside(run) / left, run / left)
     with pytest.raises(CheckpointError, match=r"fold_all\.replaced.*jdm-train --resume"):
         load_checkpoint(run)
-    assert typed(monkeypatch) == 2  # there is a run, as before
-    told = capsys.readouterr().err
+    status, told = train()
+    assert status == 2  # there is a run, as before
     assert f"{run} is the earlier run again" in told and "holds a run already" in told.splitlines()[-1]
     assert tree(run) == before and not set_aside(run).exists()
 
 
-def test_a_kill_after_the_first_checkpoint_keeps_the_new_run(run, monkeypatch):
+def test_a_kill_after_the_first_checkpoint_keeps_the_new_run(run, train):
     shutil.copytree(run, set_aside(run))
     (set_aside(run) / "checkpoint.json").unlink()  # killed while it was removed
     before = tree(run)
-    assert typed(monkeypatch) == 2
+    assert train()[0] == 2
     assert tree(run) == before and not set_aside(run).exists()

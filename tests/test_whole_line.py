@@ -8,10 +8,9 @@ from small_runs import picture, tiny_run, write_pictures
 
 os.environ.setdefault("nnUNet_def_n_proc", "1")  # read by nnU-Net on import
 
+import jdm
 from jdm.data.image_io import read_raster
 from jdm.data.raw_dataset import check_dataset, open_dataset, read_case, read_dataset, write_case
-from jdm.export.pairs import export
-from jdm.export.request import ExportRequest
 from nnunet_integration.arms import ExperimentOptions
 from nnunet_integration.experiment import run_experiment
 
@@ -32,15 +31,12 @@ def test_the_whole_line_for_every_kind_of_dataset(nnunet_folders, precision, kin
     write_case(folder, picture("test", 100, shape, **made), ending, images_folder="imagesTs", labels_folder="labelsTs")
     real = read_dataset(folder)
 
-    checkpoint = tiny_run(real, train={"steps": 2, "precision": precision})
-    assert checkpoint.config.codec.mask_code == CODES[classes]
-    assert all(value.isfinite().all() for value in checkpoint.weights.values())
+    run = tiny_run(real, train={"steps": 2, "precision": precision})
+    assert run.config.codec.mask_code == CODES[classes]
+    assert all(value.isfinite().all() for value in run.checkpoint.weights.values())
 
-    canvas = checkpoint.config.data.canvas_size
-    request = ExportRequest(
-        id=521, name="Stripes_syn", count=2, canvas_size=canvas, steps=2, margin=100.0, batch_size=2
-    )
-    assert export(checkpoint, real, request).finished
+    asked = {"count": 2, "steps": 2, "margin": 100.0, "batch_size": 2, "anyway": True}
+    assert jdm.export(jdm.ExportRequest("21", "all", id=521, **asked)).finished
     synthetic = open_dataset(521)
     assert check_dataset(synthetic) == [] and synthetic.file_ending == ending
     for case in synthetic.cases:

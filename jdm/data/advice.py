@@ -20,8 +20,8 @@ MOST_COLOURS = 64
 def label_words(found: Collection[float], labels: Mapping[str, float], all_masks: bool = False) -> str | None:
     """The --labels of `jdm-convert pairs` that fit masks of other values than expected; None if none can be told.
 
-    Values numbered as the classes are (0, 1, 2 ...) get their names in order; so do as many values as there are
-    classes. Otherwise expected values keep their names, and each other one gets the name of a new class.
+    Values that number the classes (0, 1, 2 ...) get their names in order, and so do values of the same count as the
+    classes. Otherwise expected values keep their names, and each other value gets the name of a new class.
 
     Args:
         found: the values in the masks.
