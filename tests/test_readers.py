@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -327,3 +328,17 @@ def test_scaled_integers_are_the_numbers_they_stand_for(tmp_path, reader):
     found = read_raster(path, reader=reader).array
     np.testing.assert_array_equal(found, VOLUME_READERS[reader]().read_images([str(path)])[0])
     assert found.dtype.kind == "f"
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".mha", ".tif"])
+def test_labels_of_real_numbers_are_classes_where_they_are_whole(tmp_path, ending):
+    pair = make_pair(ending=ending, channels=1)
+    dataset = read_dataset(make_dataset(tmp_path, [pair], ending))
+    path = dataset.label_file("a")
+    stored = read_raster(path, True)
+    write_raster(path, replace(stored, array=stored.array.astype(np.float32)))
+    np.testing.assert_array_equal(read_case(dataset, "a").label, pair.label)
+    assert check_dataset(dataset) == []
+    write_raster(path, replace(stored, array=stored.array.astype(np.float32) / 2))
+    with pytest.raises(DataError, match=rf"a\{ending}.* 0\.5"):
+        read_case(dataset, "a")
