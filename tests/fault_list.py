@@ -113,7 +113,7 @@ INPUTS = [
     Fault(2, "a small bright or dark class clipped", "ranges keep every class; CT is clipped as nnU-Net does",
         _in("test_intensities", "test_a_small_class_is_not_clipped_be_it_bright_or_dark",
         "test_ct_is_clipped_at_percentiles_of_the_foreground_as_nnunet_does")),
-    Fault(3, "another reader of the same files", "arrays, axes and spacing as nnU-Net's reader has them, in exports too",
+    Fault(3, "another reader of the same files", "arrays, axes and spacing as nnU-Net's reader has them, exports too",
         _in("test_readers", "test_every_reader_has_nnunets_array_of_any_orientation",
         "test_the_reader_is_nnunets_and_what_is_made_is_read_alike")
         + _in("test_volumes_end_to_end",

@@ -12,7 +12,8 @@ from small_runs import write_pictures
 from torch import Tensor
 
 import jdm
-from jdm.errors import CheckpointError, JdmError
+from jdm.errors import CheckpointError, JdmError, TrainingError
+from jdm.train import loop
 from jdm.train.imported_weights import import_improved_diffusion
 
 REFERENCE = json.loads((Path(__file__).parent / "reference" / "improved_diffusion.json").read_text(encoding="utf-8"))
@@ -191,10 +192,16 @@ def test_what_weights_cannot_start_is_refused(request_of, changes, found):
     assert "\n" not in str(error.value)
 
 
-def test_a_training_starts_from_imported_weights(request_of):
+def test_a_training_starts_from_imported_weights_however_early_it_is_killed(request_of, monkeypatch):
+    def killed(*_: object) -> None:
+        raise MemoryError
+
     settings = {"train": {"steps": 1, "batch_size": 2, "learning_rate": 1e-9}, "network": {"dropout": 0.2}}
     request = request_of(init_attention_order="new", settings=settings)
-    checkpoint = jdm.train(request)
+    with monkeypatch.context() as patch, pytest.raises(TrainingError):
+        patch.setattr(loop, "loss_and_gradients", killed)
+        jdm.train(request)
+    checkpoint = jdm.train(jdm.TrainRequest("21", "all", resume=True))
     imported = import_improved_diffusion(request.init_from, HEADS, "new")
     assert checkpoint.config.network.dropout == 0.2 and checkpoint.config.network.base_channels == 128
     assert {name.removeprefix("network.") for name in checkpoint.weights} == {*imported.weights}

@@ -250,6 +250,17 @@ def test_a_plan_file_decides_and_measures_nothing(nnunet_folders, tmp_path):
         from_dataset("23", codec={"mask_code": "binary"})
 
 
+def test_flags_count_more_than_a_plan_file(nnunet_folders, tmp_path):
+    write_pictures(nnunet_folders["nnUNet_raw"])
+    plan = from_dataset("21", train={"steps": 77}).plan
+    (tmp_path / "plan.toml").write_text(to_toml(plan.config, plan.reasons))  # which names a preset and no budget
+    usual = {"plan": tmp_path / "plan.toml", "dry_run": True}
+    found = prepare.prepare(TrainRequest("21", "all", budget_minutes=3, settings={"train": {"steps": 78}}, **usual))
+    assert (found.config.train.budget_minutes, found.config.train.steps) == (3.0, 78)
+    thesis = TrainRequest("21", "all", preset="thesis", settings={"augment": {"probability": 0.0}}, **usual)
+    assert prepare.prepare(thesis).config.preset == "thesis"
+
+
 def test_the_dry_run_is_a_table_of_decisions_with_reasons(nnunet_folders, typed):
     def rows_of(*flags: str) -> tuple[str, dict[str, str]]:
         status, printed, _ = typed("jdm-train", "21", "all", "--dry-run", *NETWORK, *flags)

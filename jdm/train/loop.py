@@ -76,6 +76,8 @@ def train(prepared: Prepared, *, resume: bool = False, started: float | None = N
             progress.restore(denoiser, ema, optimizer)
         if first := rank() == 0:
             _describe(prepared, resume)
+            if prepared.imported is not None:  # a run killed early must not go on from other weights
+                progress.save_state(denoiser, ema, optimizer)
         if dist.is_initialized():
             denoiser.network = DistributedDataParallel(denoiser.network)
         with RunLog(out_dir, progress.step, first) as log, stop_signals() as stop:

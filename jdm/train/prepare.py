@@ -184,6 +184,10 @@ def _planned(
     for finding in check_dataset(dataset):
         print(f"jdm-train: note: {finding}", file=sys.stderr)
     given = merged(read_toml(request.plan) if request.plan else {}, request.settings)
+    if request.preset != TrainRequest.preset:  # a whole plan.toml names these two, and flags count more
+        given = merged(given, {"preset": request.preset})
+    if request.budget_minutes is not None:
+        given = merged(given, {"train": {"budget_minutes": request.budget_minutes}})
     if imported is not None:
         given = merged({"network": vars(imported.network)}, given)
     # Sizes and spacing are measured along the slice axis, so it has to be known first.
