@@ -28,6 +28,7 @@ from jdm.data.raw_dataset import (
     write_dataset_json,
     write_json_like,
 )
+from jdm.draw.given import given_masks, region_of
 from jdm.errors import DataError
 
 VOLUME_READERS = {
@@ -290,6 +291,21 @@ def test_files_of_a_case_that_lie_elsewhere_are_refused_with_both_grids(tmp_path
     with pytest.raises(DataError, match=rf"{path.name}.*a_0000") as caught:
         read_case(read_dataset(folder), "a")
     assert all(value in str(caught.value) for value in both[change])
+
+
+def test_masks_and_regions_that_are_given_lie_as_the_cases_do(tmp_path):
+    """Files of a set that nnU-Net turns are stored along other axes than its arrays."""
+    folder = volume_dataset(tmp_path, [np.array(LYING)], "NibabelIOWithReorient")
+    dataset = read_dataset(folder)
+    pair = read_case(dataset, "c0")
+    assert nibabel.load(dataset.label_file("c0")).shape[::-1] != pair.label.shape
+    (mask,) = given_masks(dataset, folder / "labelsTr", "int16")
+    np.testing.assert_array_equal(mask.label, pair.label)
+    np.testing.assert_array_equal(region_of(pair, (), dataset.label_file("c0")), pair.label != 0)
+    elsewhere = nibabel.load(dataset.label_file("c0"))
+    nifti(tmp_path / "region.nii.gz", np.asanyarray(elsewhere.dataobj), elsewhere.affine @ np.diag([1, 1, 2, 1]))
+    with pytest.raises(DataError, match=r"region\.nii\.gz.*c0"):
+        region_of(pair, (), tmp_path / "region.nii.gz")
 
 
 # ---------------------------------------------------------------- types
