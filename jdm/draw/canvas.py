@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from jdm.config.facts import Fingerprint
 from jdm.config.settings import Config
 from jdm.data.codec import PairCodec
 from jdm.data.pairs import case_scale, centred_margins, planned_arrays, zoomed
-from jdm.data.raw_dataset import Pair
+from jdm.data.raw_dataset import Geometry, Pair
 from jdm.errors import DataError
 
 
@@ -102,7 +103,13 @@ def planned_pair(case_id: str, image: np.ndarray, label: np.ndarray, config: Con
         np.expand_dims(image, 1 + data.slice_axis),
         np.expand_dims(label, data.slice_axis),
         tuple(spacing),
+        volume_geometry(facts),
     )
+
+
+def volume_geometry(facts: Fingerprint) -> Geometry | None:
+    """Where a made volume lies: with the directions of the real ones, as their reader has them; None for pictures."""
+    return Geometry((0.0,) * 3, facts.direction, facts.stored_axes) if facts.direction else None
 
 
 def check_size(case_id: str, shape: tuple[int, ...], config: Config) -> None:

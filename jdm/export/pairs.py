@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from jdm.data.codec import PairCodec
-from jdm.data.raw_dataset import Geometry, Pair, write_case
+from jdm.data.raw_dataset import Pair, write_case
+from jdm.draw.canvas import volume_geometry
 from jdm.draw.cost import call_seconds, estimate_line, evaluations, network_calls, windows
 from jdm.draw.drawer import Drawer, Job
 from jdm.draw.guidance import check_guidance
@@ -238,7 +239,7 @@ class PairFactory:
             image = np.stack([draw.image for draw in draws], axis + 1)
             label = np.stack([draw.label for draw in draws], axis)
             spacing = (*spacing[:axis], facts.slice_spacing, *spacing[axis:])
-            geometry = Geometry((0.0,) * 3, facts.direction, facts.stored_axes) if facts.direction else None
+            geometry = volume_geometry(facts)
         shares = class_shares(label, facts.classes)
         record = {
             "case_id": f"{PREFIX}{index:06d}",
