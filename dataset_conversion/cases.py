@@ -107,7 +107,7 @@ def fill(
     Args:
         target: as `new_dataset` gives it.
         groups: as `--groups` says; None leaves to every case the group that the source knows.
-    Raises: DataError, ConfigError as `given_groups`; DataError if images have two and three axes, or as `finish`.
+    Raises: DataError, ConfigError as `given_groups`; DataError as `finish`.
     """
     partial = target[0]
     ledger.compare(Counter(item.part or item.split for item in content.items), content.published)
@@ -115,19 +115,11 @@ def fill(
     if groups is not None:
         ledger.source["groups"] = groups
         named = _regrouped(groups, named)
-    channels, foreground, first = content.channels, 0, None
+    channels, foreground = content.channels, 0
     for item, case_id in tqdm(named, desc="converting", unit="case", disable=None):
         image, filled = _convert(partial, item, case_id, content, channels, ledger)
         foreground += filled
-        if image is None:
-            continue
-        first = first or (item.files[0], image.ndim - 1)
-        if image.ndim - 1 != first[1]:
-            raise DataError(
-                f"{item.files[0]}: has {image.ndim - 1} axes, {first[0]} has {first[1]}; expected one number in a "
-                "dataset; move the files with two axes to folders of their own and convert them apart"
-            )
-        if channels is None:
+        if channels is None and image is not None:
             count = image.shape[0]
             channels = ("image",) if count == 1 else tuple(f"channel_{i}" for i in range(count))
             hint = "; for CT, write CT into dataset.json" if image.ndim == 4 else ""

@@ -18,7 +18,7 @@ from dataset_conversion.options import MsdOptions
 from dataset_conversion.rules import pair_by_stem, plain_name
 from dataset_conversion.source import find_with, missing_layout
 from dataset_conversion.target import Conversion
-from dataset_conversion.volumes import ENDING, inferred_labels, list_volumes, valid_labels, volume_item
+from dataset_conversion.volumes import ENDING, inferred_labels, list_volumes, valid_labels, volume_items
 from jdm.errors import ConfigError, DataError
 
 
@@ -50,12 +50,12 @@ def convert_msd(options: MsdOptions) -> Conversion:
         labels, decode = names.labels, valid_labels(names.labels or {})
         if labels is None:
             labels, decode = inferred_labels([label for _, label in training.values() if label], ledger)
-        items = [
-            volume_item(split, stem, [image], label, decode)
+        cases = [
+            (split, stem, [image], label)
             for split, files in (("train", training), ("test", test))
             for stem, (image, label) in files.items()
         ]
-        return Content(items, labels, ENDING, names.channels)
+        return Content(volume_items(cases, decode), labels, ENDING, names.channels)
 
     name = default_name(options.source)
     return convert(options, "msd", name, gather, {"max cases": str(options.max_cases)})

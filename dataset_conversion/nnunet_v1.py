@@ -15,7 +15,7 @@ from dataset_conversion.msd import default_name, read_names, task_folder
 from dataset_conversion.options import NnunetV1Options
 from dataset_conversion.rules import pair_by_stem
 from dataset_conversion.target import Conversion
-from dataset_conversion.volumes import ENDING, by_channel, inferred_labels, list_volumes, valid_labels, volume_item
+from dataset_conversion.volumes import ENDING, by_channel, inferred_labels, list_volumes, valid_labels, volume_items
 from jdm.errors import DataError
 
 Files = dict[str, tuple[list[Path], Path | None]]
@@ -36,12 +36,12 @@ def _gather(root: Path, ledger: Ledger) -> Content:
     labels, decode = names.labels, valid_labels(names.labels or {})
     if labels is None:
         labels, decode = inferred_labels([label for _, label in training.values() if label], ledger)
-    items = [
-        volume_item(split, stem, images, label, decode)
+    cases = [
+        (split, stem, images, label)
         for split, files in (("train", training), ("test", test))
         for stem, (images, label) in files.items()
     ]
-    return Content(items, labels, ENDING, names.channels)
+    return Content(volume_items(cases, decode), labels, ENDING, names.channels)
 
 
 def _files(source: Path, suffix: str, ledger: Ledger) -> Files:

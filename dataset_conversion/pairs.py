@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from dataset_conversion.cases import Content, Item, fill
+from dataset_conversion.cases import Content, fill
 from dataset_conversion.coding import Coding, collapsed, decode_mask, parse_coding
 from dataset_conversion.fitting import Mask, fitting_flags
 from dataset_conversion.ledger import Ledger
@@ -20,7 +20,7 @@ from dataset_conversion.pictures import Decoded, folder_pairs, picture_content
 from dataset_conversion.rules import list_pictures, pair_by_stem, read_source
 from dataset_conversion.source import Source, child, open_source
 from dataset_conversion.target import Conversion, new_dataset
-from dataset_conversion.volumes import ENDING, by_channel, list_volumes, volume_item
+from dataset_conversion.volumes import ENDING, Case, by_channel, list_volumes, volume_items
 from jdm.data.image_io import read_raster
 from jdm.data.raster import KIND_OF_ENDING, VOLUME_ENDINGS, ending_of
 from jdm.errors import ConfigError, DataError
@@ -150,14 +150,14 @@ def _volumes(folders: Folders, coding: Coding, ledger: Ledger) -> Content:
     def decode(label: np.ndarray, where: Path) -> tuple[np.ndarray, list[str]]:
         return decode_mask(label, False, where, coding, advice)
 
-    items: list[Item] = []
+    cases: list[Case] = []
     for split, (images, labels) in stems.items():
         where, masked = folders[split]
         files = by_channel(images, where) if numbered else {stem: [path] for stem, path in images.items()}
         if masked is not None:
             pair_by_stem({case: paths[0] for case, paths in files.items()}, labels, (where, masked))
-        items += [volume_item(split, case, files[case], labels.get(case), decode) for case in sorted(files)]
-    return Content(items, coding.labels, ENDING, None)
+        cases += [(split, case, files[case], labels.get(case)) for case in sorted(files)]
+    return Content(volume_items(cases, decode), coding.labels, ENDING, None)
 
 
 def _are_numbered(images: Mapping[str, Path], masks: Mapping[str, Path]) -> bool:

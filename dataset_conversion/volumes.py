@@ -98,12 +98,35 @@ def valid_labels(labels: Mapping[str, int]) -> DecodeLabel:
     return decode
 
 
-def volume_item(
-    split: str, stem: str, images: Sequence[Path], label: Path | None, decode: DecodeLabel
-) -> Item:  # fmt: skip
-    """A case of one file with all channels, or of one file per channel, and its label if it has one."""
-    files = (*images, *([label] if label else []))
-    return Item(split, stem, files, partial(_read, tuple(images), label, decode))
+Case = tuple[str, str, Sequence[Path], Path | None]
+"""Split, stem, the file with all channels or one for each, and the label if there is one."""
+
+
+def volume_items(cases: Sequence[Case], decode: DecodeLabel) -> list[Item]:
+    """Cases to convert. Raises: DataError if some images have two axes and others three."""
+    _check_axes([path for _, _, images, _ in cases for path in images])
+    return [
+        Item(split, stem, (*images, *([label] if label else [])), partial(_read, tuple(images), label, decode))
+        for split, stem, images, label in cases
+    ]
+
+
+def _check_axes(paths: Sequence[Path]) -> None:
+    """Refuse slices among volumes: such folders are mixed up, and one network cannot learn both."""
+    import SimpleITK
+
+    found: dict[int, Path] = {}
+    reader = SimpleITK.ImageFileReader()
+    for path in paths:
+        reader.SetFileName(str(path))
+        with contextlib.suppress(RuntimeError):  # refused later
+            reader.ReadImageInformation()
+            found.setdefault(min(reader.GetDimension(), 3), path)
+    if 2 in found and 3 in found:
+        raise DataError(
+            f"{found[2]}: has 2 axes, {found[3]} has 3; expected one number in a dataset; move those with 2 axes to "
+            "folders of their own and convert them apart"
+        )
 
 
 def _read(images: tuple[Path, ...], label_path: Path | None, decode: DecodeLabel) -> Reading:

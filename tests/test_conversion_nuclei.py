@@ -141,7 +141,7 @@ def test_dsb2018_test_images_have_the_masks_of_the_solution(tmp_path: Path) -> N
     with Image.open(made.folder / "instancesTs" / f"{case}.png") as numbers:
         np.testing.assert_array_equal(np.asarray(numbers), glands())
     assert dataset.test_files["unsolved"].label is None and made.test == 2
-    assert any("unsolved" in finding for finding in check_dataset(dataset))
+    assert any("unsolved" in str(finding) for finding in check_dataset(dataset))
     assert any("stage1_solution.csv" in note and "unsolved" in note for note in record(made.folder)["notes"])
 
 

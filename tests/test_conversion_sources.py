@@ -211,16 +211,18 @@ def test_pictures_and_volumes_in_one_folder_are_one_line(tmp_path: Path, nnunet_
     assert list(nnunet_folders["nnUNet_raw"].iterdir()) == []
 
 
-@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("kind", ["pairs", "msd"])
+@pytest.mark.parametrize("name", ["a.nii.gz", "w.nii.gz"])  # before and behind the volumes
 def test_two_and_three_axes_in_one_folder_are_one_line(
-    tmp_path: Path, nnunet_folders: dict[str, Path], first: bool
+    tmp_path: Path, nnunet_folders: dict[str, Path], kind: str, name: str
 ) -> None:
     options = make_volumes(tmp_path)
-    for part in ("images", "masks"):
-        path = tmp_path / part / f"{'a' if first else 'w'}.nii.gz"
-        SimpleITK.WriteImage(SimpleITK.GetImageFromArray(mask(value=1)), str(path))
-    with pytest.raises(DataError, match=r"[aw]\.nii\.gz.* 2\b|[aw]\.nii\.gz.* 3\b") as caught:
-        convert_pairs(options)
+    for part, other in (("images", "imagesTr"), ("masks", "labelsTr")):
+        SimpleITK.WriteImage(SimpleITK.GetImageFromArray(mask(value=1)), str(tmp_path / part / name))
+        if kind == "msd":
+            (tmp_path / part).rename(tmp_path / other)
+    with pytest.raises(DataError, match=rf"{name}.* 2 .*v0\.nii\.gz.* 3\b") as caught:
+        convert_pairs(options) if kind == "pairs" else convert_msd(MsdOptions(tmp_path, 9, "T"))
     assert "\n" not in str(caught.value)
     assert list(nnunet_folders["nnUNet_raw"].iterdir()) == []
 
