@@ -1,4 +1,4 @@
-"""Zip and tar files, whose names and sizes are not trusted: all is checked before anything of them is written."""
+"""Zip and tar files from strangers: their names and sizes are checked before anything is written."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from jdm.errors import DataError
 ENDINGS = (".zip", ".tar.gz", ".tgz", ".tar")
 MAX_MEMBERS = 2_000_000
 MAX_RATIO = 200
-"""Unpacked to packed bytes of a whole archive of more than `SMALL`; more is taken for a decompression bomb."""
+"""Most unpacked bytes per packed byte where more than `SMALL` would be unpacked; more is a decompression bomb."""
 SMALL = 2**30
 _CHUNK = 2**20
 _LONGEST_READ = 2**22
-"""Bytes that reading a tar file may ask for at once: its headers can announce any length."""
+"""Most bytes read from a tar file at once: its headers can announce any length."""
 _FREE_HEADERS, _PACKED_HEADER = 10_000, 16
-"""Headers that any archive may have, and the least packed bytes of each beyond them; fewer are a bomb of headers."""
+"""Any archive may have that many headers; of each further one that many packed bytes, or it is a bomb of headers."""
 _BLOCK = 512
 _DAMAGE = (
     zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError,
@@ -62,8 +62,8 @@ def kind_of(path: Path) -> str:
 def unpack(path: Path, target: Path) -> None:
     """Unpack a zip or tar file into `target`.
 
-    Raises: DataError if it is neither or damaged, or encrypted, or has members that would lie outside of it, links, or
-        more content than it should or fits on the disk.
+    Raises: DataError if it is no zip or tar file, is damaged or encrypted, holds links or members outside of it, or
+        would unpack to more than it should or than fits on the disk.
     """
     kind = kind_of(path)
     if kind not in ("zip", "tar", "tar.gz"):
@@ -125,7 +125,7 @@ def _unpack_tar(path: Path, target: Path, compressed: bool) -> None:
 
 
 class _Bounded(io.RawIOBase):
-    """A file of which no more can be read at once than a sane archive needs."""
+    """A file that refuses to read more at once than a sound archive needs."""
 
     def __init__(self, file: BinaryIO | gzip.GzipFile) -> None:
         self._file = file
@@ -183,8 +183,8 @@ def _check_size(path: Path, size: int, target: Path) -> None:
     packed, free = path.stat().st_size, shutil.disk_usage(target).free
     if size > SMALL and size > MAX_RATIO * packed:
         raise DataError(
-            f"{path}: announces {size} bytes out of {packed}; expected at most {MAX_RATIO} times as many (a "
-            "decompression bomb); get the archive from its publisher, or unpack it yourself"
+            f"{path}: would unpack from {packed} to {size} bytes; expected at most {MAX_RATIO} times the size (is it a "
+            "decompression bomb?); get the archive from its publisher, or unpack it yourself"
         )
     if size > free:
         raise DataError(

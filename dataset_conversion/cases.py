@@ -1,27 +1,31 @@
-"""The way of every converter: gathered cases -> read, judged and written one by one -> dataset.json, splits, ledger."""
+"""What every converter does: gather cases; read, judge and write them one by one; write dataset.json, folds, ledger."""
 
 from __future__ import annotations
 
 import csv
 import io
+import re
+import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from tqdm import tqdm
 
-from dataset_conversion.groups import write_group_splits
-from dataset_conversion.ledger import Ledger
+from dataset_conversion.groups import given_groups, likely_pattern, write_group_splits
+from dataset_conversion.ledger import Ledger, printable
+from dataset_conversion.options import SourceOptions
 from dataset_conversion.rules import case_ids
 from dataset_conversion.source import open_source
 from dataset_conversion.target import Conversion, finish, new_dataset
 from jdm.data.image_io import write_raster
 from jdm.data.raster import Raster
 from jdm.data.raw_dataset import Pair, write_case, write_dataset_json, write_image
+from jdm.data.raw_layout import few
 from jdm.errors import DataError
+from jdm.system.files import write_text
 
 
 @dataclass(frozen=True)
@@ -76,30 +80,8 @@ class Content:
     """False: the images have no segmentation, and go to imagesTs."""
 
 
-class Target(Protocol):
-    """What the options of every converter offer."""
-
-    @property
-    def id(self) -> int: ...
-    @property
-    def name(self) -> str | None: ...
-    @property
-    def overwrite(self) -> bool: ...
-    @property
-    def strict(self) -> bool: ...
-    @property
-    def check(self) -> bool: ...
-
-
-class SourceTarget(Target, Protocol):
-    """The same, with one folder or archive to read."""
-
-    @property
-    def source(self) -> Path: ...
-
-
 def convert(
-    options: SourceTarget, kind: str, name: str, gather: Callable[[Path, Ledger], Content],
+    options: SourceOptions, kind: str, name: str, gather: Callable[[Path, Ledger], Content],
     asked: Mapping[str, str] | None = None,
 ) -> Conversion:  # fmt: skip
     """Convert a folder or archive, and return what was made (or, with `options.check`, would be).
@@ -109,35 +91,86 @@ def convert(
         name: of the dataset, if the options give none.
         gather: finds the cases below a folder, and enters what is no case into the ledger.
         asked: options worth a line in the record.
-    Raises: DataError as `open_source`, `gather` and `finish`; ExistsError, ConfigError as `new_dataset`.
+    Raises: DataError as `open_source`, `gather` and `fill`; ExistsError, ConfigError as `new_dataset`.
     """
     with open_source(options.source) as source:
         ledger = Ledger({"converter": kind, "source": str(options.source), **(asked or {})}, shown=source.shown)
-        with new_dataset(options.id, options.name or name, options.overwrite, options.check) as (partial, final):
-            return fill(partial, final, gather(source.root, ledger), ledger, options.strict)
+        with new_dataset(options.id, options.name or name, options.overwrite, options.check) as target:
+            return fill(target, gather(source.root, ledger), ledger, options.strict, options.groups)
 
 
-def fill(partial: Path | None, final: Path, content: Content, ledger: Ledger, strict: bool) -> Conversion:
-    """Write every case of `content` into `partial` (nowhere if that is None) and judge the whole."""
+def fill(
+    target: tuple[Path | None, Path], content: Content, ledger: Ledger, strict: bool, groups: str | None
+) -> Conversion:
+    """Write every case of `content` and judge the whole.
+
+    Args:
+        target: as `new_dataset` gives it.
+        groups: as `--groups` says; None leaves to every case the group that the source knows.
+    Raises: DataError, ConfigError as `given_groups`; DataError if images have two and three axes, or as `finish`.
+    """
+    partial = target[0]
     ledger.compare(Counter(item.part or item.split for item in content.items), content.published)
-    channels, foreground = content.channels, 0
     named = _with_ids(content.items)
+    if groups is not None:
+        ledger.source["groups"] = groups
+        named = _regrouped(groups, named)
+    channels, foreground, first = content.channels, 0, None
     for item, case_id in tqdm(named, desc="converting", unit="case", disable=None):
-        count, filled = _convert(partial, item, case_id, content, channels, ledger)
+        image, filled = _convert(partial, item, case_id, content, channels, ledger)
         foreground += filled
-        if channels is None and count:
+        if image is None:
+            continue
+        first = first or (item.files[0], image.ndim - 1)
+        if image.ndim - 1 != first[1]:
+            raise DataError(
+                f"{item.files[0]}: has {image.ndim - 1} axes, {first[0]} has {first[1]}; expected one number in a "
+                "dataset; move the files with two axes to folders of their own and convert them apart"
+            )
+        if channels is None:
+            count = image.shape[0]
             channels = ("image",) if count == 1 else tuple(f"channel_{i}" for i in range(count))
-            ledger.notes.append(f"no channel names were given: {', '.join(channels)} assumed")
-    training = ledger.kept("train")
-    ledger.notes += write_group_splits(partial, {e.case_id: e.group for e in training if e.case_id})
+            hint = "; for CT, write CT into dataset.json" if image.ndim == 4 else ""
+            ledger.notes.append(f"no channel names were given: {', '.join(channels)} assumed{hint}")
+    training = {entry.case_id: entry.group for entry in ledger.kept("train") if entry.case_id}
+    folds, notes = write_group_splits(partial, training)
+    if groups is not None and folds is None and training:
+        notes = ["--groups: no group has several training cases, so nnU-Net's own split holds"]
+    ledger.notes += [*notes, *_about_groups(ledger, [item for item, _ in named])]
     if partial is not None:
         for name, text in (*content.files.items(), *_classes(named, ledger)):
-            (partial / name).write_text(text, encoding="utf-8")
+            write_text(partial / name, text)
         write_dataset_json(
             partial, channel_names=channels or ("image",), labels=content.labels, file_ending=content.file_ending,
             num_training=len(training),
         )  # fmt: skip
-    return finish(partial, final, ledger, strict, foreground if content.masks else None)
+    return finish(target, ledger, strict, foreground if content.masks else None, folds)
+
+
+def _regrouped(groups: str, named: Sequence[tuple[Item, str]]) -> list[tuple[Item, str]]:
+    stems = {case_id: item.stem for item, case_id in named}
+    files = {case_id: item.files[0].name for item, case_id in named}
+    found = given_groups(groups, stems, files, [case_id for item, case_id in named if item.split == "train"])
+    return [(replace(item, group=found.get(case_id)), case_id) for item, case_id in named]
+
+
+def _about_groups(ledger: Ledger, items: Sequence[Item]) -> list[str]:
+    """What the user should know of the groups, or of their absence."""
+    training, test = ({entry.group for entry in ledger.kept(split)} - {None} for split in ("train", "test"))
+    if both := sorted(group for group in training & test if group):
+        return [
+            f"{len(both)} groups ({few(both, 3)}) have cases in training and in test: scores on the test set will be "
+            "better than on new patients"
+        ]
+    stems = [item.stem for item in items if item.split == "train"]
+    if any(item.group for item in items) or "groups" in ledger.source or not (pattern := likely_pattern(stems)):
+        return []
+    match = re.fullmatch(pattern, stems[0])
+    assert match is not None
+    return [
+        f"names share beginnings, such as {match[1]!r} of {stems[0]!r}; if those are patients, the same ones are now "
+        f"in training and in validation; to keep them apart, convert again with --groups {shlex.quote(pattern)}"
+    ]
 
 
 def _classes(items: Sequence[tuple[Item, str]], ledger: Ledger) -> list[tuple[str, str]]:
@@ -149,7 +182,13 @@ def _classes(items: Sequence[tuple[Item, str]], ledger: Ledger) -> list[tuple[st
     for item, case_id in items:
         if (item.split, case_id) in kept:
             writer.writerow(
-                (case_id, item.class_name or "", item.part or item.split, item.group or "", item.files[0].name)
+                (
+                    case_id,
+                    item.class_name or "",
+                    item.part or item.split,
+                    item.group or "",
+                    printable(item.files[0].name),
+                )
             )
     return [("classes.csv", text.getvalue())] if any(item.class_name for item, _ in items) else []
 
@@ -170,8 +209,8 @@ def _with_ids(items: Sequence[Item]) -> list[tuple[Item, str]]:
 
 def _convert(
     partial: Path | None, item: Item, case_id: str, content: Content, channels: tuple[str, ...] | None, ledger: Ledger
-) -> tuple[int, bool]:
-    """Write a case, or enter it as refused; its channels, and whether it is a training case with foreground."""
+) -> tuple[np.ndarray | None, bool]:
+    """Write a case, or enter it as refused; its image, and whether it is a training case with foreground."""
     try:
         reading = item.read()
         count = reading.image.array.shape[0]
@@ -181,13 +220,14 @@ def _convert(
             _write(partial, item.split, case_id, reading, content.file_ending)
     except DataError as error:
         ledger.add("refused", item.split, case_id, item.files, [str(error)], item.group)
-        return 0, False
+        return None, False
     notes = [f"{item.stem!r} renamed {case_id!r}"] if case_id != item.stem else []
     notes += reading.notes
     ledger.see(reading.image.array, item.split, case_id)
     status = "repaired" if notes else "accepted"
     ledger.add(status, item.split, case_id, item.files, [*notes, *reading.remarks], item.group)
-    return count, item.split == "train" and reading.label is not None and bool(reading.label.any())
+    filled = item.split == "train" and reading.label is not None and bool(reading.label.any())
+    return reading.image.array, filled
 
 
 def _write(partial: Path, split: str, case_id: str, reading: Reading, ending: str) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from dataset_conversion.cases import Content, convert
 from dataset_conversion.ledger import Ledger
+from dataset_conversion.options import ChestXrayOptions
 from dataset_conversion.rules import list_pictures
 from dataset_conversion.source import find_with, missing_layout
-from dataset_conversion.source_options import ChestXrayOptions
 from dataset_conversion.target import Conversion
 from dataset_conversion.xrays import Xray, xray_content
 

@@ -7,12 +7,13 @@ Cohen et al. 2020, "COVID-19 image data collection: prospective predictions are 
 from __future__ import annotations
 
 from pathlib import Path
+from unicodedata import normalize
 
 from dataset_conversion.cases import Content, convert
 from dataset_conversion.ledger import Ledger
+from dataset_conversion.options import CovidCxrOptions
 from dataset_conversion.rules import plain_name
 from dataset_conversion.source import child, missing_layout, visible
-from dataset_conversion.source_options import CovidCxrOptions
 from dataset_conversion.tables import is_plain_file_name, read_table
 from dataset_conversion.target import Conversion
 from dataset_conversion.xrays import Xray, xray_content
@@ -44,10 +45,12 @@ def _gather(root: Path, ledger: Ledger) -> Content:
         raise DataError(
             f"{folder / TABLE}: names {outside[0][:100]!r}; expected plain file names in {IMAGES}; correct it"
         )
+    there = {normalize("NFC", path.name): path for path in sorted(images.iterdir())}
+    named = {name: there.get(normalize("NFC", name), images / name) for name in (row["filename"] for row in rows)}
     xrays: list[Xray] = []
     stems: set[str] = set()
     for row in rows:
-        path = images / row["filename"]
+        path = named[row["filename"]]
         if row["modality"].lower() != "x-ray":
             ledger.add("ignored", "test", None, [path], [f"modality {row['modality'] or 'not given'}, not X-ray"])
         elif not path.is_file():
@@ -58,14 +61,12 @@ def _gather(root: Path, ledger: Ledger) -> Content:
             stems.add(path.name.lower())
             patient = f"patient_{row['patientid']}" if row["patientid"] else None
             xrays.append(Xray(_stem(path, rows), path, class_of(row["finding"]), "X-ray", patient))
-    named = {row["filename"] for row in rows}
-    for path in sorted(images.iterdir()):
-        if path.name not in named:
-            ledger.add("ignored", "test", None, [path], [f"not named in {TABLE}"])
+    for path in sorted({*there.values()} - {*named.values()}):
+        ledger.add("ignored", "test", None, [path], [f"not named in {TABLE}"])
     return xray_content(xrays, ledger)
 
 
 def _stem(path: Path, rows: list[dict[str, str]]) -> str:
     """The stem, or the whole name where files differ by their ending only."""
     same = {row["filename"].lower() for row in rows if Path(row["filename"]).stem.lower() == path.stem.lower()}
-    return path.stem if len(same) == 1 else path.name
+    return path.stem if len(same) < 2 else path.name

@@ -17,10 +17,10 @@ import numpy as np
 from dataset_conversion.cases import Content, convert
 from dataset_conversion.ledger import Ledger
 from dataset_conversion.masks import yes_or_no
+from dataset_conversion.options import Dsb2018Options
 from dataset_conversion.pictures import Decoded, Picture, folder_pairs, picture_content
 from dataset_conversion.rules import list_pictures, read_source, turn, upright
 from dataset_conversion.source import find_with, missing_layout, visible
-from dataset_conversion.source_options import Dsb2018Options
 from dataset_conversion.tables import read_table
 from dataset_conversion.target import Conversion
 from jdm.data.raster import Raster
@@ -33,7 +33,7 @@ TEST_FOLDER = "stage1_test"
 SOLUTION = "stage1_solution.csv"
 SOLUTION_COLUMNS = ("ImageId", "EncodedPixels", "Height", "Width")
 Rows = dict[str, list[tuple[dict[str, str], Path]]]
-"""By image, rows of a table and the table."""
+"""By image: the rows of a table about it, each with the path of the table."""
 
 
 def convert_dsb2018(options: Dsb2018Options) -> Conversion:
@@ -68,7 +68,7 @@ def _is_case(images: Path) -> bool:
 
 
 def _solution(root: Path, ledger: Ledger) -> Rows:
-    """Rows of the table of test nuclei by image; none without such a table.
+    """Rows of the table of test nuclei, by image; none if there is no table.
 
     Raises: DataError if it cannot be read or lacks a column.
     """

@@ -12,10 +12,10 @@ from pathlib import Path
 from dataset_conversion.cases import Content, convert
 from dataset_conversion.ledger import Ledger
 from dataset_conversion.masks import numbered
+from dataset_conversion.options import GlasOptions
 from dataset_conversion.pictures import Picture, from_mask, picture_content
 from dataset_conversion.rules import list_pictures, pair_by_stem
 from dataset_conversion.source import missing_layout, visible
-from dataset_conversion.source_options import GlasOptions
 from dataset_conversion.tables import read_table
 from dataset_conversion.target import Conversion
 
@@ -56,9 +56,6 @@ def _gather(root: Path, ledger: Ledger) -> Content:
         )
         for stem in pair_by_stem(images, masks, (folder, folder))
     ]  # fmt: skip
-    shared = {p.group for p in found if p.split == "train"} & {p.group for p in found if p.split == "test"} - {None}
-    if shared:
-        ledger.notes.append(f"{len(shared)} patients have images in training and in test, as published")
     return picture_content(found, LABELS, PUBLISHED, files)
 
 

@@ -1,25 +1,98 @@
-"""Folds in which all cases of a group (patient, sequence) lie on one side."""
+"""Groups of cases (those of a patient, a video, a slide), and folds in which each group lies on one side."""
 
 from __future__ import annotations
 
-import json
+import re
+import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from unicodedata import normalize
 
+from jdm.data.raw_layout import few
 from jdm.data.splits import FOLDS
+from jdm.data.tables import case_column
+from jdm.errors import ConfigError, DataError
+from jdm.system.files import write_json
 
 SPLITS_FILE = "splits_final.json"
+_NAMES = (r"(.+)_[xyrXYR]\d+_[xycXYC]\d+", r"(.+)_\d+", r"(.+)_[A-Za-z]+_?\d+")
+PATTERNS = (
+    *(name.replace("_", mark) for mark in ("_", "-", r"\.", " ") for name in _NAMES),
+    r"(.+\d)[A-Za-z]", r"(.+)[-_. ][A-Za-z]+", r"(.+?) ?\(\d+\)", r"(.+?)[-_. ].+",
+)  # fmt: skip
+"""How names are often made of a patient and the number, place, side or part of an image; tried in this order."""
+
+
+def given_groups(
+    groups: str, stems: Mapping[str, str], files: Mapping[str, str], needed: Iterable[str]
+) -> dict[str, str]:
+    """Group by case, as `--groups` says; a case that is a group by itself is left out.
+
+    Args:
+        groups: name of a CSV file, which lists cases, their stems or their file names; or a regular expression, which
+            is matched with the stems.
+        stems, files: by case.
+        needed: cases that must have a group, the training cases.
+    Raises: ConfigError for a regular expression that cannot be used; DataError for a file that cannot, or if a needed
+        case has no group.
+    """
+    if groups.lower().endswith(".csv") or Path(groups).is_file():
+        rows = _table(Path(groups), {*stems, *stems.values(), *files.values()})
+        called = {case: (case, stem, normalize("NFC", files[case])) for case, stem in stems.items()}
+        found = {case: next((rows[n] for n in names if n in rows), None) for case, names in called.items()}
+        fix = f"expected a line for each in {groups}; add them, with an empty group where it is not known"
+    else:
+        found = _from_pattern(groups, stems)
+        fix = f"expected {shlex.quote(groups)} to match each whole name; correct it, or give a CSV file (case,group)"
+    if lacking := sorted(stems[case] for case in needed if found[case] is None):
+        raise DataError(f"--groups: {len(lacking)} training cases have no group ({few(lacking, 5)}); {fix}")
+    return {case: group for case, group in found.items() if group}
+
+
+def _table(path: Path, known: Collection[str]) -> dict[str, str]:
+    """Group by name, of the cases that are known and others."""
+    found: dict[str, str] = {}
+    for number, name, group in case_column(path, "group", known):
+        if found.setdefault(normalize("NFC", name), group) != group:
+            raise DataError(f"{path}: line {number} gives {name} another group than before; expected one; remove one")
+    return found
+
+
+def _from_pattern(pattern: str, stems: Mapping[str, str]) -> dict[str, str | None]:
+    shown = f"--groups {shlex.quote(pattern)}"
+    example = "expected a regular expression whose first group is the patient, such as '(.+)_\\d+', or a CSV file"
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"{shown}: {error}; {example}") from None
+    if not expression.groups:
+        raise ConfigError(f"{shown}: has no group in parentheses; {example}")
+    matches = {case: expression.fullmatch(stem) for case, stem in stems.items()}
+    return {case: (match[1] or None) if match else None for case, match in matches.items()}
+
+
+def likely_pattern(names: Sequence[str]) -> str | None:
+    """A pattern for `--groups` by which some names share a beginning and not all do, as those of patients would.
+
+    None if there is none, or if a pattern tried earlier has all names of one beginning: img_1, img_2, ... are images.
+    """
+    for pattern in PATTERNS:
+        matches = [re.fullmatch(pattern, name) for name in names]
+        groups = {match[1] for match in matches if match}
+        if all(matches) and len(groups) < len(names):
+            return pattern if len(groups) > 1 else None
+    return None
 
 
 def group_folds(groups: Mapping[str, str | None]) -> list[dict[str, list[str]]]:
-    """nnU-Net's list of {"train": ids, "val": ids}: every case validates once, no group is on both sides of a fold.
+    """nnU-Net's list of {"train": ids, "val": ids}: every case validates once, and no group is on both sides of a fold.
 
-    Groups go to the fold with the fewest cases so far, the largest group first, so folds are of about equal size.
+    The largest group goes first, each to the fold with the fewest cases so far, so that folds are about equally large.
 
     Args:
         groups: group by training case; a case without one is a group by itself.
-    Returns: as many folds as nnU-Net has, or as there are groups; none for fewer than two groups.
+    Returns: five folds as in nnU-Net, or one for each group if there are fewer than five; none for a single group.
     """
     members: dict[str, list[str]] = {}
     for case in sorted(groups):
@@ -33,23 +106,24 @@ def group_folds(groups: Mapping[str, str | None]) -> list[dict[str, list[str]]]:
     return [{"train": sorted(set(groups) - set(cases)), "val": sorted(cases)} for cases in validation]
 
 
-def write_group_splits(folder: Path | None, groups: Mapping[str, str | None]) -> list[str]:
-    """Write `splits_final.json` where a group has several cases; notes on what was done.
+def write_group_splits(folder: Path | None, groups: Mapping[str, str | None]) -> tuple[int | None, list[str]]:
+    """Write `splits_final.json` if a group has several cases; the number of folds, and notes on what was done.
 
     It lies in the raw dataset: jdm reads it there, and nnU-Net's planning copies it to the preprocessed one.
 
     Args:
         folder: None writes nothing.
+    Returns: number of folds, None where nnU-Net's own split holds.
     """
     sizes = Counter(group for group in groups.values() if group)
     if max(sizes.values(), default=0) < 2:
-        return []
+        return None, []
     folds = group_folds(groups)
     if not folds:
-        return [f"all {len(groups)} training cases are of one group, so there is no split by group; use fold 'all'"]
+        return 0, [f"all {len(groups)} training cases are of one group, so there is no split by group; use fold 'all'"]
     if folder is not None:
-        (folder / SPLITS_FILE).write_text(json.dumps(folds, indent=1) + "\n", encoding="utf-8")
+        write_json(folder / SPLITS_FILE, folds)
     notes = [f"{SPLITS_FILE}: {len(folds)} folds that keep {len(sizes)} groups together"]
     if len(folds) < FOLDS:
         notes.append(f"there are folds 0 to {len(folds) - 1} only; nnU-Net splits any other fold without the groups")
-    return notes
+    return len(folds), notes

@@ -18,10 +18,10 @@ import numpy as np
 from dataset_conversion.cases import Content, convert
 from dataset_conversion.ledger import Ledger
 from dataset_conversion.masks import any_colour
+from dataset_conversion.options import IdridOptions
 from dataset_conversion.pictures import Decoded, Picture, picture_content
 from dataset_conversion.rules import list_pictures, read_source, upright
 from dataset_conversion.source import child, missing_layout, visible
-from dataset_conversion.source_options import IdridOptions
 from dataset_conversion.target import Conversion
 from jdm.data.raster import Raster
 from jdm.errors import ConfigError, DataError
@@ -65,7 +65,7 @@ def _gather(priority: tuple[str, ...], root: Path, ledger: Ledger) -> Content:
 def _images(
     split: str, folder: Path, root: Path, priority: tuple[str, ...], counts: Counter[str], ledger: Ledger
 ) -> list[Picture]:  # fmt: skip
-    """Images of a split with the masks that there are for them."""
+    """Images of a split, each with its masks; a lesion without a mask is not there."""
     images, aside = list_pictures(folder)
     for path, reason in aside:
         ledger.add("ignored", split, None, [path], [reason])

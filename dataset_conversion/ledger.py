@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
+from jdm.system.files import write_json, write_text
 from jdm.system.machine import jdm_version
 
 Status = Literal["accepted", "repaired", "refused", "ignored"]
 STATUSES: tuple[Status, ...] = ("accepted", "repaired", "refused", "ignored")
+
+
+def printable(text: str) -> str:
+    """`text` on one line, what cannot be printed or encoded escaped: file names may hold anything."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @dataclass(frozen=True)
@@ -31,14 +36,14 @@ class Entry:
     notes: tuple[str, ...] = ()
     """How it was repaired, or why it was refused or ignored."""
     group: str | None = None
-    """Patient, sequence or the like, of which all cases belong on one side of a split."""
+    """Patient, sequence or the like: its cases belong on one side of a split."""
 
 
 @dataclass
 class Ledger:
     """Entries in the order of conversion, and the images that occur more than once."""
 
-    source: dict[str, Any]
+    source: dict[str, str]
     """What was asked for: folders, labels, options."""
     entries: list[Entry] = field(default_factory=list)
     duplicates: list[str] = field(default_factory=list)
@@ -55,11 +60,12 @@ class Ledger:
         group: str | None = None,
     ) -> None:  # fmt: skip
         """Append an entry."""
-        names = tuple(self.shown(str(file)) for file in files)
-        self.entries.append(Entry(status, split, case_id, names, tuple(map(self.shown, notes)), group))
+        names = tuple(printable(self.shown(str(file))) for file in files)
+        lines = tuple(printable(self.shown(note)) for note in notes)
+        self.entries.append(Entry(status, split, case_id, names, lines, printable(group) if group else None))
 
     def compare(self, found: Mapping[str, int], published: Mapping[str, int]) -> None:
-        """Set the cases found in each part of the dataset against the published number, and note where they differ."""
+        """Compare the cases in each part of the dataset with the published number, and note where they differ."""
         counts = {part: (found.get(part, 0), number) for part, number in published.items()}
         self.published |= counts
         self.notes += [
@@ -93,12 +99,12 @@ class Ledger:
         """Write `conversion.json` and `conversion.md` into `folder`."""
         content = {
             "jdm_version": jdm_version(),
-            "source": self.source,
+            "source": {key: printable(value) for key, value in self.source.items()},
             "counts": self.counts(),
             "published": {
                 part: {"found": found, "published": number} for part, (found, number) in self.published.items()
             },
-            "notes": self.notes,
+            "notes": [printable(note) for note in self.notes],
             "duplicates": self.duplicates,
             "entries": [
                 {
@@ -108,18 +114,17 @@ class Ledger:
                 for e in self.entries
             ],
         }  # fmt: skip
-        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-        (folder / "conversion.json").write_text(text, encoding="utf-8")
-        (folder / "conversion.md").write_text(self.markdown(), encoding="utf-8")
+        write_json(folder / "conversion.json", content)
+        write_text(folder / "conversion.md", self.markdown())
 
     def markdown(self) -> str:
         """The record for people."""
-        lines = ["# Conversion", "", *(f"- {key}: {value}" for key, value in self.source.items()), ""]
+        lines = ["# Conversion", "", *(f"- {key}: {printable(value)}" for key, value in self.source.items()), ""]
         lines += [f"- {count} {status}" for status, count in self.counts().items()]
         lines += [f"- {part}: {found} found, {number} published" for part, (found, number) in self.published.items()]
         groups = len({e.group for e in self.kept("train") if e.group})
         lines += [f"- {groups} groups in training"] if groups else []
-        lines += ["", *self.notes] if self.notes else []
+        lines += ["", *map(printable, self.notes)] if self.notes else []
         if self.duplicates:
             lines += ["", f"## {len(self.duplicates)} duplicates", "", *(f"- {d}" for d in self.duplicates)]
         for status in ("refused", "repaired", "ignored"):

@@ -1,8 +1,8 @@
 """LIDC-IDRI: 1018 chest CT series of 1010 patients, nodules outlined by up to four readers.
 
 Layout: `LIDC-IDRI-dddd/<study>/<series>/*.dcm` and an XML file per CT series; digital radiographs (CR, DX) lie beside.
-An outline runs just outside the nodule, so its own voxels do not count, be it drawn around a nodule or around a part
-to be left out. Source: Armato et al. 2011, "The Lung Image Database Consortium (LIDC) and Image Database Resource
+An outline runs just outside of what it surrounds, a nodule or a part to be left out: its own voxels are not part of
+that. Source: Armato et al. 2011, "The Lung Image Database Consortium (LIDC) and Image Database Resource
 Initiative (IDRI)".
 """
 
@@ -20,9 +20,9 @@ import numpy as np
 from dataset_conversion.cases import Content, Item, Reading, convert
 from dataset_conversion.dicom import Series, Slice, is_dicom, read_ct, read_header
 from dataset_conversion.ledger import Ledger
+from dataset_conversion.options import LidcOptions
 from dataset_conversion.polygons import inside_polygon
 from dataset_conversion.source import missing_layout, visible
-from dataset_conversion.source_options import LidcOptions
 from dataset_conversion.target import Conversion
 from dataset_conversion.volumes import ENDING
 from dataset_conversion.xml_files import read_xml
@@ -52,7 +52,7 @@ class Outline:
 def convert_lidc(options: LidcOptions) -> Conversion:
     """Convert, and return what was made; folds keep the series of a patient together.
 
-    Raises: as `convert`; ConfigError for readers that there are not.
+    Raises: as `convert`; ConfigError for a reader that does not exist.
     """
     counted = options.readers or tuple(range(1, MAX_READERS + 1))
     if len(set(counted)) < len(counted) or not all(1 <= reader <= MAX_READERS for reader in counted):

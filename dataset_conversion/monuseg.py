@@ -13,16 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
+from dataset_conversion.aperio import read_outlines
 from dataset_conversion.cases import Content, convert
 from dataset_conversion.ledger import Ledger
+from dataset_conversion.options import MonusegOptions
 from dataset_conversion.pictures import Decoded, Picture, picture_content
-from dataset_conversion.polygons import number_polygons
+from dataset_conversion.polygons import inside_polygon, number_polygons
 from dataset_conversion.rules import pair_by_stem
 from dataset_conversion.source import missing_layout, visible
-from dataset_conversion.source_options import MonusegOptions
 from dataset_conversion.target import Conversion
-from dataset_conversion.xml_files import read_xml
-from jdm.data.raster import Raster, ending_of, one_line
+from jdm.data.raster import Raster, ending_of
 from jdm.errors import DataError
 
 LABELS = {"background": 0, "nucleus": 1}
@@ -42,6 +42,8 @@ CLASSIC_IDS = frozenset(
 """The training set of 2017, which most papers mean."""
 PUBLISHED = {CLASSIC: 30, ALL: 37}
 PUBLISHED_TEST = 14
+MOST_OF_IMAGE = 0.75
+"""Share of the image above which an outline is no nucleus, whatever its type is said to be."""
 
 
 def convert_monuseg(options: MonusegOptions) -> Conversion:
@@ -109,38 +111,21 @@ def _nuclei(outlines: Path, image: Raster, where: Path) -> tuple[np.ndarray, Dec
     """The image and its nuclei. Raises: DataError if the image is not upright or the outlines cannot be used."""
     if image.orientation != 1:
         raise DataError(f"{where}: has orientation tag {image.orientation}; outlines need 1; save it upright")
-    polygons, notes = read_outlines(outlines)
+    found = read_outlines(outlines)
     height, width = image.array.shape[1:]
-    numbers, odd = number_polygons(polygons, (height, width))
+    nuclei = [vertices for vertices in found.nuclei if _area(vertices) < MOST_OF_IMAGE * height * width]
+    if frames := len(found.nuclei) - len(nuclei):
+        found.left_out.append(f"{frames} outlines around most of the image left out: fields, not nuclei")
+    numbers, odd = number_polygons(nuclei, (height, width))
+    for vertices in found.holes:
+        pixels, rows, columns = inside_polygon(vertices, (height, width))
+        numbers[rows, columns][pixels] = 0
     label = (numbers > 0).astype(np.uint8)
-    remarks = [f"{len(np.unique(numbers)) - 1} nuclei", *odd]
-    return image.array, Decoded(label, notes, numbers, remarks)
+    remarks = [f"{len(np.unique(numbers[numbers > 0]))} nuclei", *found.taken, *odd]
+    return image.array, Decoded(label, found.left_out, numbers, remarks)
 
 
-def read_outlines(path: Path) -> tuple[list[np.ndarray], list[str]]:
-    """Outlines of an Aperio XML file, each (n, 2) of x and y in pixels, pixel 0 from 0 to 1, and the repairs.
-
-    Outlines of fewer than three points hold nothing and are left out.
-    Raises: DataError as `read_xml`; for points that are no finite numbers, or regions to be cut out (NegativeROA).
-    """
-    polygons: list[np.ndarray] = []
-    degenerate = 0
-    for region in read_xml(path, "Annotations").iter("Region"):
-        where = f"{path}: region {region.get('Id', '')[:20]!r}"
-        if region.get("NegativeROA", "0") not in ("0", ""):
-            raise DataError(f"{where} is to be cut out (NegativeROA); expected outlines of nuclei only; remove it")
-        try:
-            points = [(float(v.attrib["X"]), float(v.attrib["Y"])) for v in region.iter("Vertex")]
-        except (KeyError, ValueError) as error:
-            raise DataError(f"{where} has a vertex without numbers X and Y ({one_line(error)}); correct it") from None
-        vertices = np.array(points, np.float64).reshape(-1, 2)
-        if not (np.abs(vertices) < 1e9).all():
-            raise DataError(f"{where} has a vertex that is not finite or far off; correct it")
-        if len(np.unique(vertices, axis=0)) < 3:
-            degenerate += 1
-        else:
-            polygons.append(vertices)
-    if len(polygons) > np.iinfo(np.uint16).max:
-        raise DataError(f"{path}: has {len(polygons)} regions; expected at most {np.iinfo(np.uint16).max}; cut it")
-    few_points = f"{degenerate} outlines of fewer than three points left out"
-    return polygons, [few_points] if degenerate else []
+def _area(vertices: np.ndarray) -> float:
+    """Of a polygon, square pixels."""
+    x, y = vertices.T
+    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2

@@ -18,7 +18,7 @@ from dataset_conversion.options import MsdOptions
 from dataset_conversion.rules import pair_by_stem, plain_name
 from dataset_conversion.source import find_with, missing_layout
 from dataset_conversion.target import Conversion
-from dataset_conversion.volumes import ENDING, infer_labels, list_volumes, volume_item
+from dataset_conversion.volumes import ENDING, inferred_labels, list_volumes, valid_labels, volume_item
 from jdm.errors import ConfigError, DataError
 
 
@@ -47,9 +47,11 @@ def convert_msd(options: MsdOptions) -> Conversion:
         if options.max_cases is not None and len(training) > options.max_cases:
             ledger.notes.append(f"only the first {options.max_cases} of {len(training)} training cases were converted")
             training = dict(list(training.items())[: options.max_cases])
-        labels = names.labels or infer_labels([label for _, label in training.values() if label], ledger)
+        labels, decode = names.labels, valid_labels(names.labels or {})
+        if labels is None:
+            labels, decode = inferred_labels([label for _, label in training.values() if label], ledger)
         items = [
-            volume_item(split, stem, [image], label, labels)
+            volume_item(split, stem, [image], label, decode)
             for split, files in (("train", training), ("test", test))
             for stem, (image, label) in files.items()
         ]
@@ -81,6 +83,11 @@ def read_names(source: Path) -> TaskNames:
         return TaskNames(None, None)
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
+        if "channel_names" in content:
+            raise DataError(
+                f"{path}: is of nnU-Net v2 already; expected a task of v1 or of the Decathlon; it needs no conversion, "
+                "copy its folder to $nnUNet_raw"
+            )
         modality, labels = content["modality"], content["labels"]
         channels = tuple(str(modality[str(i)]) for i in range(len(modality)))
         ordered = [str(labels[str(i)]) for i in range(len(labels))]
@@ -102,5 +109,8 @@ def _files(source: Path, suffix: str, ledger: Ledger) -> dict[str, tuple[Path, P
     if suffix == "Ts" and not labels:
         return {stem: (images[stem], None) for stem in sorted(images)}
     if suffix == "Tr" and not images:
-        raise DataError(f"{folders[0]}: holds no NIfTI images; expected a Decathlon task folder; correct the path")
+        raise DataError(
+            f"{folders[0]}: holds no NIfTI images; expected a Decathlon task folder; correct the path, or read other "
+            "volumes with jdm-convert pairs"
+        )
     return {stem: (images[stem], labels[stem]) for stem in pair_by_stem(images, labels, folders)}

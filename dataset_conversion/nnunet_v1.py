@@ -7,17 +7,15 @@ and dataset_format.md of nnU-Net.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from dataset_conversion.cases import Content, convert
 from dataset_conversion.ledger import Ledger
 from dataset_conversion.msd import default_name, read_names, task_folder
+from dataset_conversion.options import NnunetV1Options
 from dataset_conversion.rules import pair_by_stem
-from dataset_conversion.source_options import NnunetV1Options
 from dataset_conversion.target import Conversion
-from dataset_conversion.volumes import ENDING, infer_labels, list_volumes, volume_item
-from jdm.data.raw_layout import few
+from dataset_conversion.volumes import ENDING, by_channel, inferred_labels, list_volumes, valid_labels, volume_item
 from jdm.errors import DataError
 
 Files = dict[str, tuple[list[Path], Path | None]]
@@ -35,9 +33,11 @@ def _gather(root: Path, ledger: Ledger) -> Content:
     training, test = _files(source, "Tr", ledger), _files(source, "Ts", ledger)
     if not training:
         raise DataError(f"{source / 'imagesTr'}: holds no NIfTI images; expected <case>_0000.nii.gz; correct the path")
-    labels = names.labels or infer_labels([label for _, label in training.values() if label], ledger)
+    labels, decode = names.labels, valid_labels(names.labels or {})
+    if labels is None:
+        labels, decode = inferred_labels([label for _, label in training.values() if label], ledger)
     items = [
-        volume_item(split, stem, images, label, labels)
+        volume_item(split, stem, images, label, decode)
         for split, files in (("train", training), ("test", test))
         for stem, (images, label) in files.items()
     ]
@@ -52,23 +52,7 @@ def _files(source: Path, suffix: str, ledger: Ledger) -> Files:
     folders = source / f"images{suffix}", source / f"labels{suffix}"
     split = "train" if suffix == "Tr" else "test"
     images, labels = (list_volumes(folder, split, ledger) for folder in folders)
-    channels: dict[str, dict[int, Path]] = {}
-    for stem, path in images.items():
-        match = re.fullmatch(r"(.+)_(\d{4})", stem)
-        if not match:
-            raise DataError(
-                f"{path}: has no channel number; expected a name like case_0000.nii.gz (jdm-convert msd reads tasks "
-                "without them); rename it"
-            )
-        channels.setdefault(match[1], {})[int(match[2])] = path
-    count = max((max(files) + 1 for files in channels.values()), default=0)
-    lacking = [f"{case}_{c:04d}" for case, files in channels.items() for c in range(count) if c not in files]
-    if lacking:
-        raise DataError(
-            f"{folders[0]}: {len(lacking)} files are missing ({few(lacking)}); expected {count} channels for every "
-            "case; restore them"
-        )
-    ordered = {case: [channels[case][c] for c in range(count)] for case in sorted(channels)}
+    ordered = by_channel(images, folders[0])
     if suffix == "Ts" and not labels:
         return {case: (files, None) for case, files in ordered.items()}
     firsts = {case: files[0] for case, files in ordered.items()}

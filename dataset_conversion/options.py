@@ -1,20 +1,37 @@
-"""What each converter can be told; also the flags of `jdm-convert`. No heavy imports."""
+"""What each converter can be told: the flags of `jdm-convert`. No heavy imports."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
+
+_LABELS = (
+    "What each value in the masks means, background first. The order numbers the classes 0, 1, 2 ...; values with the "
+    "same name are one class. Masks must hold these values only; JPEG masks of two values are cut midway between them."
+)
+_THRESHOLD = (
+    "For masks with soft or noisy borders, where --labels has two values: what is above this level counts as the "
+    "larger value, the rest as the smaller. With 0=background 255=NAME the middle is 127. Masks that seem to hold a "
+    "third class are refused."
+)
+_GROUPS = (
+    "Patient (or video, or slide) of each case, so that folds keep the cases of one together; overrides what the "
+    "source says. A CSV file with the columns case and group, or a regular expression that matches whole case names "
+    "and whose first group is the patient: with '(.+)_\\d+' the patient of p7_001 is p7."
+)
 
 
 @dataclass(frozen=True)
 class PairsOptions:
-    """Convert a folder of images and a folder of masks (PNG, JPEG, BMP or TIFF) into an nnU-Net dataset.
+    """Convert a folder of images and a folder of masks into an nnU-Net dataset.
 
-    An image and its mask have the same file name up to the ending. Nothing is resized. Files that cannot be used
-    faithfully are left out and listed with the reason in conversion.md inside the new dataset.
+    Reads pictures (PNG, JPEG, BMP, TIFF) or volumes (NIfTI, NRRD, MHA). An image and its mask have the same file name,
+    apart from the ending; images may also be named as in nnU-Net's imagesTr (case_0000, case_0001 for the channels of
+    case). Nothing is resized. Files that cannot be used are left out; conversion.md in the new dataset lists them with
+    the reason.
 
     For example:
       jdm-convert pairs --images train/images --masks train/masks --id 11 --name MoNuSeg
@@ -22,50 +39,220 @@ class PairsOptions:
     """
 
     images: Path
-    """Folder (or zip or tar file) of training images; an archive may hold the folders images and masks."""
+    """Folder (or zip or tar file) of the training images. An archive may hold both folders, images and masks."""
     masks: Path
     """Folder (or archive, which may be the same) of their masks: one grey value (or palette index) per class."""
     id: int
-    """nnU-Net dataset id for the new dataset, 1 to 999, not yet in use."""
+    """nnU-Net dataset id for the new dataset: 1 to 999, not yet in use."""
     name: str
     """Name of the new dataset: --id 11 --name MoNuSeg makes Dataset011_MoNuSeg in $nnUNet_raw."""
-    labels: Annotated[tuple[str, ...], arg(metavar="VALUE=NAME [VALUE=NAME ...]")]
-    """What the values in the masks mean, as VALUE=NAME, background first. The order numbers the classes
-    0, 1, 2 ...; a name given twice joins its values into one class."""
+    labels: Annotated[tuple[str, ...], arg(metavar="VALUE=NAME [VALUE=NAME ...]", help=_LABELS)]
     test_images: Path | None = None
-    """Folder of test images, never trained on."""
+    """Folder of test images, which are never trained on."""
     test_masks: Path | None = None
     """Folder of their masks; they go to labelsTs."""
+    threshold: Annotated[float | None, arg(metavar="LEVEL", help=_THRESHOLD)] = None
+    groups: Annotated[str | None, arg(metavar="TABLE.csv|PATTERN", help=_GROUPS)] = None
     overwrite: bool = False
     """Replace a dataset of this id and name that jdm-convert made earlier."""
     strict: bool = False
-    """Stop, and write nothing, if any file must be left out or any image occurs twice."""
+    """Stop without writing anything if a file has to be left out or an image occurs twice."""
     check: bool = False
     """Report what would be accepted, repaired and refused, and write nothing."""
 
 
 @dataclass(frozen=True)
-class MsdOptions:
-    """Convert a task folder of the Medical Segmentation Decathlon (NIfTI) into an nnU-Net dataset.
+class SourceOptions:
+    """What every published dataset needs."""
 
-    Reads imagesTr, labelsTr, imagesTs and labelsTs (where there), and channel and class names from its
-    dataset.json (where there). Volumes of several channels become one file per channel.
+    source: Positional[Path]
+    """Its folder, or the zip or tar file as it was downloaded."""
+    id: int
+    """nnU-Net dataset id for the new dataset: 1 to 999, not yet in use."""
+    name: str | None = None
+    """Name of the new dataset; each source has a default."""
+    groups: Annotated[str | None, arg(metavar="TABLE.csv|PATTERN", help=_GROUPS)] = None
+    overwrite: bool = False
+    """Replace a dataset of this id and name that jdm-convert made earlier."""
+    strict: bool = False
+    """Stop without writing anything if a file has to be left out or an image occurs twice."""
+    check: bool = False
+    """Report what would be accepted, repaired and refused, and write nothing."""
+
+
+@dataclass(frozen=True)
+class MsdOptions(SourceOptions):
+    """Convert a task of the Medical Segmentation Decathlon (NIfTI) into an nnU-Net dataset.
+
+    Reads imagesTr, labelsTr, imagesTs and labelsTs, and takes the names of channels and classes from dataset.json where
+    there is one. The default name is that of the folder without TaskNN_. A volume with several channels becomes one
+    file per channel.
 
     For example:
       jdm-convert msd Task04_Hippocampus.tar --id 4
     """
 
-    source: Positional[Path]
-    """The task folder, such as Task04_Hippocampus, or the tar or zip file of it."""
-    id: int
-    """nnU-Net dataset id for the new dataset, 1 to 999, not yet in use."""
-    name: str | None = None
-    """Name of the new dataset; by default that of the source folder without its TaskNN_."""
     max_cases: int | None = None
-    """Convert only the first so many training cases, by sorted id; all test cases are kept."""
-    overwrite: bool = False
-    """Replace a dataset of this id and name that jdm-convert made earlier."""
-    strict: bool = False
-    """Stop, and write nothing, if any file must be left out or any image occurs twice."""
-    check: bool = False
-    """Report what would be accepted, repaired and refused, and write nothing."""
+    """Convert only this many training cases, the first by id; all test cases are kept."""
+
+
+@dataclass(frozen=True)
+class NnunetV1Options(SourceOptions):
+    """Convert a raw dataset of nnU-Net v1 (TaskNNN_Name, files case_0000.nii.gz) to the format of v2.
+
+    For example:
+      jdm-convert nnunet-v1 nnUNet_raw_data/Task005_Prostate --id 5
+    """
+
+
+@dataclass(frozen=True)
+class PolypOptions(SourceOptions):
+    """Convert PraNet's polyp archives: TrainDataset (1450 images) and the five sets of TestDataset.
+
+    Name the folder that holds both, or a zip file of it. Ids of test cases begin with the name of their set.
+
+    For example:
+      jdm-convert polyp PraNet --id 21
+    """
+
+
+@dataclass(frozen=True)
+class KvasirSegOptions(SourceOptions):
+    """Convert Kvasir-SEG: 1000 polyps, JPEG images and JPEG masks, which are cut at > 127.
+
+    For example:
+      jdm-convert kvasir-seg kvasir-seg.zip --id 22
+    """
+
+
+@dataclass(frozen=True)
+class ClinicDbOptions(SourceOptions):
+    """Convert CVC-ClinicDB: 612 frames of 29 sequences. Folds keep the frames of a sequence together.
+
+    For example:
+      jdm-convert clinicdb CVC-ClinicDB --id 23
+    """
+
+
+@dataclass(frozen=True)
+class ColonDbOptions(SourceOptions):
+    """Convert CVC-ColonDB: the original 300 frames (N.bmp, pN.bmp), or the 380 that come with PraNet.
+
+    For example:
+      jdm-convert colondb CVC-ColonDB --id 24
+    """
+
+
+@dataclass(frozen=True)
+class Cvc300Options(SourceOptions):
+    """Convert CVC-300: the 60 images that come with PraNet. They share sequences with CVC-ColonDB.
+
+    For example:
+      jdm-convert cvc300 CVC-300 --id 25
+    """
+
+
+@dataclass(frozen=True)
+class EtisOptions(SourceOptions):
+    """Convert ETIS-LaribPolypDB: 196 frames (N.tif) and their masks (pN.tif).
+
+    For example:
+      jdm-convert etis ETIS-LaribPolypDB --id 26
+    """
+
+
+@dataclass(frozen=True)
+class GlasOptions(SourceOptions):
+    """Convert GlaS: glands in histology, 85 training and 80 test images.
+
+    All glands are one class; instancesTr and instancesTs keep their numbers, Grade.csv the grades and patients. Folds
+    keep the images of a patient together.
+
+    For example:
+      jdm-convert glas "Warwick QU Dataset (Released 2016_07_08)" --id 27
+    """
+
+
+@dataclass(frozen=True)
+class Dsb2018Options(SourceOptions):
+    """Convert the nuclei of the 2018 Data Science Bowl: stage1_train (a folder per image, a mask per nucleus) and
+    stage1_test, whose masks are in stage1_solution.csv if that lies beside it.
+
+    All nuclei are one class; instancesTr keeps their numbers. A folder images and a folder masks with one mask per
+    image can be read too.
+
+    For example:
+      jdm-convert dsb2018 data-science-bowl-2018.zip --id 28
+    """
+
+
+@dataclass(frozen=True)
+class MonusegOptions(SourceOptions):
+    """Convert MoNuSeg 2018: nuclei in histology, outlined in Aperio XML files.
+
+    Name the folder above both downloads (training and MoNuSegTestData). A pixel belongs to a nucleus if its centre lies
+    inside the outline. Left out: rectangles, arrows, rulers, and layers or regions named as something else than nuclei,
+    such as "ambiguous" or "ROI". Negative regions are cut out. conversion.md says what was done with each layer. All
+    nuclei are one class; instancesTr and instancesTs keep their numbers.
+
+    For example:
+      jdm-convert monuseg MoNuSeg --id 11 --cases classic
+    """
+
+    cases: Literal["classic", "all"] = "classic"
+    """classic: the 30 training images of 2017, which most papers mean; all: the 37 of the current download."""
+
+
+@dataclass(frozen=True)
+class IdridOptions(SourceOptions):
+    """Convert IDRiD (A. Segmentation): four lesions of the retina and the optic disc, 54 training and 27 test images.
+
+    Classes are numbered 1 microaneurysm (MA), 2 haemorrhage (HE), 3 hard exudate (EX), 4 soft exudate (SE), 5 optic
+    disc (OD). An image without a file for a class has none of it.
+
+    For example:
+      jdm-convert idrid "A. Segmentation.zip" --id 30
+    """
+
+    priority: tuple[str, ...] = ("MA", "SE", "EX", "HE", "OD")
+    """Where classes overlap, a pixel belongs to the one named first."""
+
+
+@dataclass(frozen=True)
+class CovidCxrOptions(SourceOptions):
+    """Convert the COVID-19 image data collection: X-rays with a class and no mask.
+
+    They go to imagesTs, their findings and patients to classes.csv.
+
+    For example:
+      jdm-convert covid-cxr covid-chestxray-dataset --id 31
+    """
+
+
+@dataclass(frozen=True)
+class ChestXrayOptions(SourceOptions):
+    """Convert chest_xray (NORMAL and PNEUMONIA): X-rays with a class and no mask.
+
+    They go to imagesTs, their classes, parts (train, val, test) and patients to classes.csv.
+
+    For example:
+      jdm-convert chest-xray chest_xray --id 32
+    """
+
+
+@dataclass(frozen=True)
+class LidcOptions(SourceOptions):
+    """Convert LIDC-IDRI: chest CT (DICOM) in Hounsfield units, with the nodules of 3 mm or more that several readers
+    outlined.
+
+    Radiographs are left out. An XML file belongs to the CT series that it names. A voxel is nodule if it lies inside
+    the outlines of at least --min-readers readers.
+
+    For example:
+      jdm-convert lidc LIDC-IDRI --id 33
+    """
+
+    min_readers: int = 2
+    """How many of --readers must have a voxel inside their outline."""
+    readers: tuple[int, ...] = ()
+    """Which readers count: numbers from 1 to 4, in the order of the XML file; by default all."""

@@ -74,7 +74,7 @@ def picture_content(
     pictures: Sequence[Picture], labels: Mapping[str, int], published: Mapping[str, int] | None = None,
     files: Mapping[str, str] | None = None,
 ) -> Content:  # fmt: skip
-    """Cases of pictures that become RGB if one of them is, else grey.
+    """Cases of pictures, which are all stored as RGB if one of them is in colour, otherwise as grey.
 
     Raises: DataError if their pixels are of several types.
     """
@@ -87,7 +87,7 @@ def picture_content(
 
 
 def common_form(paths: Iterable[Path]) -> Form:
-    """Channels and pixel type that hold every image; unreadable ones are refused later, one by one."""
+    """Channels and pixel type for all images; those that cannot be read are refused later, one by one."""
     paths = list(paths)
     kinds: Counter[str] = Counter()
     channels = 1
@@ -143,7 +143,7 @@ def folder_pairs(
     mask_stem: Callable[[str], str] = str, stem: Callable[[str], str] = str,
     group: Callable[[str], str | None] = lambda _: None, part: str | None = None,
 ) -> list[Picture]:  # fmt: skip
-    """The pictures of a folder, each with the mask of its stem in another, sorted by stem.
+    """The pictures of a folder, each with the mask of the same stem in another folder, sorted by stem.
 
     Args:
         mask_stem: the image's stem, from that of its mask.

@@ -51,7 +51,7 @@ def open_source(path: Path) -> Iterator[Source]:
 
 
 def _unpack_inner(root: Path) -> None:
-    """Unpack archives within an archive, as some sites pack them, each into a folder of its name; one level deep."""
+    """Unpack the archives within an archive, as some sites pack them, each into a folder; one level deep."""
     for path in [p for p in visible(root) if p.suffix.lower() in (".zip", ".tar")]:
         folder = path.with_suffix("")
         folder.mkdir(exist_ok=True)
@@ -81,14 +81,14 @@ def visible(root: Path, folders: bool = False) -> list[Path]:
 
 
 def child(folder: Path, *names: str) -> Path | None:
-    """The folder within `folder` that has one of these names, upper and lower case not counted."""
+    """The folder within `folder` that has one of these names, in upper or lower case."""
     wanted = [name.lower() for name in names]
     inner = {f.name.lower(): f for f in sorted(folder.iterdir()) if f.is_dir()}
     return next((inner[name] for name in wanted if name in inner), None)
 
 
 def find_with(root: Path, *inner: tuple[str, ...]) -> list[tuple[Path, ...]]:
-    """Folders below `root`, nearest first, that hold one folder of each group of names; the inner folders of each."""
+    """The inner folders of each folder, nearest to `root` first, that holds one folder of every group of names."""
     found = []
     for folder in visible(root, folders=True):
         parts = [child(folder, *names) for names in inner]

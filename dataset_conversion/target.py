@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dataset_conversion.ledger import Ledger
 from jdm.data.raw_dataset import dataset_name, nnunet_folder, used_ids
+from jdm.data.splits import FOLDS
 from jdm.errors import DataError, ExistsError
 
 
@@ -23,6 +24,8 @@ class Conversion:
     test: int
     counts: dict[str, int]
     """Entries of the ledger by status."""
+    fold: str
+    """The first to train."""
     warnings: tuple[str, ...] = ()
     """What the user should know, one line each."""
     report: str = ""
@@ -36,7 +39,7 @@ def new_dataset(id: int, name: str, overwrite: bool, check: bool = False) -> Ite
     """A hidden folder to fill, and the final one under $nnUNet_raw that it becomes when the block ends well.
 
     If the block raises, the hidden folder is removed and nothing else has changed. With `check` there is no folder to
-    fill: only whether the target could be made is looked at.
+    fill; whether the target could be made is looked at all the same.
     Raises: ExistsError if the id or the target is in use; ConfigError for an unusable id, name or $nnUNet_raw.
     """
     final = nnunet_folder("nnUNet_raw") / dataset_name(id, name)
@@ -65,8 +68,8 @@ def _check_free(id: int, final: Path, overwrite: bool) -> None:
     if others:
         free = next((i for i in range(1, 1000) if i not in used), None)
         raise ExistsError(
-            f"dataset id {id} is used by {', '.join(str(f) for f in others)}; nnU-Net wants each id under one "
-            f"name; choose a free one, such as --id {free}"
+            f"dataset id {id} is used by {', '.join(str(f) for f in others)}; nnU-Net allows one name for each id; "
+            f"choose a free id, such as --id {free}"
         )
     if final.exists() and not overwrite:
         raise ExistsError(f"{final} is already there; expected a new dataset; choose another --id or add --overwrite")
@@ -82,19 +85,21 @@ def _stale_results(final: Path) -> list[str]:
     stale = [str(f) for folders in used_ids().values() for f in folders if f.name == final.name and f != final]
     if not stale:
         return []
-    return [f"made from an earlier dataset of this name, remove or redo before training: {', '.join(stale)}"]
+    return [f"made from an earlier dataset of this name; remove or make anew before training: {', '.join(stale)}"]
 
 
 def finish(
-    partial: Path | None, final: Path, ledger: Ledger, strict: bool, foreground: int | None = None
+    target: tuple[Path | None, Path], ledger: Ledger, strict: bool, foreground: int | None, folds: int | None
 ) -> Conversion:
     """Judge a conversion as a whole, write its ledger, and say what was made.
 
     Args:
-        partial: None for a check, which writes nothing and returns its verdict instead of raising it.
+        target: as `new_dataset` gives it; a check writes nothing, and returns its verdict instead of raising it.
         foreground: training cases whose label is not empty; None for images that have a class and no mask.
-    Raises: DataError if no case is left, all labels are empty, or, if `strict`, for any refused or double one.
+        folds: number of folds by group; None where nnU-Net's own split holds.
+    Raises: DataError if no case is left or all labels are empty; with `strict`, if any case was refused or is double.
     """
+    partial, final = target
     reasons = [note for entry in ledger.refused() for note in entry.notes]
     training, test = len(ledger.kept("train")), len(ledger.kept("test"))
     problem = _verdict(ledger, reasons, strict, foreground)
@@ -102,25 +107,32 @@ def finish(
         if problem:
             raise DataError(problem)
         ledger.write(partial)
-    warnings = [f"left out: {reason}" for reason in reasons]
-    warnings += [f"duplicate: {line}" for line in ledger.duplicates]
+    warnings = [*ledger.notes, *_stale_results(final)]  # what holds for the whole comes first
     if foreground is not None and foreground < training:
         warnings.append(f"{training - foreground} of {training} training labels are empty (background only)")
-    warnings += [*ledger.notes, *_stale_results(final)]
-    return Conversion(final, training, test, ledger.counts(), tuple(warnings), ledger.markdown(), problem)
+    warnings += [f"left out: {reason}" for reason in reasons]
+    warnings += [f"duplicate: {line}" for line in ledger.duplicates]
+    by_case = folds is None and training >= FOLDS
+    return Conversion(
+        final, training, test, ledger.counts(), "0" if folds or by_case else "all", tuple(warnings), ledger.markdown(),
+        problem,
+    )  # fmt: skip
 
 
 def _verdict(ledger: Ledger, reasons: list[str], strict: bool, foreground: int | None) -> str | None:
     """Why the dataset cannot be made; None if it can."""
     training, refused = len(ledger.kept("train")), len(ledger.refused())
+    first = f"all {refused} were refused; the first: {reasons[0]}" if reasons else "the source has none"
     if foreground is None and not training + len(ledger.kept("test")):
-        return f"no image is left, all {refused} were refused; the first: {reasons[0] if reasons else 'there is none'}"
+        return f"no image is left, {first}"
     if foreground is not None and not training:
-        return f"no training case is left, all {refused} were refused; the first: {reasons[0]}"
+        return f"no training case is left, {first}"
     if foreground == 0:
+        first = ledger.kept("train")[0]
+        why = f"; of {first.files[0]}: {'; '.join(first.notes)}" if first.notes else ""
         return (
-            f"the labels of all {training} training cases are empty (background only); expected some "
-            "foreground; look at the masks"
+            f"the labels of all {training} training cases are empty (background only); expected some foreground; look "
+            f"at the masks{why}"
         )
     if strict and (refused or ledger.duplicates):
         return (

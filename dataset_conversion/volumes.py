@@ -2,59 +2,115 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 from tqdm import tqdm
 
 from dataset_conversion.cases import Item, Reading
+from dataset_conversion.coding import Coding, decode_mask
 from dataset_conversion.ledger import Ledger
+from jdm.data.advice import merge_layers
 from jdm.data.case_io import label_dtype
 from jdm.data.image_io import read_raster
 from jdm.data.raster import Raster, ending_of
 from jdm.data.raw_dataset import validate_labels
+from jdm.data.raw_layout import few
 from jdm.errors import DataError
 
 ENDING = ".nii.gz"
+MOST_CLASSES = 256
+DecodeLabel = Callable[[np.ndarray, Path], tuple[np.ndarray, list[str]]]
+"""(stored label (1, *spatial), its path) -> class values (*spatial), and the repairs."""
 
 
-def list_volumes(folder: Path, split: str, ledger: Ledger) -> dict[str, Path]:
-    """NIfTI files of a folder by stem; what is none is entered as ignored. An absent folder is empty.
+def list_volumes(
+    folder: Path, split: str, ledger: Ledger, endings: Collection[str] = (".nii.gz", ".nii")
+) -> dict[str, Path]:
+    """Volumes of a folder by stem; other files are entered as ignored. An absent folder is empty.
 
-    Raises: DataError if a stem is there as .nii and .nii.gz.
+    Raises: DataError if stems differ in their ending or in upper and lower case only.
     """
     stems: dict[str, Path] = {}
+    by_stem: dict[str, list[str]] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.name.startswith("."):
             ledger.add("ignored", split, None, [path], ["hidden file"])
-        elif ending_of(path) not in (".nii.gz", ".nii"):
-            ledger.add("ignored", split, None, [path], ["not NIfTI"])
+        elif ending_of(path) not in endings or path.is_dir():
+            ledger.add("ignored", split, None, [path], [f"not {' or '.join(endings)}"])
         else:
-            stem = volume_stem(path)
-            if stems.setdefault(stem, path) != path:
-                raise DataError(f"{folder}: {stem} is there as .nii and .nii.gz; expected it once; remove one")
+            stems[volume_stem(path)] = path
+            by_stem.setdefault(volume_stem(path).lower(), []).append(path.name)
+    clashes = [" and ".join(names) for names in by_stem.values() if len(names) > 1]
+    if clashes:
+        raise DataError(
+            f"{folder}: {len(clashes)} stems occur twice ({few(clashes)}); expected one volume for each, upper and "
+            "lower case being the same; rename or remove one"
+        )
     return stems
 
 
 def volume_stem(path: Path) -> str:
-    return path.name[: -len(ending_of(path))]
+    """The name without its ending, nor the .seg of 3D Slicer's segmentations."""
+    return normalize("NFC", path.name[: -len(ending_of(path))].removesuffix(".seg"))
+
+
+def by_channel(images: Mapping[str, Path], folder: Path) -> dict[str, list[Path]]:
+    """The files of each case, by channel, of stems such as case_0000; sorted by case.
+
+    Raises: DataError for a stem without a channel number, or if a case lacks a channel.
+    """
+    channels: dict[str, dict[int, Path]] = {}
+    for stem, path in images.items():
+        match = re.fullmatch(r"(.+)_(\d{4})", stem)
+        if not match:
+            raise DataError(
+                f"{path}: has no channel number; expected a name like case_0000.nii.gz (jdm-convert msd reads tasks "
+                "without them); rename it"
+            )
+        channels.setdefault(match[1], {})[int(match[2])] = path
+    count = max((max(files) + 1 for files in channels.values()), default=0)
+    lacking = [f"{case}_{c:04d}" for case, files in channels.items() for c in range(count) if c not in files]
+    if lacking:
+        raise DataError(
+            f"{folder}: {len(lacking)} files are missing ({few(lacking)}); expected {count} channels for every case; "
+            "restore them"
+        )
+    return {case: [channels[case][c] for c in range(count)] for case in sorted(channels)}
+
+
+def valid_labels(labels: Mapping[str, int]) -> DecodeLabel:
+    """Labels as they are, which raises DataError for values that are not declared."""
+
+    def decode(label: np.ndarray, path: Path) -> tuple[np.ndarray, list[str]]:
+        validate_labels(label, labels, str(path))
+        if label.shape[0] != 1:
+            raise DataError(
+                f"{path}: the label has {label.shape[0]} channels; expected one; type: {merge_layers(path)}"
+            )
+        return label[0].astype(label_dtype(max(labels.values()) + 1)), []
+
+    return decode
 
 
 def volume_item(
-    split: str, stem: str, images: Sequence[Path], label: Path | None, labels: Mapping[str, int]
+    split: str, stem: str, images: Sequence[Path], label: Path | None, decode: DecodeLabel
 ) -> Item:  # fmt: skip
     """A case of one file with all channels, or of one file per channel, and its label if it has one."""
     files = (*images, *([label] if label else []))
-    return Item(split, stem, files, partial(_read, tuple(images), label, labels))
+    return Item(split, stem, files, partial(_read, tuple(images), label, decode))
 
 
-def _read(images: tuple[Path, ...], label_path: Path | None, labels: Mapping[str, int]) -> Reading:
+def _read(images: tuple[Path, ...], label_path: Path | None, decode: DecodeLabel) -> Reading:
     image = _stacked(images)
     if label_path is None:
         return Reading(image, None)
-    label, repairs = _label(label_path, image, labels)
+    label, repairs = _label(label_path, image, decode)
     return Reading(image, label, repairs)
 
 
@@ -74,25 +130,22 @@ def _stacked(images: tuple[Path, ...]) -> Raster:
     return Raster(np.concatenate([r.array for r in rasters]), first.spacing, first.geometry)
 
 
-def _label(path: Path, image: Raster, labels: Mapping[str, int]) -> tuple[np.ndarray, list[str]]:
+def _label(path: Path, image: Raster, decode: DecodeLabel) -> tuple[np.ndarray, list[str]]:
     """The label (*spatial) on the image's grid, and the repairs. Raises: DataError if it does not lie on that grid."""
     raster = read_raster(path, label=True)
-    label = raster.array[0]
-    validate_labels(label, labels, str(path))
-    if raster.array.shape[0] != 1:
-        raise DataError(f"{path}: the label has {raster.array.shape[0]} channels; expected one; correct the file")
+    label, notes = decode(raster.array, path)
     _check_grid(path, raster, image, "label", origin=False)
     assert raster.geometry is not None and image.geometry is not None
-    moved = not np.allclose(raster.geometry.origin, image.geometry.origin, atol=1e-2)
-    notes = ["origin of the label replaced by the image's"] if moved else []
-    return label.astype(label_dtype(max(labels.values()) + 1)), notes
+    if not np.allclose(raster.geometry.origin, image.geometry.origin, atol=1e-2):
+        notes = [*notes, "origin of the label replaced by the image's"]
+    return label, notes
 
 
 def _check_grid(path: Path, raster: Raster, image: Raster, what: str, origin: bool) -> None:
     if raster.array.shape[1:] != image.array.shape[1:]:
         raise DataError(
-            f"{path}: the {what}'s size is {raster.array.shape}, the image's {image.array.shape[1:]}; expected them "
-            "equal; jdm never resizes, correct the file"
+            f"{path}: the {what}'s size is {raster.array.shape[1:]}, the image's {image.array.shape[1:]}; expected "
+            "them equal; jdm never resizes, correct the file"
         )
     assert raster.geometry is not None and image.geometry is not None
     if not np.allclose(raster.spacing, image.spacing, rtol=1e-3):
@@ -111,19 +164,23 @@ def _check_grid(path: Path, raster: Raster, image: Raster, what: str, origin: bo
         )
 
 
-def infer_labels(paths: Sequence[Path], ledger: Ledger) -> dict[str, int]:
-    """background, label_1, label_2, ... up to the highest value in the labels; unreadable ones are refused later."""
-    highest = 0
+def inferred_labels(paths: Sequence[Path], ledger: Ledger) -> tuple[dict[str, int], DecodeLabel]:
+    """Class 0 and a class for each value that the labels hold, with consecutive numbers; and how to read them.
+
+    Raises: DataError if the values are no classes; unreadable files are refused later.
+    """
+    found: set[float] = {0}
     for path in tqdm(paths, desc="reading labels", unit="case", disable=None):
-        try:
-            highest = max(highest, int(read_raster(path, label=True).array.max()))
-        except DataError:
-            continue
-    if not 1 <= highest <= 255:
+        with contextlib.suppress(DataError):
+            found |= set(np.unique(read_raster(path, label=True).array).tolist())
+    values = sorted(int(value) for value in found)
+    if set(values) != found or values[0] < 0 or not 2 <= len(values) <= MOST_CLASSES:
         raise DataError(
-            f"{paths[0].parent}: the highest label value is {highest}; expected 1 to 255 so that class names can "
-            "be inferred; add the task's dataset.json"
+            f"{paths[0].parent}: the labels hold {few([f'{value:g}' for value in sorted(found)], 8)}; expected 0 and 1 "
+            f"to {MOST_CLASSES - 1} other whole numbers, so that classes can be inferred; add the task's dataset.json"
         )
-    labels = {"background": 0} | {f"label_{i}": i for i in range(1, highest + 1)}
-    ledger.notes.append(f"no dataset.json: class names inferred from the labels' values: {', '.join(labels)}")
-    return labels
+    names = ["background", *(f"label_{value}" for value in values[1:])]
+    coding = Coding(tuple(values), tuple(range(len(values))), {name: i for i, name in enumerate(names)})
+    numbered = ", ".join(f"{name} ({index})" for name, index in coding.labels.items())
+    ledger.notes.append(f"no dataset.json: classes inferred from the labels' values: {numbered}")
+    return coding.labels, lambda label, path: decode_mask(label, False, path, coding, lambda: None)

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from dataset_conversion.cases import Content, Item, Reading
+from dataset_conversion.coding import TOLERANCE
 from dataset_conversion.ledger import Ledger
-from dataset_conversion.rules import TOLERANCE, read_source, turn
+from dataset_conversion.rules import read_source, turn
 from jdm.data.raster import Raster
 from jdm.errors import DataError
 

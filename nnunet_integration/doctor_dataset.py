@@ -6,7 +6,7 @@ from jdm.data.raw_dataset import RawDataset, check_dataset, open_dataset, read_c
 from jdm.data.raw_layout import environment_folder
 from jdm.data.splits import FOLDS, fold_count, fold_split, splits_file
 from jdm.errors import ConfigError, DataError
-from nnunet_integration.doctor_page import FOUR, Report
+from nnunet_integration.doctor_page import Report
 from nnunet_integration.provenance import read_generator
 
 
@@ -30,7 +30,7 @@ def examine_dataset(report: Report, name: str) -> None:
         return
     except DataError as error:
         report.fact("folder", "not opened, see below")
-        report.must(FOUR, str(error))
+        report.must("jdm-train, jdm-export, jdm-experiment", str(error))
         return
     report.fact("folder", dataset.folder)
     report.fact("cases", f"{len(dataset.cases)} training, {len(dataset.test_cases)} test, as {dataset.file_ending}")

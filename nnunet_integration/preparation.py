@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from jdm.data.groups import read_groups
 from jdm.data.raw_dataset import RawDataset, nnunet_folder, open_dataset
 from jdm.data.splits import fold_split
 from jdm.errors import ConfigError, DataError, ExistsError
 from jdm.train.checkpoint import run_folder
 from nnunet_integration import host
 from nnunet_integration.arms import ExperimentOptions, Resolved, schedule
-from nnunet_integration.groups import read_groups
 from nnunet_integration.plans import fitting_patch, resolve, stage_strides, with_experiment_configuration
 from nnunet_integration.provenance import check_generator, read_generator, test_ids
 from nnunet_integration.register import register
@@ -46,7 +46,7 @@ class Experiment:
     patch_note: str
     """Why the default patch is smaller than the plans'; else empty."""
     group_of: Mapping[str, str]
-    """Patient or sequence of each scored case."""
+    """Patient, sequence or the like of each case of the scored set."""
 
     @property
     def device(self) -> torch.device:
@@ -91,7 +91,7 @@ def prepare(options: ExperimentOptions) -> Experiment:
         )
     folder = output_folder(options)
     check_generator(read_generator(synthetic), real.name, validation_ids, f"fold {fold} of {real.name}")
-    group_of = read_groups(real, evaluated, bool(labelled_ids))
+    group_of = read_groups(real, bool(labelled_ids))
     known = _known(options, real, synthetic, fold)
     known["split_sha256"] = _split_digest(training_ids, evaluated, bool(labelled_ids))
     check_folder(folder, known, options.overwrite)

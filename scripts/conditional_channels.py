@@ -7,30 +7,29 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from conditional_scene import SHOWN, Scene, chosen_planes, interval
+from conditional_scene import SAMPLE_NAMES, SHOWN, Scene, chosen_planes, difference, mean
 from conditional_sheets import Line, Tile, write_sheet
 
 from jdm.draw.canvas import decoded
 from jdm.errors import ConfigError
-from jdm.evaluation.statistics import mean_interval, paired_difference
-from jdm.sample.modes import draw_planes
-from jdm.sample.starts import Plane, Start, prepare
+from jdm.sample.modes import prepare
+from jdm.sample.request import ChannelsRequest
+from jdm.sample.starts import Plane, Start
 
 
 def channels(scene: Scene) -> dict[str, Any]:
     """The first channel of a part of each case: do the others that are sampled fit it, and the mask?"""
     if len(scene.edit_ids) < 2:
         raise ConfigError("--edits is 1; the part channels compares cases; expected at least 2; raise it")
-    request = scene.asked("known-channels", cases=scene.edit_ids, channels=("0",))
-    starts = prepare(scene.checkpoint, scene.dataset, request)
+    request = scene.asked(ChannelsRequest, cases=scene.edit_ids, known=("0",))
+    starts = prepare(scene.run, request)
     shapes = [start.case.label.shape[1:] for start in starts]
     patch = scene.config.data.patch_size
     sides = [min(*found, 2 * side) for side, *found in zip(patch, *shapes, strict=True)]
     starts = [_middle(start, sides) for start in starts]
-    drawn = draw_planes(scene.drawer(request), starts, request)
+    drawn = scene.drawn(request, starts)
     reals = [decoded(scene.config, start.planes[0].canvas, start.planes[0].canvas.x) for start in starts]
-    shape = (request.samples, len(starts))
-    own, other, masks = np.empty(shape), np.empty(shape), np.empty(shape)
+    own, other, masks = np.empty((3, request.samples, len(starts)))
     changed, lines = 0, []
     for s, (start, samples, (real, label)) in enumerate(zip(starts, drawn, reals, strict=True)):
         made = [planes[start.planes[0].number] for planes in samples]
@@ -44,28 +43,22 @@ def channels(scene: Scene) -> dict[str, Any]:
         tiles = [known, *(_tile(scene, *pair) for pair in [(real, label), *made[:SHOWN]])]
         lines.append(Line(start.case.pair.case_id, tiles))
     name = scene.dataset.channel_names[0]
-    write_sheet(
-        scene.out / "channels.png",
-        f"channel {name} known, the others and the mask sampled",
-        [f"{name}, known", "real", *[f"sample {k + 1}" for k in range(SHOWN)]],
-        lines[:SHOWN],
-    )
+    title = f"channel {name} known, the others and the mask sampled"
+    write_sheet(scene.options.out / "channels.png", title, [f"{name}, known", "real", *SAMPLE_NAMES], lines[:SHOWN])
     return {
         "cases": len(starts),
         "known": name,
         "known_pixels_changed": changed,
-        "distance_own": interval(mean_interval(own)),
-        "distance_other": interval(mean_interval(other)),
-        "other_minus_own": interval(paired_difference(other, own)),
-        "mask_dice": interval(mean_interval(masks)),
+        "distance_own": mean(own),
+        "distance_other": mean(other),
+        "other_minus_own": difference(other, own),
+        "mask_dice": mean(masks),
     }
 
 
 def _tile(scene: Scene, image: np.ndarray, label: np.ndarray) -> Tile:
     """Colours of three channels, else the first that is not known."""
-    if len(image) == 3:
-        return scene.tile(image, label)
-    return Tile(scene.shown(image)[1].clip(0, 1), label)
+    return scene.tile(image if len(image) == 3 else image[1:2], label)
 
 
 def _middle(start: Start, sides: Sequence[int]) -> Start:

@@ -2,50 +2,52 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from conditional_scene import SHOWN, Scene, interval, numbers_of, on_planned_grid, shown_plane, stacked
+from conditional_scene import (
+    SAMPLE_NAMES,
+    SHOWN,
+    Drawn,
+    Scene,
+    difference,
+    mean,
+    numbers_of,
+    on_planned_grid,
+    shown_plane,
+    stacked,
+)
 from conditional_sheets import Line, Tile, write_sheet
+from shared import counted
 
 from jdm.data.image_io import read_raster
-from jdm.diffusion.vp import VPDenoiser
+from jdm.diffusion.repaint import Resampling
 from jdm.draw.drawer import Drawer
 from jdm.evaluation.scores import mean_defined
-from jdm.evaluation.statistics import mean_interval, paired_difference
-from jdm.sample.modes import draw_planes
 from jdm.sample.request import SampleRequest, estimates
 from jdm.sample.segment import Segmentation, estimated_shares, shares_of
-from jdm.sample.starts import Planes, Start
+from jdm.sample.starts import Planes, Start, draw_planes
 
-SAMPLE_NAMES = [f"sample {k + 1}" for k in range(SHOWN)]
-Drawn = list[list[Planes]]
-"""By condition and sample."""
+COMPARED_PLANES = 1
+"""Slices of each volume for which ways to honour a condition are compared."""
 
 
 def masks_to_images(scene: Scene) -> dict[str, Any]:
     """Images of the test cases' masks: does a segmenter of real images find the given masks in them?"""
-    request = scene.asked("given-masks", folder=str(_folder(scene, labels=True)))
-    starts = scene.conditions(request, scene.planes)
-    drawn = draw_planes(scene.drawer(request), starts, request)
+    request, starts = scene.conditions(True, scene.options.planes)
+    drawn = scene.drawn(request, starts)
     changed = 0
     lines = []
     for case, (test, start, samples) in enumerate(zip(scene.tests, starts, drawn, strict=True)):
         given = test.label[numbers_of(start)]
         changed += sum(int(np.count_nonzero(stacked(planes, 1) != given)) for planes in samples)
         shown = shown_plane(start, case)
-        real = scene.tile(test.image[shown], test.label[shown])
-        tiles = [scene.tile(planes[shown][0], test.label[shown]) for planes in samples[:SHOWN]]
-        lines.append(Line(test.pair.case_id, [real, *tiles]))
-    write_sheet(
-        scene.out / "masks_to_images.png",
-        "mask to image: the given mask on the real image and on samples of images for it",
-        ["real", *SAMPLE_NAMES],
-        lines[:SHOWN],
-    )
+        images = [test.image[shown], *(planes[shown][0] for planes in samples[:SHOWN])]
+        lines.append(Line(test.pair.case_id, [scene.tile(image, test.label[shown]) for image in images]))
+    title = "mask to image: the given mask on the real image and on samples of images for it"
+    write_sheet(scene.options.out / "masks_to_images.png", title, ["real", *SAMPLE_NAMES], lines[:SHOWN])
     return {**_mask_agreement(scene, starts, drawn), "mask_pixels_changed": changed}
 
 
@@ -54,9 +56,8 @@ def images_to_masks(scene: Scene) -> dict[str, Any]:
 
     "jdm" is what jdm-sample gives by default: estimated masks, or those of the samples where there are none.
     """
-    request = scene.asked("given-images", folder=str(_folder(scene, labels=False)))
-    starts = scene.conditions(request, scene.planes)
-    drawn = draw_planes(scene.drawer(request), starts, request)
+    request, starts = scene.conditions(False, scene.options.planes)
+    drawn = scene.drawn(request, starts)
     segmentations = _by_default(scene, starts, request, drawn)
     host, jdm, right, wrong, lines = [], [], [], [], []
     for case, (test, start, samples) in enumerate(zip(scene.tests, starts, drawn, strict=True)):
@@ -75,18 +76,17 @@ def images_to_masks(scene: Scene) -> dict[str, Any]:
         tiles.append(Tile(uncertainty[at], map=True))
         lines.append(Line(test.pair.case_id, [*tiles, *(scene.tile(image, p[shown][1]) for p in samples[:SHOWN])]))
     write_sheet(
-        scene.out / "images_to_masks.png",
+        scene.options.out / "images_to_masks.png",
         "image to mask: reference, nnU-Net, the most probable labels, the entropy of their probabilities, and samples",
         ["reference", "nnU-Net", "jdm", "entropy, 0 to 1", *SAMPLE_NAMES],
         lines[:SHOWN],
         plain=False,
     )
-    found = _reference_agreement(scene, starts, drawn)
     return {
-        **{name: interval(mean_interval(np.array(values))) for name, values in found.items()},
-        "jdm": interval(mean_interval(np.array(jdm))),
-        "nnunet": interval(mean_interval(np.array(host))),
-        "jdm_minus_nnunet": interval(paired_difference(np.array(jdm), np.array(host))),
+        **_reference_agreement(scene, starts, drawn),
+        "jdm": mean(jdm),
+        "nnunet": mean(host),
+        "jdm_minus_nnunet": difference(jdm, host),
         "estimated": estimates(scene.config, request),
         "entropy_where_right": mean_defined(right),
         "entropy_where_wrong": mean_defined(wrong),
@@ -95,65 +95,53 @@ def images_to_masks(scene: Scene) -> dict[str, Any]:
 
 def comparison(scene: Scene) -> dict[str, Any]:
     """Exact conditioning, replacement and RePaint on the same network: agreement and cost, both ways."""
-    ways = {"exact": (True, 1), "replacement": (False, 1), "RePaint": (False, scene.request.repetitions)}
-    if isinstance(scene.checkpoint.denoiser(), VPDenoiser):
+    once = Resampling(1, 1)
+    ways = {"exact": (True, once), "replacement": (False, once), "RePaint": (False, scene.resampling)}
+    if scene.config.preset == "thesis":
         del ways["exact"]  # its network has one level for image and mask
-    rows, lines = [], []
-    for mode in ("given-masks", "given-images"):
-        base = scene.asked(mode, folder=str(_folder(scene, labels=mode == "given-masks")))
-        starts = scene.conditions(base, scene.compare_planes)
-        for name, (exact, repetitions) in ways.items():
-            request = scene.asked(mode, folder=base.folder, repetitions=repetitions)
-            drawn, cost = _timed(scene.drawer(request), starts, request, exact)
-            if mode == "given-masks":
+    rows, sheet = [], []
+    for condition, masks in (("given-masks", True), ("given-images", False)):
+        request, starts = scene.conditions(masks, COMPARED_PLANES)
+        for name, (exact, resampling) in ways.items():
+            drawn, cost = _timed(scene.drawer(request, resampling), starts, request, exact)
+            if masks:
                 agreement = _mask_agreement(scene, starts, drawn)
                 scores = {"dice": agreement["samples"], "ceiling": agreement["ceiling"]}
-                lines.append((name, drawn))
+                sheet.append((name, drawn))
             else:
-                found = _reference_agreement(scene, starts, drawn)
-                scores = {"dice": interval(mean_interval(np.array(found["majority"])))}
-                scores["single_sample"] = interval(mean_interval(np.array(found["single_sample"])))
-            rows.append({"condition": mode, "way": name, **scores, **cost})
-    _comparison_sheet(scene, lines)
-    return {"planes": scene.compare_planes, "rows": rows}
+                agreement = _reference_agreement(scene, starts, drawn)
+                scores = {"dice": agreement["majority"], "single_sample": agreement["single_sample"]}
+            rows.append({"condition": condition, "way": name, **scores, **cost})
+    _comparison_sheet(scene, sheet)
+    return {"planes": COMPARED_PLANES, "rows": rows}
 
 
 def _comparison_sheet(scene: Scene, ways: list[tuple[str, Drawn]]) -> None:
     """Images of the first cases' masks, a row for each way."""
-    shown = []
+    lines = []
     for case, test in enumerate(scene.tests[:2]):
         for name, drawn in ways:
-            number = sorted(drawn[case][0])[0]
-            real = scene.tile(test.image[number], test.label[number])
-            tiles = [scene.tile(planes[number][0], test.label[number]) for planes in drawn[case][:SHOWN]]
-            shown.append(Line(f"{test.pair.case_id}\n{name}", [real, *tiles]))
-    write_sheet(
-        scene.out / "comparison.png",
-        "mask to image, the mask honoured in three ways by the same network",
-        ["real", *SAMPLE_NAMES],
-        shown,
-    )
+            number = min(drawn[case][0])
+            images = [test.image[number], *(planes[number][0] for planes in drawn[case][:SHOWN])]
+            tiles = [scene.tile(image, test.label[number]) for image in images]
+            lines.append(Line(f"{test.pair.case_id}\n{name}", tiles))
+    title = "mask to image, the mask honoured in three ways by the same network"
+    write_sheet(scene.options.out / "comparison.png", title, ["real", *SAMPLE_NAMES], lines)
 
 
 def _timed(drawer: Drawer, starts: list[Start], request: SampleRequest, exact: bool) -> tuple[Drawn, dict[str, float]]:
     """The samples, and what a slice of one took: samples put through the network, and seconds of CPU time."""
-    passed: list[int] = []
-
-    def counting(_: torch.nn.Module, arguments: tuple[Any, ...]) -> None:
-        passed.append(len(arguments[0]))
-
-    hook = drawer.denoiser.register_forward_pre_hook(counting)
+    calls = counted(drawer.denoiser)
     begin, cpu = time.perf_counter(), time.process_time()
-    drawn = draw_planes(drawer, starts, request, exact=exact)
+    drawn = draw_planes(drawer, starts, request, functools.partial(drawer.samples, exact=exact))
     cpu, wall = time.process_time() - cpu, time.perf_counter() - begin
-    hook.remove()
     slices = request.samples * sum(len(start.planes) for start in starts)
-    return drawn, {"evaluations": sum(passed) / slices, "cpu_seconds": cpu / slices, "seconds": wall / slices}
+    return drawn, {"evaluations": sum(calls) / slices, "cpu_seconds": cpu / slices, "seconds": wall / slices}
 
 
 def _mask_agreement(scene: Scene, starts: list[Start], drawn: Drawn) -> dict[str, Any]:
     """Dice of the segmenter on sampled images, and on the real ones, against the given masks."""
-    on_samples = np.empty((scene.request.samples, len(starts)))
+    on_samples = np.empty((scene.options.samples, len(starts)))
     on_real = np.empty(len(starts))
     for s, (test, start) in enumerate(zip(scene.tests, starts, strict=True)):
         numbers = numbers_of(start)
@@ -162,35 +150,30 @@ def _mask_agreement(scene: Scene, starts: list[Start], drawn: Drawn) -> dict[str
         for k, planes in enumerate(drawn[s]):
             on_samples[k, s] = scene.dice(scene.segmented(stacked(planes, 0)), given)
     return {
-        "samples": interval(mean_interval(on_samples)),
-        "ceiling": interval(mean_interval(on_real)),
-        "samples_minus_ceiling": interval(paired_difference(on_samples, on_real)),
+        "samples": mean(on_samples),
+        "ceiling": mean(on_real),
+        "samples_minus_ceiling": difference(on_samples, on_real),
     }
 
 
-def _reference_agreement(scene: Scene, starts: list[Start], drawn: Drawn) -> dict[str, list[float]]:
+def _reference_agreement(scene: Scene, starts: list[Start], drawn: Drawn) -> dict[str, Any]:
     """Dice by case of the samples' majority, and the mean of single samples', against the references."""
     most, single = [], []
     for test, start, samples in zip(scene.tests, starts, drawn, strict=True):
         reference = test.label[numbers_of(start)]
-        labels = [stacked(planes, 1) for planes in samples]
-        label, _ = Segmentation(shares_of(labels, scene.dataset.classes)).most_probable()
+        label, _ = _majority(scene, samples).most_probable()
         most.append(scene.dice(label, reference))
-        single.append(float(np.mean([scene.dice(label, reference) for label in labels])))
-    return {"majority": most, "single_sample": single}
+        single.append(float(np.mean([scene.dice(stacked(planes, 1), reference) for planes in samples])))
+    return {"majority": mean(most), "single_sample": mean(single)}
+
+
+def _majority(scene: Scene, samples: list[Planes]) -> Segmentation:
+    return Segmentation(shares_of([stacked(planes, 1) for planes in samples], scene.dataset.classes))
 
 
 def _by_default(scene: Scene, starts: list[Start], request: SampleRequest, drawn: Drawn) -> list[Segmentation]:
     """What jdm-sample makes of the images by default, in the plan's spacing."""
     if not estimates(scene.config, request):
-        labels = [[stacked(planes, 1) for planes in samples] for samples in drawn]
-        return [Segmentation(shares_of(some, scene.dataset.classes)) for some in labels]
+        return [_majority(scene, samples) for samples in drawn]
     shares = estimated_shares(scene.drawer(request), starts, request)
     return [Segmentation(np.stack([planes[k] for k in sorted(planes)], axis=1)) for planes in shares]
-
-
-def _folder(scene: Scene, labels: bool) -> Path:
-    """Where the test cases' labels or images lie."""
-    first = scene.test_ids[0]
-    file = scene.dataset.label_file(first, True) if labels else scene.dataset.image_files(first, True)[0]
-    return file.parent

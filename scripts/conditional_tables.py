@@ -12,8 +12,7 @@ Found = Mapping[str, Any]
 
 def markdown(content: Found) -> str:
     """What was found, part by part, with the sheets."""
-    generator, settings = content["generator"], content["settings"]
-    parts = content["parts"]
+    generator, settings, parts = content["generator"], content["settings"], content["parts"]
     head = [
         f"Checkpoint {generator['sha256'][:12]}, step {generator['step']}.",
         f"{settings['sampler']}, {settings['steps']} steps.",
@@ -23,9 +22,10 @@ def markdown(content: Found) -> str:
             f"Conditions are the first {len(content['conditions'])} test cases, {_slices(settings['planes'])} of each."
         )
     if parts.keys() & {"inpaint", "vary", "interpolate", "channels"}:
+        held_out = sum(case in generator["held_out_ids"] for case in content["edited"])
         head.append(
             f"Edits start from {len(content['edited'])} training cases (held out of the generator's training: "
-            f"{_held_out(content)})."
+            f"{held_out})."
         )
     if parts.keys() - {"classes"}:
         head.append(
@@ -33,43 +33,40 @@ def markdown(content: Found) -> str:
             "intensity, whose range is [-1, 1]. Dice is the mean over classes and over cases, of a case over its "
             "slices together; in brackets 95 % bootstrap intervals over cases."
         )
-    text = [f"# {generator['dataset']}, fold {generator['fold']}: what conditions do\n", " ".join(head) + "\n"]
-    for name, section in SECTIONS.items():
-        if name in content["parts"]:
-            text += [*section(content["parts"][name], settings), _origin(content["parts"][name])]
-    return "\n".join(text)
+    text = [f"# {generator['dataset']}, fold {generator['fold']}: what conditions do", " ".join(head)]
+    for name, (title, picture, section) in SECTIONS.items():
+        if found := parts.get(name):
+            run = found["run"]
+            text += [f"## {title}", *section(found, settings), f"![{picture.replace('_', ' ')}]({picture}.png)"]
+            text.append(
+                f"`{run['command']}` at commit {run['commit']}; {run['hardware']}; {found['cpu_minutes']:.1f} minutes "
+                "of CPU time."
+            )
+    return "\n\n".join(text) + "\n"
 
 
 def _masks(found: Found, _: Found) -> list[str]:
-    rows = [
-        ("real images (ceiling)", _interval(found["ceiling"])),
-        ("sampled images", _interval(found["samples"])),
-        ("difference", _interval(found["samples_minus_ceiling"], signed=True)),
-    ]
+    names = {"ceiling": "real images (ceiling)", "samples": "sampled images", "samples_minus_ceiling": "difference"}
     return [
-        "## Mask to image\n",
-        _table("Dice of the segmenter's mask against the given one", "images", ["Dice"], rows),
+        _table("images", ["Dice"], _rows(found, names)),
         f"The segmenter is the experiment's nnU-Net of real cases only. {found['mask_pixels_changed']} pixels of the "
-        "given masks were changed.\n",
-        _picture("masks_to_images.png"),
+        "given masks were changed.",
     ]
 
 
 def _images(found: Found, settings: Found) -> list[str]:
     way = "estimated" if found["estimated"] else "majority"
-    rows = [
-        ("nnU-Net", _interval(found["nnunet"])),
-        *([("jdm, estimated", _interval(found["jdm"]))] if found["estimated"] else []),
-        (f"jdm, majority of {settings['samples']} samples", _interval(found["majority"])),
-        ("jdm, single samples", _interval(found["single_sample"])),
-        (f"jdm, {way}, minus nnU-Net", _interval(found["jdm_minus_nnunet"], signed=True)),
-    ]
+    names = {
+        "nnunet": "nnU-Net",
+        **({"jdm": "jdm, estimated"} if found["estimated"] else {}),
+        "majority": f"jdm, majority of {settings['samples']} samples",
+        "single_sample": "jdm, single samples",
+        "jdm_minus_nnunet": f"jdm, {way}, minus nnU-Net",
+    }
     return [
-        "## Image to mask\n",
-        _table("Dice against references, the same slices for all", "masks", ["Dice"], rows),
+        _table("masks", ["Dice"], _rows(found, names)),
         f"Mean entropy of the probabilities ({way}): {found['entropy_where_right']:.3f} of its maximum where the most "
-        f"probable label is right, {found['entropy_where_wrong']:.3f} where it is wrong.\n",
-        _picture("images_to_masks.png"),
+        f"probable label is right, {found['entropy_where_wrong']:.3f} where it is wrong.",
     ]
 
 
@@ -82,13 +79,11 @@ def _inpaint(found: Found, settings: Found) -> list[str]:
     changed = found["pixels_changed_outside"]
     header = ["step across the border", "foreground found", "foreground in the mask", "distance inside"]
     return [
-        "## Inpainting\n",
         f"Pixels changed outside the box, of {found['cases']} cases, {settings['samples']} samples, two ways: "
-        f"{changed['image']} of the image, {changed['label']} of the mask.\n",
-        _table("Inside the box", "", header, rows),
+        f"{changed['image']} of the image, {changed['label']} of the mask.",
+        _table("", header, rows),
         "Step: mean absolute difference of neighbours on both sides of the box's border, of the range of intensities. "
-        "Foreground found: share of the box that the segmenter takes for foreground.\n",
-        _picture("inpainting.png"),
+        "Foreground found: share of the box that the segmenter takes for foreground.",
     ]
 
 
@@ -96,14 +91,11 @@ def _vary(found: Found, _: Found) -> list[str]:
     names = ("distance", "mask_dice_to_original", "segmenter_dice")
     rows = [(f"{row['level']:g}", *(_interval(row[name]) for name in names)) for row in found["rows"]]
     header = ["distance to the original", "Dice of the two masks", "Dice of the segmenter's mask and the sample's"]
-    real = _interval(found["segmenter_dice_real"])
     return [
-        "## Variations\n",
-        _table("By level", "level", header, rows),
+        _table("level", header, rows),
         f"Sampled by {found['sampler']}, {found['steps']} steps. The distance grows with every level in "
         f"{found['monotone']} of {found['of']} samples, and in the mean: {_said(found['monotone_mean'])}. On the "
-        f"originals the segmenter has {real}.\n",
-        _picture("variations.png"),
+        f"originals the segmenter has {_interval(found['segmenter_dice_real'])}.",
     ]
 
 
@@ -118,29 +110,23 @@ def _interpolate(found: Found, _: Found) -> list[str]:
         f"between {name} in {some['monotone']} of {some['strips']} strips (in the mean: {_said(some['monotone_mean'])})"
         for name, some in kinds
     )
-    lines = [
-        "## Interpolation\n",
-        _table("Distance from the first end", "between", [f"{k / (points - 1):.2f}" for k in range(points)], rows),
-        f"Sampled by {found['sampler']}, {found['steps']} steps. It grows at every point {monotone}.",
-    ]
+    text = f"Sampled by {found['sampler']}, {found['steps']} steps. It grows at every point {monotone}."
     if found["back_from_inversion"] is not None:
-        lines[-1] += f" A real slice comes back from its inversion at a distance of {found['back_from_inversion']:.3f}."
-    return [*lines, "", _picture("interpolation.png")]
+        text += f" A real slice comes back from its inversion at a distance of {found['back_from_inversion']:.3f}."
+    return [
+        "Distance from the first end.",
+        _table("between", [f"{k / (points - 1):.2f}" for k in range(points)], rows),
+        text,
+    ]
 
 
 def _channels(found: Found, _: Found) -> list[str]:
-    rows = [
-        ("their own case", _interval(found["distance_own"])),
-        ("the other cases", _interval(found["distance_other"])),
-        ("difference", _interval(found["other_minus_own"], signed=True)),
-    ]
+    names = {"distance_own": "their own case", "distance_other": "the other cases", "other_minus_own": "difference"}
     return [
-        "## One channel known\n",
-        _table("", "sampled channels, to those of", ["distance"], rows),
+        _table("sampled channels, to those of", ["distance"], _rows(found, names)),
         f"Channel {found['known']} is known in the middle of {found['cases']} cases, the others and the mask are "
         f"sampled. {found['known_pixels_changed']} of its pixels were changed. Dice of the sampled masks against the "
-        f"references: {_interval(found['mask_dice'])}.\n",
-        _picture("channels.png"),
+        f"references: {_interval(found['mask_dice'])}.",
     ]
 
 
@@ -150,51 +136,56 @@ def _classes(found: Found, _: Found) -> list[str]:
         for row in found["rows"]
     ]
     return [
-        "## Classes\n",
-        _table("Share of each label in the foreground", "class", ["of", "pairs", *found["labels"]], rows),
-        "Scale: that of classifier-free guidance; 1 is none. Shares: of the foreground pixels of all pairs of a row.\n",
-        _picture("classes.png"),
+        _table("class", ["of", "pairs", *found["labels"]], rows),
+        "Scale: that of classifier-free guidance; 1 is none. Shares: of the foreground pixels of all pairs of a row.",
     ]
 
 
 def _compare(found: Found, _: Found) -> list[str]:
-    lines = ["## Exact conditioning, replacement, RePaint\n"]
-    for condition, title in (("given-masks", "mask to image"), ("given-images", "image to mask")):
+    lines = []
+    for condition, title, dice in (
+        ("given-masks", "mask to image", {"dice": "Dice"}),
+        ("given-images", "image to mask", {"dice": "Dice of the majority", "single_sample": "of single samples"}),
+    ):
         rows = [
             (
                 row["way"],
-                _interval(row["dice"]),
-                *([_interval(row["single_sample"])] if "single_sample" in row else []),
+                *(_interval(row[name]) for name in dice),
                 f"{row['evaluations']:.0f}",
                 f"{1000 * row['cpu_seconds']:.0f}",
             )
             for row in found["rows"]
             if row["condition"] == condition
         ]
-        dice = ["Dice"] if condition == "given-masks" else ["Dice of the majority", "of single samples"]
-        lines.append(_table(title, title, [*dice, "evaluations", "CPU ms"], rows))
+        lines.append(_table(title, [*dice.values(), "evaluations", "CPU ms"], rows))
     ceiling = next(row["ceiling"] for row in found["rows"] if "ceiling" in row)
-    lines.append(
+    return [
+        *lines,
         f"{_slices(found['planes']).capitalize()} of each case. Evaluations of the network and CPU time are those of a "
-        f"slice of a sample. Mask to image: Dice as above, {_interval(ceiling)} on the real images.\n"
-    )
-    return [*lines, _picture("comparison.png")]
+        f"slice of a sample. Mask to image: Dice as above, {_interval(ceiling)} on the real images.",
+    ]
 
 
-SECTIONS: dict[str, Callable[[Found, Found], list[str]]] = {
-    "masks": _masks,
-    "images": _images,
-    "inpaint": _inpaint,
-    "vary": _vary,
-    "interpolate": _interpolate,
-    "channels": _channels,
-    "classes": _classes,
-    "compare": _compare,
+SECTIONS: dict[str, tuple[str, str, Callable[[Found, Found], list[str]]]] = {
+    "masks": ("Mask to image", "masks_to_images", _masks),
+    "images": ("Image to mask", "images_to_masks", _images),
+    "inpaint": ("Inpainting", "inpainting", _inpaint),
+    "vary": ("Variations", "variations", _vary),
+    "interpolate": ("Interpolation", "interpolation", _interpolate),
+    "channels": ("One channel known", "channels", _channels),
+    "classes": ("Classes", "classes", _classes),
+    "compare": ("Exact conditioning, replacement, RePaint", "comparison", _compare),
 }
+"""Title, picture and paragraphs of each part, in the order of the page."""
 
 
-def _table(caption: str, first: str, header: Sequence[str], rows: Sequence[tuple[str, ...]]) -> str:
-    return table_markdown(Table(caption, (first, *header), tuple(rows)))
+def _table(first: str, header: Sequence[str], rows: Sequence[tuple[str, ...]]) -> str:
+    return table_markdown(Table("", (first, *header), tuple(rows))).rstrip()
+
+
+def _rows(found: Found, names: Mapping[str, str]) -> list[tuple[str, ...]]:
+    """A row for each number, by its key and name; differences with their sign."""
+    return [(name, _interval(found[key], signed="_minus_" in key)) for key, name in names.items()]
 
 
 def _interval(found: Found, signed: bool = False) -> str:
@@ -202,25 +193,8 @@ def _interval(found: Found, signed: bool = False) -> str:
     return f"{found['mean']:{form}} [{found['low']:{form}}, {found['high']:{form}}]"
 
 
-def _picture(name: str) -> str:
-    return f"![{name.removesuffix('.png').replace('_', ' ')}]({name})\n"
-
-
-def _origin(found: Found) -> str:
-    run = found["run"]
-    return (
-        f"`{run['command']}` at commit {run['commit']}; {run['hardware']}; {found['cpu_minutes']:.1f} minutes of CPU "
-        "time.\n"
-    )
-
-
 def _slices(number: int) -> str:
     return "all slices" if number == 0 else f"{number} slice{'s' if number > 1 else ''}"
-
-
-def _held_out(content: Found) -> str:
-    held_out = content["generator"]["held_out_ids"]
-    return str(sum(case in held_out for case in content["edited"]))
 
 
 def _said(holds: bool) -> str:

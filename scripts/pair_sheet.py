@@ -5,9 +5,7 @@ python scripts/pair_sheet.py 511 24 results/monuseg/pairs.png 0 --crop 192
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import tyro
@@ -17,25 +15,6 @@ from jdm.cli import run_command
 from jdm.data.raw_dataset import Pair, open_dataset, read_case
 from jdm.errors import ConfigError
 from jdm.evaluation.figures import pair_grid
-
-
-@dataclass(frozen=True)
-class Options:
-    """Write a PNG sheet of random, unselected pairs of a raw dataset."""
-
-    dataset: Annotated[str, tyro.conf.Positional]
-    """Id or name, under $nnUNet_raw."""
-    count: Annotated[int, tyro.conf.Positional]
-    """Number of pairs."""
-    out: Annotated[Path, tyro.conf.Positional]
-    """PNG file to write."""
-    seed: Annotated[int, tyro.conf.Positional]
-    """Of the choice of pairs."""
-    columns: int = 6
-    crop: int | None = None
-    """Show the central part of this many pixels per side of larger images."""
-    most_kilobytes: int = 600
-    """Larger files are reduced to 256 colours, then in size."""
 
 
 def random_slices(volumes: list[Pair], count: int, rng: np.random.Generator) -> list[Pair]:
@@ -50,22 +29,30 @@ def random_slices(volumes: list[Pair], count: int, rng: np.random.Generator) -> 
     return chosen
 
 
-def main(options: Options) -> None:
-    """Draw the pairs and write the sheet."""
-    dataset = open_dataset(options.dataset)
-    rng = np.random.default_rng(options.seed)
-    pairs = [read_case(dataset, case_id) for case_id in rng.permutation(dataset.cases)[: options.count].tolist()]
+def main(
+    dataset: str, count: int, out: Path, seed: int, /, *, columns: int = 6, crop: int | None = None,
+    most_kilobytes: int = 600,
+) -> None:  # fmt: skip
+    """Write a PNG sheet of random, unselected pairs of a raw dataset.
+
+    Args:
+        dataset: Id or name, under $nnUNet_raw.
+        count: Number of pairs.
+        out: PNG file to write.
+        seed: Of the choice of pairs.
+        crop: Show the central part of this many pixels per side of larger images.
+        most_kilobytes: Larger files are reduced to 256 colours, then in size.
+    """
+    found, rng = open_dataset(dataset), np.random.default_rng(seed)
+    pairs = [read_case(found, case_id) for case_id in rng.permutation(found.cases)[:count].tolist()]
     if pairs[0].label.ndim == 3:
-        pairs = random_slices(pairs, options.count, rng)
-    if len(pairs) < options.count:
-        raise ConfigError(
-            f"count is {options.count}; expected 1 to {len(pairs)}, the cases of {dataset.name}; lower it"
-        )
-    chosen = [pair.case_id for pair in pairs]
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    pair_grid(pairs, options.out, options.columns, options.crop)
-    shrink(options.out, 1000 * options.most_kilobytes)
-    print(f"{options.out}: {', '.join(chosen)}")
+        pairs = random_slices(pairs, count, rng)
+    if len(pairs) < count:
+        raise ConfigError(f"count is {count}; expected 1 to {len(pairs)}, the cases of {found.name}; lower it")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    pair_grid(pairs, out, columns, crop)
+    shrink(out, 1000 * most_kilobytes)
+    print(f"{out}: {', '.join(pair.case_id for pair in pairs)}")
 
 
 def shrink(path: Path, most: int) -> None:
@@ -79,5 +66,4 @@ def shrink(path: Path, most: int) -> None:
 
 
 if __name__ == "__main__":
-    arguments = tyro.cli(Options)
-    run_command(lambda: main(arguments))
+    run_command(lambda: tyro.cli(main))

@@ -23,18 +23,19 @@ from xml.etree.ElementTree import Element
 
 import tyro
 from defusedxml.ElementTree import parse
+from shared import about
 
 from jdm.cli import run_command
 from jdm.cli.convert import KINDS
 from jdm.errors import DataError
 from jdm.evaluation.report import Table, table_markdown
-from jdm.system.machine import describe_run
+from jdm.system.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = ROOT / "tests"
 sys.path.insert(0, str(TESTS))
 
-from fault_list import FAULTS  # noqa: E402
+from fault_list import FAULTS, INPUTS, Fault  # noqa: E402
 
 FUZZED = ("test_fuzz_text.py", "test_fuzz_checkpoints.py", "test_fuzz_images.py", "test_conversion_damage.py")
 KILLED = "test_faults_killed.py"
@@ -67,8 +68,8 @@ def main(options: Options) -> None:
             continue
         print(name, file=sys.stderr, flush=True)
         found[name] = _run(selected, options)
-        _write(path, json.dumps(found, indent=1) + "\n")
-    _write(options.out / "robustness.md", _page(found))
+        write_text(path, json.dumps(found, indent=1) + "\n")
+    write_text(options.out / "robustness.md", _page(found))
     failed = [f"{name}: {test['name']}" for name, run in found.items() for test in run["tests"] if _bad(test)]
     if failed:
         raise DataError(f"{len(failed)} tests failed, such as {failed[0]}; expected none; run it with pytest")
@@ -77,10 +78,10 @@ def main(options: Options) -> None:
 def _runs(options: Options) -> list[tuple[str, list[str]]]:
     """Names of the runs, and what pytest is to select in each."""
     single = [*FUZZED, KILLED]
-    collected = _pytest(["--collect-only", *(f"tests/{file}" for file in single), *_counts(options)]).stdout
+    collected = _pytest(["--collect-only", *(f"tests/{file}" for file in single), *_counts(options)])
     tests = re.findall(r"^tests/(\S+::.+)$", collected, re.M)
     mine = [test for test in tests if not test.startswith(KILLED) or test.endswith(f"[{options.kills}]")]
-    named = sorted({place for fault in FAULTS for place in fault.tests})
+    named = sorted({place for fault in (*FAULTS, *INPUTS) for place in fault.tests})
     rest = [f"tests/{place}" for place in named if f"{place}[{options.kills}]" not in mine]
     converters = [f"tests/{file.name}" for file in sorted(TESTS.glob("test_conversion*.py")) if file.name not in FUZZED]
     return [*((test, [f"tests/{test}"]) for test in mine), ("faults", rest), ("converters", converters)]
@@ -90,33 +91,24 @@ def _counts(options: Options) -> list[str]:
     return ["--examples", str(options.examples), "--kills", str(options.kills)]
 
 
-def _pytest(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-p",
-        "no:cacheprovider",
-        "-o",
-        "addopts=-q",
-        "--hypothesis-seed=0",
-        *words,
-    ]
+def _pytest(words: Sequence[str]) -> str:
+    """What pytest prints. Raises: DataError if it could not run the tests; those that fail are in its report."""
+    options = ["-p", "no:cacheprovider", "-o", "addopts=-q", "--hypothesis-seed=0"]
+    command = [sys.executable, "-m", "pytest", *options, *words]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode > 1:
+        raise DataError(f"pytest ended with {done.returncode}; expected 0 or 1: {(done.stdout + done.stderr)[-500:]}")
+    return done.stdout
 
 
 def _run(selected: list[str], options: Options) -> Result:
     """What came of each test, with the commit and the hardware."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        done = _pytest([*selected, *_counts(options), f"--junitxml={report}"])
-        if not report.is_file():
-            raise DataError(f"pytest ended with {done.returncode} and no report: {(done.stdout + done.stderr)[-500:]}")
+        _pytest([*selected, *_counts(options), f"--junitxml={report}"])
         tests = [_test(case) for case in parse(report).iter("testcase")]
-    about = describe_run()
-    return {"command": f"python scripts/{about.command}", "commit": about.commit, "hardware": about.hardware,
-            "tests": tests}  # fmt: skip
+    return {**about(), "tests": tests}
 
 
 def _test(case: Element) -> Result:
@@ -139,23 +131,19 @@ def _bad(test: Result) -> bool:
     return test["outcome"] in ("failure", "error")
 
 
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
 # ---------------------------------------------------------------- the page
 
 
 def _page(found: Result) -> str:
     tests = {test["name"]: test for run in found.values() for test in run["tests"]}
-    about = {key: sorted({run[key] for run in found.values()}) for key in ("command", "commit", "hardware")}
+    origin = {key: sorted({run[key] for run in found.values()}) for key in ("command", "commit", "hardware")}
     lines = ["# Robustness", "", "Written by `scripts/robustness.py` from the reports of the tests it ran.", ""]
-    lines += [f"- {key}: {'; '.join(values)}" for key, values in about.items()]
+    lines += [f"- {key}: {'; '.join(values)}" for key, values in origin.items()]
     for title, text, table in (
         ("Faults", "Each provoked for real by the tests of its row. Nothing that existed is altered; an error is one "
-         "line and exit status 2.", _faults(tests)),
+         "line and exit status 2.", _faults(tests, FAULTS)),
+        ("Real-world inputs", "Found on inputs after public reports, each mended by its kind: other examples of the "
+         "same kind behave alike.", _faults(tests, INPUTS)),
         ("Converters", "Miniatures of each layout with the file types, names and dirt of the published one. `real "
          "data`: tests on data sets that are not part of this repository.", _converters(tests)),
         ("Fuzz targets", "Mutated files. Each has to end in a correct reading or in an error of ours in one line, "
@@ -166,9 +154,9 @@ def _page(found: Result) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _faults(tests: dict[str, Result]) -> Table:
+def _faults(tests: dict[str, Result], faults: Sequence[Fault]) -> Table:
     rows = []
-    for fault in FAULTS:
+    for fault in faults:
         mine = [test for name, test in tests.items() if name.split("[")[0] in fault.tests]
         kills = sum(test.get("kills", 0) for test in mine)
         rows.append((f"{fault.number} {fault.name}", fault.gets, _score(mine), str(kills or ""), fault.others))
@@ -225,5 +213,4 @@ def _score(tests: Iterable[Result]) -> str:
 
 
 if __name__ == "__main__":
-    options = tyro.cli(Options)
-    run_command(lambda: main(options))
+    run_command(lambda: main(tyro.cli(Options)))

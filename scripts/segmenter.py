@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from jdm.errors import CheckpointError, DataError
-from nnunet_integration import trainers
+from jdm.config.settings import Config
+from jdm.errors import DataError
 from nnunet_integration.checkpoints import read_checkpoint
 from nnunet_integration.host import FINAL
 from nnunet_integration.provenance import read_run
 from nnunet_integration.register import chatter_to
+from nnunet_integration.settings import environment, ext_folder
+
+PICTURE_SPACING = 999.0
+"""nnU-Net takes a picture for the one slice, this thick, of a volume."""
 
 
 def real_arm(experiment: Path, seed: int) -> Path:
@@ -39,8 +40,15 @@ def real_arm(experiment: Path, seed: int) -> Path:
     return found[0].parent
 
 
+def as_volume(planes: np.ndarray, config: Config) -> tuple[np.ndarray, tuple[float, ...]]:
+    """Images (n, channels, *spatial) as nnU-Net reads slices of one case: (channels, z, y, x), and its spacing."""
+    axis, spacing = config.data.slice_axis, list(config.facts.spacing)
+    spacing.insert(axis or 0, PICTURE_SPACING if axis is None else config.facts.slice_spacing)
+    return np.moveaxis(planes, 0, 1 + (axis or 0)), tuple(spacing)
+
+
 class Segmenter:
-    """nnU-Net's own preprocessing and sliding window, without mirroring, over a network that is read as data only.
+    """nnU-Net's own preprocessing and sliding window, without mirroring.
 
     The features of an image are the outputs of the encoder's stages averaged over space, and over windows.
     """
@@ -48,34 +56,19 @@ class Segmenter:
     def __init__(self, folder: Path, device: str, log: Path) -> None:
         """Args: folder: fold_F of a JDM trainer, with its final checkpoint. log: file for what nnU-Net prints.
 
-        Raises: CheckpointError if the checkpoint is missing, damaged, or of another trainer.
+        Raises: CheckpointError if the checkpoint is missing, damaged, or holds more than data.
         """
-        # nnUNetPredictor's own loading would unpickle, and so execute, whatever the file holds
-        checkpoint = read_checkpoint(folder / FINAL)
         self.log, self._seen = log, list[np.ndarray]()
-        plans, dataset_json = (_json(folder.parent / name) for name in ("plans.json", "dataset.json"))
-        manager = PlansManager(plans)
-        configuration = manager.get_configuration(checkpoint["init_args"]["configuration"])
-        network = _trainer(checkpoint["trainer_name"], folder).build_network_architecture(
-            manager,
-            configuration,
-            determine_num_input_channels(manager, configuration, dataset_json),
-            manager.get_label_manager(dataset_json).num_segmentation_heads,
-            enable_deep_supervision=False,
-        )
-        network.load_state_dict(checkpoint["network_weights"])
-        network.encoder.register_forward_hook(self._keep)
-        with chatter_to(log):
+        # nnU-Net unpickles what it loads, and so would execute code; after this reading there is none
+        read_checkpoint(folder / FINAL)
+        with environment({"nnUNet_extTrainer": str(ext_folder())}), chatter_to(log):
             self.predictor = nnUNetPredictor(
-                use_mirroring=False,
-                perform_everything_on_device=device != "cpu",
-                device=torch.device(device),
+                use_mirroring=False, perform_everything_on_device=device != "cpu", device=torch.device(device),
                 allow_tqdm=False,
-            )
-        self.predictor.manual_initialization(
-            network.eval(), manager, configuration, [checkpoint["network_weights"]], dataset_json,
-            checkpoint["trainer_name"], None,
-        )  # fmt: skip
+            )  # fmt: skip
+            fold = folder.name.removeprefix("fold_")
+            self.predictor.initialize_from_trained_model_folder(str(folder.parent), (fold,), FINAL)
+        self.predictor.network.encoder.register_forward_hook(self._keep)
 
     def __call__(self, image: np.ndarray, spacing: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
         """The label and the features of one case.
@@ -93,16 +86,3 @@ class Segmenter:
     def _keep(self, _: torch.nn.Module, __: Any, stages: list[torch.Tensor]) -> None:
         means = [stage.double().flatten(2).mean(2) for stage in stages]
         self._seen.extend(torch.cat(means, 1).cpu().numpy())
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file} cannot be read ({error}); expected nnU-Net's file; train again") from None
-
-
-def _trainer(name: str, folder: Path) -> Any:
-    if not name.startswith("nnUNetTrainerJDM") or not hasattr(trainers, name):
-        raise CheckpointError(f"{folder} was trained by {name}; expected a trainer of jdm; choose another folder")
-    return getattr(trainers, name)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,16 @@ from distribution import (
     subset_counts,
 )
 
+from jdm.config.settings import Config
+from jdm.draw.cost import evaluations
 from jdm.errors import DataError
+from jdm.export.amount import Order
+from jdm.system.files import replaced
 
 METRICS = ("kernel_distance", "agreement", "share_distance")
 """Of `agreement` more is better, of the others less."""
 _RESAMPLES, _SETS = 1000, 200
+_LEAST_STEPS, _MOST_STEPS = 2, 1000
 
 
 @dataclass(frozen=True)
@@ -49,9 +55,8 @@ class Judged:
 
     def save(self, file: Path) -> None:
         """Write an .npz file, whole or not at all."""
-        partial = file.with_suffix(".partial.npz")
-        np.savez(partial, **{field.name: getattr(self, field.name) for field in fields(self)})
-        partial.replace(file)
+        with replaced(file) as partial:
+            np.savez(partial, **{field.name: getattr(self, field.name) for field in fields(self)})
 
     @classmethod
     def load(cls, file: Path) -> Judged:
@@ -59,17 +64,24 @@ class Judged:
             return cls(*(stored[field.name] for field in fields(cls)))
 
 
-@dataclass(frozen=True)
-class Measured:
-    """One sampler at one number of steps."""
+Measured = tuple[Mapping[str, Any], Judged]
+"""What it took (sampler, steps, and per pair evaluations and CPU seconds of sampling), and the pairs."""
 
-    sampler: str
-    steps: int
-    evaluations: float
-    """Of the network, per pair."""
-    seconds: float
-    """CPU time of sampling, per pair."""
-    judged: Judged
+
+def steps_by_evaluations(config: Config, order: Order, wanted: Sequence[int]) -> dict[int, int]:
+    """The largest number of steps of an order's sampler that takes no more than each wanted number of evaluations.
+
+    Left out are numbers that the sampler cannot do. A sampler that chooses its steps itself has one entry, of the
+    order's steps.
+
+    Returns: steps by number of evaluations.
+    """
+    most = config.diffusion.steps if order.way.sampler == "ancestral" else _MOST_STEPS
+    steps = range(_LEAST_STEPS, most + 1)
+    costs = [evaluations(config, order.request, replace(order.way, steps=number)) for number in steps]
+    if costs[0] == costs[-1]:
+        return {costs[0]: order.way.steps}
+    return {number: steps[bisect_right(costs, number) - 1] for number in sorted(wanted) if number >= costs[0]}
 
 
 class Reference:
@@ -129,24 +141,21 @@ def sampler_scores(rows: Sequence[Measured], training: Judged, other: Judged, cl
     Args: classes: names of the foreground classes.
     Raises: DataError if rows have different numbers of pairs.
     """
-    sizes = {len(row.judged) for row in rows}
+    sizes = {len(judged) for _, judged in rows}
     if len(sizes) != 1:
         raise DataError(f"samplers with {sorted(sizes)} pairs; expected the same number; measure them anew")
     reference = Reference(other, training.features)
     counts = bootstrap_counts(sizes.pop(), _RESAMPLES, 0)
-    values = [reference.values(row.judged) for row in rows]
-    resampled = [reference.resampled(row.judged, counts) for row in rows]
+    values = [reference.values(judged) for _, judged in rows]
+    resampled = [reference.resampled(judged, counts) for _, judged in rows]
     found: list[dict[str, Any]] = [
         {
-            "sampler": row.sampler,
-            "steps": row.steps,
-            "evaluations": row.evaluations,
-            "seconds_per_pair": round(row.seconds, 4),
+            **took,
             **{metric: estimate(own[metric], drawn[metric])._asdict() for metric in METRICS},
-            "classes": _classes(row.judged, other, classes),
+            "classes": _classes(judged, other, classes),
             "ties": [],
         }
-        for row, own, drawn in zip(rows, values, resampled, strict=True)
+        for (took, judged), own, drawn in zip(rows, values, resampled, strict=True)
     ]
     for metric in METRICS:
         sign = -1 if metric == "agreement" else 1

@@ -15,30 +15,20 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
 import torch.nn.functional as F
 import tyro
+from shared import about
 from torch import Tensor, nn
 
 from jdm.config.settings import NetworkConfig
 from jdm.diffusion.unet import UNet
-from jdm.system.machine import describe_run
 
 SIDE, BATCH, CHANNELS, BASE, MULTIPLIERS, BLOCKS = 64, 8, 4, 32, (1, 2, 2, 4), 2
 ATTENTION = (4, 8)  # downsampling factors: 16 and 8 px
-
-
-@dataclass(frozen=True)
-class Options:
-    """CPU time of a training step of jdm's and of diffusers' U-Net, as JSON."""
-
-    steps: int = 20
-    """Timed steps of each contestant; the median is reported."""
-    warm_up: int = 3
 
 
 def ours(bf16: bool) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
@@ -89,8 +79,12 @@ def stepper(network: nn.Module, forward: Callable[[Tensor], Tensor]) -> Callable
     return step
 
 
-def main(options: Options) -> None:
-    """Time the contestants in turn and print JSON."""
+def main(steps: int = 20, warm_up: int = 3) -> None:
+    """CPU time of a training step of jdm's and of diffusers' U-Net, as JSON.
+
+    Args:
+        steps: Timed steps of each contestant; the median is reported.
+    """
     torch.set_num_threads(1)
     torch.manual_seed(0)
     contestants = {"jdm bf16": ours(True), "jdm fp32": ours(False)}
@@ -99,21 +93,18 @@ def main(options: Options) -> None:
         contestants["diffusers bf16, channels last"] = theirs(torch.channels_last)
     except ImportError:
         print("diffusers is not installed and is left out; pip install diffusers", file=sys.stderr)
-    steps = {name: stepper(*parts) for name, parts in contestants.items()}
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(options.warm_up + options.steps):
-        for name, step in steps.items():
+    timed = {name: stepper(*parts) for name, parts in contestants.items()}
+    times: dict[str, list[float]] = {name: [] for name in timed}
+    for turn in range(warm_up + steps):
+        for name, step in timed.items():
             seconds = step()
-            if turn >= options.warm_up:
+            if turn >= warm_up:
                 times[name].append(1000 * seconds)
-    run = describe_run()
     medians = {name: statistics.median(values) for name, values in times.items()}
     result = {
-        "command": f"python scripts/{run.command}",
-        "commit": run.commit,
-        "hardware": run.hardware,
+        **about(),
         "threads": 1,
-        "n": options.steps,
+        "n": steps,
         "median_ms": {name: round(value, 1) for name, value in medians.items()},
         "quartiles_ms": {
             name: [round(value, 1) for value in statistics.quantiles(values, n=4)[::2]]
@@ -126,4 +117,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    tyro.cli(main)

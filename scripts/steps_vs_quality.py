@@ -16,35 +16,35 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, get_args, get_type_hints
+from typing import Annotated, get_args
 
 os.environ.setdefault("nnUNet_def_n_proc", "1")  # read by nnU-Net on import
 
 import numpy as np
 import tyro
-from export_evaluations import counted, steps_by_evaluations
-from jdm.plan.foreground import foreground_shares
-from segmenter import Segmenter, real_arm
-from step_quality import Judged, Measured, real_scores, sampler_scores
+from segmenter import Segmenter, as_volume, real_arm
+from shared import about, counted, first_draws, kept
+from step_quality import Judged, real_scores, sampler_scores, steps_by_evaluations
 from step_report import draw_steps, fewest_evaluations, step_table
 from tqdm import tqdm
 
 from jdm.cli import run_command
+from jdm.config.samplers import Sampler
 from jdm.config.settings import Config
 from jdm.data.pairs import PairDataset
-from jdm.data.raw_dataset import RawDataset, open_dataset
+from jdm.data.raw_dataset import RawDataset
 from jdm.data.splits import fold_split
+from jdm.draw.run import Run, open_run
 from jdm.errors import ConfigError, DataError
 from jdm.evaluation.metrics import count
-from jdm.export.pairs import PairFactory, case_seed, stored_pair
-from jdm.export.request import ExportRequest, check_request
-from jdm.system.files import write_json
-from jdm.system.machine import describe_run
-from jdm.train.checkpoint import Checkpoint, differences, load_checkpoint, run_folder
+from jdm.export.amount import Order, order_of
+from jdm.export.pairs import PairFactory
+from jdm.export.request import ExportRequest
+from jdm.plan.survey import class_shares
+from jdm.system.files import write_json, write_text
 
 Pairs = Iterator[tuple[int, np.ndarray, np.ndarray]]
 """Number of the case, image (channels, *axes), label (*axes)."""
-SAMPLERS: tuple[str, ...] = get_args(get_type_hints(ExportRequest)["sampler"])
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,7 @@ class Options:
     """Synthetic pairs per sampler and number of steps."""
     evaluations: tuple[int, ...] = (5, 10, 15, 20, 35, 50, 100, 250, 1000)
     """Network evaluations per pair; each sampler takes the most steps that need no more."""
-    most: int = 1000
-    """Leave out larger numbers of evaluations."""
-    samplers: tuple[str, ...] = SAMPLERS
+    samplers: tuple[Sampler, ...] = get_args(Sampler)
     """Those that do not serve the checkpoint are left out."""
     batch_size: int = 32
     real_images: int = 600
@@ -79,36 +77,23 @@ class Options:
 
 def main(options: Options) -> None:
     """Measure what is missing, then write the results of all that is there."""
-    dataset = open_dataset(options.dataset)
-    run = run_folder(dataset.name, options.fold)
-    checkpoint = load_checkpoint(run)
-    arm = real_arm(options.experiment or run.parent / f"experiment_fold_{options.fold}", options.experiment_seed)
-    work = options.work or run.parent / f"steps_vs_quality_fold_{options.fold}"
+    run = open_run(options.dataset, options.fold)
+    dataset, checkpoint = run.real_for("scripts/steps_vs_quality.py"), run.checkpoint
+    arm = real_arm(options.experiment or run.folder.parent / f"experiment_{run.folder.name}", options.experiment_seed)
+    work = options.work or run.folder.parent / f"steps_vs_quality_{run.folder.name}"
     settings = {
         "checkpoint_sha256": checkpoint.sha256, "checkpoint_step": checkpoint.metadata["step"],
         "judge": arm.parent.name, "judge_seed": options.experiment_seed, "pairs": options.pairs,
         "batch_size": options.batch_size,
-        "real_images": options.real_images, "seed": options.seed, "canvas_size": list(canvas(checkpoint.config)),
+        "real_images": options.real_images, "seed": options.seed, "canvas_size": run.config.data.patch_size,
     }  # fmt: skip
-    claim(work, settings)
-    judge = Judge(checkpoint.config, Segmenter(arm, options.device, work / "nnunet.log"))
-    training, other = real_images(judge, checkpoint, dataset, options, work)
-    for request in requests(checkpoint, options):
-        measure(judge, checkpoint, dataset, request, work, options)
+    kept(work / "settings.json", settings)
+    write_json(work / "settings.json", settings)
+    judge = Judge(run.config, Segmenter(arm, options.device, work / "nnunet.log"))
+    training, other = real_images(judge, run, dataset, options, work)
+    for order in orders(run, options):
+        measure(judge, PairFactory(run, order, options.device), work)
     write(options.out, work, settings, dataset, training, other)
-
-
-def claim(work: Path, settings: dict) -> None:
-    """Raises: ConfigError if `work` holds what was measured with other settings."""
-    file = work / "settings.json"
-    if file.is_file() and (lines := differences(settings, json.loads(file.read_text(encoding="utf-8")))):
-        raise ConfigError(f"{work} was measured with other settings: {'; '.join(lines)}; choose another --work")
-    write_json(file, settings)
-
-
-def canvas(config: Config) -> tuple[int, ...]:
-    """Size of a sample: that of training, without windows."""
-    return config.data.patch_size
 
 
 @dataclass(frozen=True)
@@ -120,47 +105,31 @@ class Judge:
 
     def __call__(self, pairs: Pairs) -> Judged:
         """What it says about each pair, every image normalised by itself."""
-        classes = self.config.codec.classes
+        classes = self.config.facts.classes
         features, overlap, shares, cases = [], [], [], []
         for case, image, label in pairs:
-            predicted, found = self.segmenter(*self._volume(image))
+            predicted, found = self.segmenter(*as_volume(image[None], self.config))
             predicted = predicted.reshape(label.shape)
             features.append(found)
             overlap.append([count(predicted == k, label == k)[:3] for k in range(1, classes)])
-            shares.append(foreground_shares(label, classes)[1:])
+            shares.append(class_shares(label, classes)[1:])
             cases.append(case)
         return Judged(*(np.array(values) for values in (features, overlap, shares, cases)))
 
-    def _volume(self, image: np.ndarray) -> tuple[np.ndarray, tuple[float, ...]]:
-        """The image as nnU-Net reads one of its dataset: (channels, z, y, x) and spacing."""
-        data = self.config.data
-        if data.dims == 3:
-            return image, data.spacing
-        if data.slice_axis is None:
-            return image[:, None], (999.0, *data.spacing)
-        axis = data.slice_axis
-        spacing = (*data.spacing[:axis], data.slice_spacing, *data.spacing[axis:])
-        return np.expand_dims(image, axis + 1), spacing
 
-
-def real_images(
-    judge: Judge, checkpoint: Checkpoint, dataset: RawDataset, options: Options, work: Path
-) -> tuple[Judged, Judged]:
+def real_images(judge: Judge, run: Run, dataset: RawDataset, options: Options, work: Path) -> tuple[Judged, Judged]:
     """The judged training images, and other real ones: of the test set, or held out where it has no labels."""
-    metadata = checkpoint.metadata
+    metadata = run.checkpoint.metadata
     test = [case for case, files in sorted(dataset.test_files.items()) if files.label is not None]
     fold: int | str = options.fold if options.fold == "all" else int(options.fold)
     held_out = sorted({*metadata["held_out_ids"], *fold_split(dataset, fold)[1]} - {*metadata["training_ids"]})
     if not (test or held_out):
         raise DataError(f"{dataset.name} has no labelled image beside the training ones; expected some; add labelsTs")
     found = []
-    for name, ids, of_test in (
-        ("training", list(metadata["training_ids"]), False),
-        ("other", test or held_out, bool(test)),
-    ):
+    for name, ids, of_test in (("training", metadata["training_ids"], False), ("other", test or held_out, bool(test))):
         file = work / f"{name}.npz"
         if not file.is_file():
-            pairs = PairDataset(dataset, ids, checkpoint.config, test=of_test)
+            pairs = PairDataset(dataset, ids, run.config, test=of_test)
             judge(stored(pairs, options.real_images, name)).save(file)
         found.append(Judged.load(file))
     return found[0], found[1]
@@ -168,75 +137,64 @@ def real_images(
 
 def stored(pairs: PairDataset, most: int, name: str) -> Pairs:
     """Real pairs as a perfect sample is stored: cropped to the sample's size and clipped to the codec's range."""
-    rng, size = np.random.default_rng(0), canvas(pairs.config)
+    rng, size = np.random.default_rng(0), pairs.config.data.patch_size
     ids = list(dict.fromkeys(item.case_id for item in pairs.items))
     for index in tqdm(np.sort(rng.permutation(len(pairs))[:most]), desc=f"{name} images", disable=None):
         fitting = tuple(min(side, whole) for side, whole in zip(size, pairs.item_shape(index), strict=True))
-        image, label = stored_pair(pairs.codec, pairs.codec.encode(*pairs.crop(index, fitting, rng)))
+        image, label = pairs.codec.decode(pairs.codec.encode(*pairs.crop(index, fitting, rng)))
         yield ids.index(pairs.items[index].case_id), image, label
 
 
-def requests(checkpoint: Checkpoint, options: Options) -> list[ExportRequest]:
-    """What is asked for, cheapest first, each number of steps of a sampler once."""
-    config, found = checkpoint.config, {}
-    if unknown := [name for name in options.samplers if name not in SAMPLERS]:
-        raise ConfigError(f"--samplers has {', '.join(unknown)}; expected some of {', '.join(SAMPLERS)}; correct it")
+def orders(run: Run, options: Options) -> list[Order]:
+    """What is to be sampled, cheapest first, each number of steps of a sampler once; at the size of training, without
+    windows."""
+    found = {}
     for sampler in options.samplers:
         request = ExportRequest(
-            1, "steps", options.pairs, canvas(config), sampler=sampler, seed=options.seed, batch_size=options.batch_size
-        )
+            str(run.folder), id=1, count=options.pairs, canvas_size=run.config.data.patch_size, sampler=sampler,
+            seed=options.seed, batch_size=options.batch_size,
+        )  # fmt: skip
         try:
-            check_request(config, request)
+            usual = order_of(run.checkpoint, request)
         except ConfigError as refusal:
             print(f"{sampler} is left out: {refusal}", flush=True)
             continue
-        wanted = [number for number in options.evaluations if number <= options.most]
-        most_steps = config.diffusion.steps if sampler == "ancestral" else 1000
-        for number, steps in steps_by_evaluations(checkpoint, request, wanted, most_steps).items():
-            found.setdefault((sampler, steps), (number, replace(request, steps=steps)))
-    return [request for _, request in sorted(found.values(), key=lambda pair: pair[0])]
+        for number, steps in steps_by_evaluations(run.config, usual, options.evaluations).items():
+            order = order_of(run.checkpoint, replace(request, steps=steps))
+            found.setdefault((sampler, steps), (number, order))
+    return [order for _, order in sorted(found.values(), key=lambda pair: pair[0])]
 
 
-def measure(
-    judge: Judge, checkpoint: Checkpoint, dataset: RawDataset, request: ExportRequest, work: Path, options: Options
-) -> None:
-    """Sample and judge the pairs of a request, unless that is done."""
-    name = f"{request.sampler}_{request.steps:04d}"
+def measure(judge: Judge, factory: PairFactory, work: Path) -> None:
+    """Sample and judge the pairs of an order, unless that is done."""
+    way, pairs = factory.order.way, factory.order.count
+    name = f"{way.sampler}_{way.steps:04d}"
     if (work / f"{name}.json").is_file():
         return
-    factory = PairFactory(checkpoint, dataset, request, options.device)
-    calls, samples, seconds = counted(factory.drawer.denoiser), [], 0.0
-    for first in tqdm(range(0, request.count, request.batch_size), desc=name, unit="batch", disable=None):
-        numbers = range(first, min(first + request.batch_size, request.count))
-        started = time.process_time()
-        samples.extend(factory.sample([case_seed(request.seed, number, 0) for number in numbers]))
-        seconds += time.process_time() - started
-    pairs = ((number, *factory.decoded(number, sample)) for number, sample in enumerate(samples))
-    judge(pairs).save(work / f"{name}.npz")
-    about = describe_run()
-    cost = {"evaluations": round(sum(calls) / request.count, 2), "seconds": seconds / request.count}
-    facts = {"sampler": request.sampler, "steps": request.steps, **cost}
-    write_json(work / f"{name}.json", {**facts, "commit": about.commit, "hardware": about.hardware})
+    print(name, flush=True)
+    calls, started = counted(factory.drawer.denoiser), time.process_time()
+    drawn = first_draws(factory)
+    seconds = time.process_time() - started
+    judge((number, *pair) for number, pair in enumerate(drawn)).save(work / f"{name}.npz")
+    cost = {"evaluations": round(sum(calls) / pairs, 2), "seconds_per_pair": round(seconds / pairs, 4)}
+    write_json(work / f"{name}.json", {"sampler": way.sampler, "steps": way.steps, **cost, **about()})
 
 
 def write(out: Path, work: Path, settings: dict, dataset: RawDataset, training: Judged, other: Judged) -> None:
     """results.json, results.md and the plot, of everything measured in `work`."""
     facts = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(work.glob("*_[0-9][0-9][0-9][0-9].json"))]
+    took = ("sampler", "steps", "evaluations", "seconds_per_pair")
     rows = [
-        Measured(
-            one["sampler"], one["steps"], one["evaluations"], one["seconds"],
-            Judged.load(work / f"{one['sampler']}_{one['steps']:04d}.npz"),
-        )
+        ({key: one[key] for key in took}, Judged.load(work / f"{one['sampler']}_{one['steps']:04d}.npz"))
         for one in facts
-    ]  # fmt: skip
+    ]
     if not rows:
-        raise ConfigError("nothing was measured; expected a sampler and evaluations it can do; raise --most")
+        raise ConfigError("nothing was measured; expected a sampler and evaluations it can do; raise --evaluations")
     names = [name for name, value in sorted(dataset.labels.items(), key=lambda label: label[1]) if value > 0]
     scores = sampler_scores(rows, training, other, names)
     real = real_scores(training, other, settings["pairs"])
-    about = describe_run()
     content = {
-        "command": f"python scripts/{about.command}",
+        "command": about()["command"],
         "commit": sorted({one["commit"] for one in facts}),
         "hardware": sorted({one["hardware"] for one in facts}),
         "dataset": dataset.name,
@@ -253,7 +211,7 @@ def write(out: Path, work: Path, settings: dict, dataset: RawDataset, training: 
         "rows": scores,
     }  # fmt: skip
     write_json(out / "results.json", content)
-    (out / "results.md").write_text(text(content, step_table(scores, real)), encoding="utf-8")
+    write_text(out / "results.md", text(content, step_table(scores, real)))
     draw_steps(scores, real, out / "steps_vs_quality.png")
 
 
@@ -292,5 +250,4 @@ Intervals of 95 %, resampled over pairs; \\* cannot be told from the best row (p
 
 
 if __name__ == "__main__":
-    options = tyro.cli(Options)
-    run_command(lambda: main(options))
+    run_command(lambda: main(tyro.cli(Options)))

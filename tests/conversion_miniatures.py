@@ -1,7 +1,13 @@
-"""Miniature sources for the tests of the converters."""
+"""Miniature sources for the tests of the converters, and what users do with the lines that they get."""
 
 import json
+import os
+import re
+import shlex
+import subprocess
+import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +56,31 @@ def record(folder: Path) -> dict:
 
 def notes(folder: Path, status: str) -> dict[str, str]:
     return {e["case"]: "; ".join(e["notes"]) for e in record(folder)["entries"] if e["status"] == status}
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The command, as a user types it."""
+    command = [sys.executable, "-c", "from jdm.cli.convert import main; main()", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def advised(options: PairsOptions, line: str) -> PairsOptions:
+    """The options with the --labels and --threshold that an error line names."""
+    words = shlex.split(line[line.rindex("--labels") :])
+    labels = []
+    for word in words[1:]:
+        if not re.fullmatch(r"\d+=\S.*", word):
+            break
+        labels.append(word)
+    threshold = float(words[words.index("--threshold") + 1]) if "--threshold" in words else None
+    return replace(options, labels=tuple(labels), threshold=threshold)
+
+
+def type_command(line: str) -> None:
+    """Type the command at the end of an error line; `python` is the one that runs the tests."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = line[line.index("python -c ") :]
+    subprocess.run(command, shell=True, check=True, env={**os.environ, "PATH": path})
 
 
 def zipped(folder: Path) -> Path:

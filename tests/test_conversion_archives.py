@@ -12,7 +12,6 @@ import pytest
 from conversion_miniatures import make_source, picture, save, zipped
 from test_conversion_sources import make_task
 
-from dataset_conversion import archives
 from dataset_conversion.msd import convert_msd
 from dataset_conversion.options import MsdOptions
 from dataset_conversion.pairs import convert_pairs
@@ -56,7 +55,7 @@ def test_a_decathlon_task_as_downloaded(tmp_path: Path, nnunet_folders: dict[str
 @pytest.mark.parametrize("name", ["../evil.txt", "a/../../evil.txt", "/evil.txt", "..\\evil.txt", "C:/evil.txt"])
 @pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_members_outside_a_tar_file_are_refused(tmp_path: Path, name: str, form: int) -> None:
-    refused(packed(tmp_path / "bad.tar", [("good.txt", b"good"), (name, b"evil")], form), "1 members lie outside")
+    refused(packed(tmp_path / "bad.tar", [("good.txt", b"good"), (name, b"evil")], form), "bad.tar: 1 .*evil")
     assert not list(tmp_path.parent.rglob("evil.txt"))
 
 
@@ -64,7 +63,7 @@ def test_members_outside_a_tar_file_are_refused(tmp_path: Path, name: str, form:
 def test_links_and_devices_in_tar_files_are_refused(tmp_path: Path, kind: bytes) -> None:
     link = tarfile.TarInfo("images")
     link.type, link.linkname = kind, "/etc"
-    refused(packed(tmp_path / "bad.tar", [(link, b""), ("images/passwd", b"x")]), "links or devices")
+    refused(packed(tmp_path / "bad.tar", [(link, b""), ("images/passwd", b"x")]), "bad.tar: 1 .*images")
 
 
 def test_files_have_plain_rights_and_occur_once(tmp_path: Path) -> None:
@@ -72,27 +71,28 @@ def test_files_have_plain_rights_and_occur_once(tmp_path: Path) -> None:
     program.mode = 0o6777
     with open_source(packed(tmp_path / "a.tar", [(program, b"x")])) as source:
         assert stat.S_IMODE((source.root / "program").stat().st_mode) & 0o6111 == 0
-    refused(packed(tmp_path / "twice.tar", [("a", b"1"), ("./a", b"2")]), "occur twice")
+    refused(packed(tmp_path / "twice.tar", [("a", b"1"), ("./a", b"2")]), "twice.tar: .*'a'")
 
 
 def test_bombs_in_tar_files_are_refused_by_their_headers(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(archives, "_extract", lambda *_: pytest.fail("was unpacked"))
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     huge = tarfile.TarInfo("huge")
     huge.size = 2**50
     (tmp_path / "huge.tar").write_bytes(huge.tobuf() + bytes(1024))
-    refused(tmp_path / "huge.tar", "decompression bomb")
+    refused(tmp_path / "huge.tar", str(2**50))
     with gzip.open(tmp_path / "zeros.tar.gz", "wb", compresslevel=1) as file:  # announced, and there
         huge.size = 2**31
         file.write(huge.tobuf())
         file.write(bytes(2**22))
-    refused(tmp_path / "zeros.tar.gz", "decompression bomb")
-    monkeypatch.setattr(archives, "_FREE_HEADERS", 50)
-    refused(packed(tmp_path / "many.tar.gz", [(f"f{i}", b"") for i in range(2000)]), "more than .* members")
+    refused(tmp_path / "zeros.tar.gz", str(2**31))
+    refused(packed(tmp_path / "many.tar.gz", [(f"f{i}", b"") for i in range(20_000)]), "10000")
     longest = tarfile.TarInfo("././@LongLink")
     longest.type, longest.size = tarfile.GNUTYPE_LONGNAME, 2**29
     with gzip.open(tmp_path / "name.tar.gz", "wb", compresslevel=1) as file:
         file.write(longest.tobuf())
-    refused(tmp_path / "name.tar.gz", "a header announces 536870912 bytes")
+    refused(tmp_path / "name.tar.gz", "536870912")
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 @pytest.mark.parametrize("damage", ["cut in a file", "cut between files", "header", "points back"])
@@ -108,7 +108,7 @@ def test_damaged_tar_files_lose_nothing_without_a_word(tmp_path: Path, damage: s
         back.size = -1024
         content[1536:2048] = back.tobuf()
     path.write_bytes(content)
-    refused(path, "cannot be unpacked")
+    refused(path, "a.tar: cannot")
 
 
 def test_pairs_may_be_folders_of_one_archive(tmp_path: Path, nnunet_folders: dict[str, Path]) -> None:
@@ -125,4 +125,4 @@ def test_a_zip_member_without_a_name_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(zipfile.ZipInfo(""), b"evil")
         archive.writestr("good.txt", b"good")
-    refused(path, "1 members lie outside")
+    refused(path, "bad.zip: 1 ")

@@ -13,10 +13,10 @@ import pytest
 from conversion_miniatures_lidc import CT_UID, hounsfield, nodule, ring, write_slice, write_xml
 from fuzzing import TOKENS, Fuzz, bytes_of
 
+from dataset_conversion.aperio import read_outlines
 from dataset_conversion.dicom import read_ct, read_header
 from dataset_conversion.dsb2018 import decode_runs
 from dataset_conversion.lidc import read_outline
-from dataset_conversion.monuseg import read_outlines
 from dataset_conversion.source import open_source
 from dataset_conversion.tables import read_table
 from dataset_conversion.xml_files import read_xml

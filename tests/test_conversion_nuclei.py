@@ -11,7 +11,7 @@ from PIL import Image
 
 from dataset_conversion.dsb2018 import convert_dsb2018, decode_runs
 from dataset_conversion.glas import convert_glas
-from dataset_conversion.source_options import Dsb2018Options, GlasOptions
+from dataset_conversion.options import Dsb2018Options, GlasOptions
 from jdm.data.classes import read_classes
 from jdm.data.raw_dataset import check_dataset, open_dataset, read_case, read_image
 from jdm.errors import DataError
@@ -61,7 +61,7 @@ def test_glas(tmp_path: Path) -> None:
     assert grades == {"train_1": "benign", "train_10": "malignant", "train_2": "malignant", "train_3": "benign"}
     for fold in json.loads((made.folder / "splits_final.json").read_text()):
         assert len({"train_1", "train_2"} & set(fold["val"])) in (0, 2), "images of patient 4"
-    assert any("1 patients have images in training and in test" in w for w in made.warnings)
+    assert any("patient_4" in w and "in training and in test" in w for w in made.warnings)
     assert record(made.folder)["published"]["testB"] == {"found": 1, "published": 20}
     assert check_dataset(dataset) == []
 
@@ -69,14 +69,14 @@ def test_glas(tmp_path: Path) -> None:
 def test_glas_without_its_table_or_with_another(tmp_path: Path) -> None:
     folder = make_glas(tmp_path)
     (folder / "Grade.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(DataError, match="expected also name, patient ID"):
+    with pytest.raises(DataError, match="name, patient ID"):
         convert_glas(GlasOptions(folder, 27))
     (folder / "Grade.csv").unlink()
     made = convert_glas(GlasOptions(zipped(folder), 27))
-    assert any("patients and grades are unknown" in w for w in made.warnings)
+    assert any("Grade.csv" in w for w in made.warnings)
     assert not (made.folder / "classes.csv").exists()
     (folder / "train_3_anno.bmp").unlink()
-    with pytest.raises(DataError, match="no mask of the same stem: train_3"):
+    with pytest.raises(DataError, match="train_3"):
         convert_glas(GlasOptions(folder, 28, "Other"))
 
 
@@ -111,7 +111,7 @@ def test_dsb2018(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_case(dataset, "0121d676").label, glands() > 0)
     assert "4 pixels lie in several nuclei" in notes(made.folder, "repaired")["0121d676"]
     assert "none.png is empty" in notes(made.folder, "repaired")["0121d676"]
-    assert "alpha" in notes(made.folder, "repaired")["02903040"]
+    assert "02903040.png" in notes(made.folder, "repaired")["02903040"], "an opaque alpha channel"
     assert dataset.test_files["0f1f896d"].label is None
     assert record(made.folder)["published"] == {
         "train": {"found": 3, "published": 670}, "test": {"found": 1, "published": 65},
@@ -142,14 +142,14 @@ def test_dsb2018_test_images_have_the_masks_of_the_solution(tmp_path: Path) -> N
         np.testing.assert_array_equal(np.asarray(numbers), glands())
     assert dataset.test_files["unsolved"].label is None and made.test == 2
     assert any("unsolved" in finding for finding in check_dataset(dataset))
-    assert "no rows for 1 test images, which have no masks: unsolved" in " ".join(record(made.folder)["notes"])
+    assert any("stage1_solution.csv" in note and "unsolved" in note for note in record(made.folder)["notes"])
 
 
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ("1 2 3,6,8", "expected pairs"), ("1 x,6,8", "expected pairs"), ("-1 2,6,8", "expected pairs"),
-        ("0 1,6,8", "leaves the image"), ("48 2,6,8", "leaves the image"), ("1 2,8,6", "8 x 6 pixels"),
+        ("1 2 3,6,8", "'1 2 3'"), ("1 x,6,8", "'1 x'"), ("-1 2,6,8", "'-1 2'"), ("0 1,6,8", "0 1 "),
+        ("48 2,6,8", "48 2 "), ("1 2,8,6", "8 x 6"),
     ],
 )  # fmt: skip
 def test_dsb2018_unusable_solutions_refuse_their_case(tmp_path: Path, row: str, reason: str) -> None:
@@ -180,7 +180,7 @@ def test_dsb2018_masks_of_another_size_refuse_their_case(tmp_path: Path) -> None
     root = make_stage1(tmp_path / "dsb")
     save(root / "stage1_train" / "0121d676" / "masks" / "bad.png", mask((6, 9)))
     save(root / "stage1_train" / "02903040" / "images" / "second.png", picture())
-    with pytest.raises(DataError, match="holds 2 pictures; expected one"):
+    with pytest.raises(DataError, match=r"02903040/images: .*2 "):
         convert_dsb2018(Dsb2018Options(root, 28))
     (root / "stage1_train" / "02903040" / "images" / "second.png").unlink()
     made = convert_dsb2018(Dsb2018Options(root, 28))

@@ -8,19 +8,23 @@ import pytest
 import tifffile
 from conversion_miniatures import jpeg_pair, mask, notes, picture, record, save, zipped
 
-from dataset_conversion.clinicdb import LAST_FRAMES, convert_clinicdb, sequence_of
-from dataset_conversion.colondb import convert_colondb
-from dataset_conversion.cvc300 import convert_cvc300
-from dataset_conversion.etis import convert_etis
-from dataset_conversion.kvasir_seg import convert_kvasir_seg
-from dataset_conversion.polyp import convert_polyp
-from dataset_conversion.source_options import (
+from dataset_conversion.options import (
     ClinicDbOptions,
     ColonDbOptions,
     Cvc300Options,
     EtisOptions,
     KvasirSegOptions,
     PolypOptions,
+)
+from dataset_conversion.polyps import (
+    LAST_FRAMES,
+    convert_clinicdb,
+    convert_colondb,
+    convert_cvc300,
+    convert_etis,
+    convert_kvasir_seg,
+    convert_polyp,
+    sequence_of,
 )
 from jdm.data.raw_dataset import check_dataset, open_dataset, read_case
 from jdm.data.splits import fold_split
@@ -58,7 +62,7 @@ def test_kvasir_seg(tmp_path: Path) -> None:
 
 def test_kvasir_seg_elsewhere_is_told(tmp_path: Path) -> None:
     (tmp_path / "x" / "images").mkdir(parents=True)
-    with pytest.raises(DataError, match="expected Kvasir-SEG/images and Kvasir-SEG/masks; found images"):
+    with pytest.raises(DataError, match=r"Kvasir-SEG/images and Kvasir-SEG/masks.* images"):
         convert_kvasir_seg(KvasirSegOptions(tmp_path / "x", 5))
 
 
@@ -88,8 +92,8 @@ def test_polyp_archives(tmp_path: Path, spelling: tuple[str, str]) -> None:
     published = record(made.folder)["published"]
     assert published["train"] == {"found": 6, "published": 1450}
     assert published["test ETIS-LaribPolypDB"] == {"found": 1, "published": 196}
-    assert any("1 sequences of CVC-ClinicDB have frames in training and in test" in w for w in made.warnings)
-    assert any("folds 0 to 3 only" in w for w in made.warnings), "two sequences and two images"
+    assert any("sequence_01" in w and "in training and in test" in w for w in made.warnings)
+    assert any("folds 0 to 3" in w for w in made.warnings), "two sequences and two images"
     for fold in range(4):
         training, validation = fold_split(dataset, fold)
         assert ("1" in training) == ("2" in training)
@@ -101,17 +105,16 @@ def test_polyp_archives_may_be_in_one_zip_and_leaks_are_told(tmp_path: Path) -> 
     root = make_pranet(tmp_path / "PraNet")
     save(root / "TestDataset" / "Kvasir" / "images" / "3.png", picture(4 * 7 + ord("1")))  # that of cju1
     made = convert_polyp(PolypOptions(zipped(root), 21))
-    assert record(made.folder)["duplicates"] == [
-        "test case Kvasir_3 has the same image as train case cju1 (across training and test: leakage)"
-    ]
+    (line,) = record(made.folder)["duplicates"]
+    assert "Kvasir_3" in line and "cju1" in line
 
 
 def test_polyp_archives_need_training_and_known_names(tmp_path: Path) -> None:
     root = make_pranet(tmp_path / "PraNet")
     (root / "TestDataset" / "CVC-300").rename(root / "TestDataset" / "Mine")
-    with pytest.raises(DataError, match=r"Mine: is neither TrainDataset nor one of its test sets \(Kvasir"):
+    with pytest.raises(DataError, match=r"Mine: .*TrainDataset.*Kvasir"):
         convert_polyp(PolypOptions(root, 21))
-    with pytest.raises(DataError, match="expected TrainDataset"):
+    with pytest.raises(DataError, match="TrainDataset"):
         convert_polyp(PolypOptions(root / "TestDataset" / "Kvasir" / "images", 21))
 
 
@@ -157,13 +160,13 @@ def test_clinicdb_mirror_with_two_formats(tmp_path: Path) -> None:
     (root / "metadata.csv").write_text("frame_id,sequence_id\n1,1\n")
     made = convert_clinicdb(ClinicDbOptions(root, 23))
     assert made.training == 2
-    assert any("PNG was read; not read: TIF" in w for w in made.warnings)
+    assert any("PNG" in w and "TIF" in w for w in made.warnings)
 
 
 def test_clinicdb_of_one_sequence_has_no_folds(tmp_path: Path) -> None:
     made = convert_clinicdb(ClinicDbOptions(make_clinicdb(tmp_path / "c", (1, 2, 3)), 23))
     assert not (made.folder / "splits_final.json").exists()
-    assert any("of one group" in w for w in made.warnings)
+    assert any("'all'" in w for w in made.warnings)
 
 
 # ---------------------------------------------------------------- CVC-ColonDB, CVC-300, ETIS
@@ -183,7 +186,7 @@ def test_colondb_as_published(tmp_path: Path) -> None:
     assert record(made.folder)["counts"] == {"accepted": 3, "repaired": 0, "refused": 0, "ignored": 7}
     assert record(made.folder)["published"]["train"]["published"] == 300
     (root / "p2.bmp").unlink()
-    with pytest.raises(DataError, match="no mask of the same stem: 2"):
+    with pytest.raises(DataError, match=r"CVC-ColonDB.*: 2\b"):
         convert_colondb(ColonDbOptions(root, 25, "Other"))
 
 

@@ -3,21 +3,19 @@
 import csv
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK
-from conversion_miniatures import mask, notes, picture, record, save, zipped
+from conversion_miniatures import mask, notes, picture, record, run, save, zipped
 from PIL import Image
 
 from dataset_conversion.chest_xray import convert_chest_xray, patient_of
 from dataset_conversion.covid_cxr import class_of, convert_covid_cxr
 from dataset_conversion.idrid import convert_idrid
 from dataset_conversion.nnunet_v1 import convert_nnunet_v1
-from dataset_conversion.source_options import ChestXrayOptions, CovidCxrOptions, IdridOptions, NnunetV1Options
+from dataset_conversion.options import ChestXrayOptions, CovidCxrOptions, IdridOptions, NnunetV1Options
 from jdm.data.raw_dataset import check_dataset, open_dataset, read_case, read_image
 from jdm.errors import ConfigError, DataError
 
@@ -68,9 +66,9 @@ def test_idrid(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_case(dataset, "IDRiD_02").label, 2 * (region(0, 0, 4) > 0))
     assert dataset.test_cases == ("IDRiD_55",)
     repaired = notes(made.folder, "repaired")
-    assert "no file for MA, EX, SE, OD: empty" in repaired["IDRiD_02"]
-    assert "colour mask" in repaired["IDRiD_02"]
-    assert "8 pixels in several classes" in notes(made.folder, "accepted")["IDRiD_01"]
+    assert "MA, EX, SE, OD" in repaired["IDRiD_02"], "classes without a file"
+    assert "colour" in repaired["IDRiD_02"], "the mask in red"
+    assert "8 pixels" in notes(made.folder, "accepted")["IDRiD_01"], "that several classes claim"
     assert record(made.folder)["published"]["masks HE"] == {"found": 3, "published": 80}
     assert record(made.folder)["published"]["test"] == {"found": 1, "published": 27}
     assert "MA before SE" in record(made.folder)["source"]["priority where classes overlap"]
@@ -83,7 +81,7 @@ def test_idrid_priority_decides_overlaps(tmp_path: Path) -> None:
     label = read_case(open_dataset(30), "IDRiD_01").label
     assert (label[0:4, 0:4] == 2).all()
     assert (label[5:7, 5:7] == 3).all()
-    with pytest.raises(ConfigError, match="--priority MA: expected each of MA HE EX SE OD once"):
+    with pytest.raises(ConfigError, match=r"--priority MA: .*MA HE EX SE OD"):
         convert_idrid(IdridOptions(base, 31, "Other", priority=("MA",)))
 
 
@@ -91,14 +89,14 @@ def test_idrid_without_its_masks_or_with_strange_ones(tmp_path: Path) -> None:
     base = make_idrid(tmp_path)
     truths = base / "2. All Segmentation Groundtruths"
     save(truths / "a. Training Set" / FOLDERS["MA"] / "IDRiD_09_MA.tif", region(1, 1, 1))
-    with pytest.raises(DataError, match="belongs to no image"):
+    with pytest.raises(DataError, match=r"IDRiD_09_MA\.tif"):
         convert_idrid(IdridOptions(base, 30))
     shutil.rmtree(truths)
-    with pytest.raises(DataError, match="no image has a mask"):
+    with pytest.raises(DataError, match="IDRiD_NN_MA"):
         convert_idrid(IdridOptions(base, 30))
     shutil.rmtree(base / "1. Original Images" / "a. Training Set")
     shutil.rmtree(base / "1. Original Images" / "b. Testing Set")
-    with pytest.raises(DataError, match=r"expected '1. Original Images'"):
+    with pytest.raises(DataError, match=r"'1\. Original Images'"):
         convert_idrid(IdridOptions(base, 30))
 
 
@@ -131,9 +129,9 @@ def test_chest_xray(tmp_path: Path) -> None:
         "file": "IM-0001-0001.jpeg",
     }  # fmt: skip
     assert record(made.folder)["published"]["val"] == {"found": 2, "published": 16}
-    assert any("classes: 3 NORMAL, 4 PNEUMONIA" in w for w in made.warnings)
+    assert any("3 NORMAL, 4 PNEUMONIA" in w for w in made.warnings)
     assert made.counts["ignored"] == 3 + 3, "hidden files, and the second copy"
-    assert "made grey" in notes(made.folder, "repaired")["train_PNEUMONIA_person1_virus_2"]
+    assert notes(made.folder, "repaired").keys() == {"train_PNEUMONIA_person1_virus_2"}, "grey stored as colour"
 
 
 def test_patients_of_chest_xray() -> None:
@@ -174,8 +172,8 @@ def test_covid_cxr(tmp_path: Path) -> None:
     ]  # fmt: skip
     refused = notes(made.folder, "refused")
     assert "uint16" in refused["deep"]
-    assert "its colours differ" in refused["colour"]
-    assert any("gone.png: no such file" in w for w in made.warnings)
+    assert "colour.png" in refused["colour"]
+    assert any("gone.png" in w for w in made.warnings)
     assert made.counts == {"accepted": 2, "repaired": 1, "refused": 3, "ignored": 2}
     assert class_of("") == "unknown"
 
@@ -184,19 +182,17 @@ def test_covid_cxr_tables_cannot_lead_outside(tmp_path: Path) -> None:
     save(tmp_path / "secret.png", picture())
     for name in ("../secret.png", str(tmp_path / "secret.png")):
         root = make_covid(tmp_path / "covid", [("1", "COVID-19", "X-ray", name)])
-        with pytest.raises(DataError, match="expected plain file names"):
+        with pytest.raises(DataError, match=r"secret\.png"):
             convert_covid_cxr(CovidCxrOptions(root, 31))
-    with pytest.raises(DataError, match=r"metadata.csv beside a folder images"):
+    with pytest.raises(DataError, match=r"metadata\.csv"):
         convert_covid_cxr(CovidCxrOptions(root / "images", 31))
 
 
 def test_the_command_draws_images_without_masks(tmp_path: Path, nnunet_folders: dict[str, Path]) -> None:
     make_chest_xray(tmp_path)
-    code = "from jdm.cli.convert import main; main()"
-    command = [sys.executable, "-c", code, "chest-xray", str(tmp_path / "chest_xray"), "--id", "32"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run("chest-xray", tmp_path / "chest_xray", "--id", 32)
     assert done.returncode == 0, done.stderr
-    assert "these images have no masks" in done.stdout
+    assert "jdm-train" not in done.stdout, "there is nothing to train on"
     with Image.open(nnunet_folders["nnUNet_raw"] / "Dataset032_ChestXray" / "preview.png") as sheet:
         assert sheet.width > sheet.height > 100
 
@@ -250,8 +246,8 @@ def test_nnunet_v1_faults(tmp_path: Path) -> None:
     refused = notes(convert_nnunet_v1(NnunetV1Options(task, 5)).folder, "refused")
     assert "origin" in refused["prostate_01"]
     second.unlink()
-    with pytest.raises(DataError, match=r"1 files are missing \(prostate_01_0001\); expected 2 channels"):
+    with pytest.raises(DataError, match=r"imagesTr.*prostate_01_0001\b.* 2 "):
         convert_nnunet_v1(NnunetV1Options(task, 6, "Other"))
     second.with_name("prostate_01_0000.nii.gz").rename(second.with_name("prostate_01.nii.gz"))
-    with pytest.raises(DataError, match="no channel number"):
+    with pytest.raises(DataError, match=r"prostate_01\.nii\.gz"):
         convert_nnunet_v1(NnunetV1Options(task, 6, "Other"))

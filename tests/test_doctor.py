@@ -56,7 +56,7 @@ def tree(folder: Path) -> dict[str, bytes | None]:
 
 def test_what_is_well_has_no_findings_and_nothing_is_changed(folders, tmp_path, monkeypatch, capsys):
     real = write_pictures(folders["nnUNet_raw"])
-    checkpoint = tiny_run(real, train={"steps": 1})
+    checkpoint = tiny_run(real, train={"steps": 1}).checkpoint
     before = tree(tmp_path)
     status, page, told = typed(monkeypatch, capsys, "21")
     assert (status, told) == (0, "")

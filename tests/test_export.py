@@ -202,11 +202,14 @@ def test_the_command_estimates_exports_and_lets_late_shards_go(real, run, typed)
 def test_under_torchrun_each_process_makes_its_shard(real, run, typed, monkeypatch):
     whole = exported(asked(count=3, steps=2, seed=0))
     shutil.rmtree(real.folder.parent / "Dataset521_Stripes_syn")
-    monkeypatch.setenv("LOCAL_RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in (("LOCAL_RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "here"), ("MASTER_PORT", "29500")):
+        monkeypatch.setenv(name, value)
     for rank in ("1", "0"):
         monkeypatch.setenv("RANK", rank)
         status, printed, told = typed("jdm-export", 21, "all", *LINE)
         assert status == 0, told
     assert "3 pairs in" in printed
     assert contents(real.folder.parent / "Dataset521_Stripes_syn") == whole
+    monkeypatch.delenv("RANK")
+    status, _, told = typed("jdm-export", 21, "all", *LINE)
+    assert status == 2 and told.count("\n") == 1 and "WORLD_SIZE=2" in told and "unset " in told

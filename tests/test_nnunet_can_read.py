@@ -2,7 +2,9 @@
 
 import contextlib
 import gzip
+import shlex
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,10 +15,11 @@ import tifffile
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
 from PIL import Image
-from raw_miniatures import edit_json, make_dataset, make_pair
+from raw_miniatures import LABELS, edit_json, make_dataset, make_pair
 
+import jdm.cli.convert
 from jdm.data.image_io import read_raster
-from jdm.data.raw_dataset import check_dataset, read_case, read_dataset
+from jdm.data.raw_dataset import check_dataset, open_dataset, read_case, read_dataset
 from jdm.errors import DataError
 
 
@@ -131,6 +134,25 @@ def test_labels_that_nnunet_reads_otherwise_are_findings(tmp_path, ending, write
     assert (channels == 1) == (found is None)
     for text in must:
         assert found in text and "2 files" in text and "labelsTr/b" in text and "jdm-convert pairs" in text
+
+
+@pytest.mark.parametrize("kind", ["rgba.png", "jpeg.png", "palette label"])
+def test_the_command_told_makes_a_set_that_nnunet_reads(nnunet_folders, monkeypatch, kind):
+    pairs = [make_pair(case, channels=1 if "label" in kind else 3, seed=seed) for seed, case in enumerate("abc")]
+    folder = make_dataset(nnunet_folders["nnUNet_raw"], pairs)
+    if "label" in kind:
+        palette(pairs[1].label).save(folder / "labelsTr/b.png")
+    else:
+        PICTURES[kind](folder / "imagesTr/b_0000.png")
+    (finding,) = [finding for finding in check_dataset(read_dataset(folder)) if finding.must]
+    monkeypatch.setattr(sys, "argv", shlex.split(finding.text.split("type: ")[1]))
+    jdm.cli.convert.main()
+    made = open_dataset(8)
+    assert made.cases == ("a", "b", "c") and made.labels == LABELS
+    assert not [finding for finding in check_dataset(made) if finding.must]
+    np.testing.assert_array_equal(read_case(made, "b").label, pairs[1].label)
+    image, _ = NaturalImage2DIO().read_images([str(made.image_files("b")[0])])
+    assert len(image) == len(pairs[1].image)
 
 
 def test_a_nifti_file_named_gz_that_is_not_zipped_is_mended_by_the_command_told(tmp_path):

@@ -1,6 +1,5 @@
 """What is installed is whole, and what the README says can be typed."""
 
-import dataclasses
 import os
 import re
 import shlex
@@ -8,17 +7,23 @@ import shutil
 import subprocess
 import sys
 import time
-import typing
 import zipfile
 from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
 
-from jdm.config.settings import Config
+from jdm.cli.train import flat
+from jdm.config.files import to_dict
+from jdm.config.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = {point.name: point for point in distribution("jdm").entry_points if point.group == "console_scripts"}
+CHOOSING = ("jdm-convert", "jdm-sample")
+"""Commands whose first word is a kind or a mode, with flags of its own."""
+SETTINGS = {name.replace("_", "-") for name in flat(to_dict(Settings()))}
+"""Flags of jdm-train that its --help does not list."""
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 HEAVY = ("torch", "nnunetv2", "matplotlib", "scipy", "sklearn", "numpy")
 
 
@@ -38,26 +43,13 @@ def run_help(*words: str) -> tuple[str, list[str]]:
     return text, imported.split()
 
 
-def readme_commands() -> list[list[str]]:
-    """Words of every jdm command in the README's code blocks, launchers before it and what follows a pipe cut off."""
-    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+def commands_in(shell: str) -> list[list[str]]:
+    """Words of every jdm command in lines of shell, launchers before it and what follows a pipe cut off."""
     found = []
-    for line in lines:
+    for line in shell.replace("\\\n", " ").splitlines():
         if match := re.search(r"jdm-[a-z]+ .*", line.replace("'", " ") if "--wrap" in line else line):
-            found.append(shlex.split(match[0]))
+            found.append(shlex.split(match[0], comments=True))
     return found
-
-
-def is_setting(dotted: str) -> bool:
-    """Whether train.batch-size and the like name a value of the plan."""
-    kind: typing.Any = Config
-    for name in dotted.replace("-", "_").split("."):
-        hints = typing.get_type_hints(kind) if dataclasses.is_dataclass(kind) else {}
-        if name not in hints:
-            return False
-        kind = hints[name]
-    return not dataclasses.is_dataclass(kind)
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
@@ -69,32 +61,32 @@ def test_help_is_there_and_imports_nothing_heavy(name: str) -> None:
     assert not imported
 
 
-def test_commands_of_the_readme_and_their_flags_exist() -> None:
-    commands = readme_commands()
+def test_commands_of_the_readme_and_the_scripts_and_their_flags_exist() -> None:
+    blocks = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    commands = commands_in("".join(blocks))
     assert {words[0] for words in commands} == set(COMMANDS) - {"jdm-demo"}
+    scripts = [path.read_text(encoding="utf-8") for path in (ROOT / "scripts").glob("*.sh")]
     texts: dict[tuple[str, ...], str] = {}
-    for words in commands:
-        key = (words[0], words[1]) if words[0] == "jdm-convert" else (words[0],)
-        text = texts.setdefault(key, run_help(*key)[0])
+    for words in [*commands, *commands_in("".join(re.sub(r"(?m)^(#|\s*printf).*", "", text) for text in scripts))]:
+        key = tuple(words[: 1 + (words[0] in CHOOSING)])
+        if key not in texts:
+            texts[key], heavy = run_help(*key)
+            assert not heavy
         for flag in [word.split("=")[0] for word in words if word.startswith("--")]:
-            known = re.search(rf"{re.escape(flag)}(?![\w-])", text)
-            assert known or (key[0] == "jdm-train" and is_setting(flag[2:])), f"{words[0]} has no {flag}"
+            known = re.search(rf"{re.escape(flag)}(?![\w-])", texts[key])
+            assert known or (key == ("jdm-train",) and flag[2:] in SETTINGS), f"{' '.join(key)} has no {flag}"
 
 
 def test_settings_in_the_readme_exist() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    dotted = {flag.rstrip(".") for flag in re.findall(r"--([a-z-]+\.[a-z-]+)", text)}
-    unknown = {
-        flag for flag in dotted if not is_setting(flag.replace(".no-", "."))
-    }  # --data.no-whole unsets data.whole
-    assert dotted and not unknown, unknown
+    dotted = {flag.rstrip(".").replace(".no-", ".") for flag in re.findall(r"--([a-z-]+\.[a-z-]+)", README)}
+    assert dotted and not dotted - SETTINGS  # --data.no-whole unsets data.whole
     from nnunet_integration.settings import VARIABLES
 
-    assert set(re.findall(r"JDM_[A-Z_]+", text)) == set(VARIABLES.values())
+    assert set(re.findall(r"JDM_[A-Z_]+", README)) == set(VARIABLES.values())
 
 
 def test_trainers_named_in_the_readme_exist() -> None:
-    named = set(re.findall(r"nnUNetTrainerJDM\w*?(?=__|\b)", (ROOT / "README.md").read_text(encoding="utf-8")))
+    named = set(re.findall(r"nnUNetTrainerJDM\w*?(?=__|\b)", README))
     shim = (ROOT / "nnunet_integration" / "ext" / "jdm_trainers.py").read_text(encoding="utf-8")
     assert named and all(f'"{name}"' in shim for name in named), named
 

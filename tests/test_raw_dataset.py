@@ -159,25 +159,26 @@ def test_values_outside_the_labels_name_value_file_and_cure(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"labels": {"background": 0, "a": [1, 2]}}, "regions are not supported yet"),
-        ({"labels": {"background": 0, "a": 1, "ignore": 2}}, "ignore label is not supported yet"),
-        ({"labels": {"background": 0, "a": 2}}, "consecutive"),
-        ({"labels": {"background": 0, "a": True}}, "consecutive"),
-        ({"labels": {"0": "background"}}, "consecutive"),
-        ({"labels": {"background": 1, "a": 0}}, "background 0"),
-        ({"labels": {"background": 0}}, "at least one class"),
-        ({"labels": None}, "labels is None"),
-        ({"channel_names": {"1": "x"}}, "channel_names"),
-        ({"channel_names": ["x"]}, "channel_names"),
-        ({"file_ending": ".jpg"}, "'.jpg'; expected one of .png"),
-        ({"numTraining": 5}, "numTraining is 5, found 2"),
-        ({"dataset": {"a": {"images": []}}}, "expected \"dataset\""),
+        ({"labels": {"background": 0, "a": [1, 2]}}, r"labels.*regions .*a\b"),
+        ({"labels": {"background": 0, "a": 1, "ignore": 2}}, r"labels.*ignore .*2\b"),
+        ({"labels": {"background": 0, "a": 2}}, r"labels.*'a': 2.*0 \(background\), 1, 2"),
+        ({"labels": {"background": 0, "a": True}}, r"'a' is True.*0 \(background\), 1, 2"),
+        ({"labels": {"0": "background"}}, r"'0' is 'background'.*0 \(background\), 1, 2"),
+        ({"labels": {"background": 1, "a": 0}}, r"labels.*'background': 1.*background 0"),
+        ({"labels": {"background": 0}}, r"labels.*{'background': 0}"),
+        ({"labels": None}, r"labels.*None"),
+        ({"channel_names": {"1": "x"}}, r"channel_names.*{'1': 'x'}"),
+        ({"channel_names": ["x"]}, r"channel_names.*\['x'\]"),
+        ({"file_ending": ".jpg"}, r"file_ending.*'\.jpg'.*\.png"),
+        ({"file_ending": [".png"]}, r"file_ending.*\['\.png'\].*\.png"),
+        ({"numTraining": 5}, r"numTraining.* 5\b.* 2\b"),
+        ({"dataset": {"a": {"images": []}}}, r"\"dataset\".*\"images\""),
     ],
 )  # fmt: skip
 def test_dataset_json_is_checked(tmp_path: Path, changes: dict, match: str) -> None:
     folder = make_dataset(tmp_path, [make_pair("a"), make_pair("b", seed=1)])
     edit_json(folder, **changes)
-    with pytest.raises(DataError, match=match):
+    with pytest.raises(DataError, match=rf"dataset\.json.*{match}"):
         read_dataset(folder)
 
 

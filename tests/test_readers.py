@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -21,13 +22,13 @@ from jdm.data.image_io import read_raster, write_raster
 from jdm.data.raw_dataset import (
     Pair,
     check_dataset,
-    geometry_like,
     read_case,
     read_dataset,
     write_case,
     write_dataset_json,
     write_json_like,
 )
+from jdm.draw.given import given_masks, region_of
 from jdm.errors import DataError
 
 VOLUME_READERS = {
@@ -189,7 +190,7 @@ def test_the_reader_is_nnunets_and_what_is_made_is_read_alike(tmp_path, affines,
 
     made = tmp_path / "made" / "Dataset008_Made"
     image = np.arange(210, dtype=np.int16).reshape(1, 5, 7, 6)
-    write_case(made, Pair("m", image, (image[0] % 3).astype(np.uint8), pair.spacing, geometry_like(dataset)), ending)
+    write_case(made, Pair("m", image, (image[0] % 3).astype(np.uint8), pair.spacing, pair.geometry), ending)
     write_json_like(made, dataset, 1)
     content = json.loads((made / "dataset.json").read_text())
     assert content["overwrite_image_reader_writer"] == expected
@@ -292,6 +293,21 @@ def test_files_of_a_case_that_lie_elsewhere_are_refused_with_both_grids(tmp_path
     assert all(value in str(caught.value) for value in both[change])
 
 
+def test_masks_and_regions_that_are_given_lie_as_the_cases_do(tmp_path):
+    """Files of a set that nnU-Net turns are stored along other axes than its arrays."""
+    folder = volume_dataset(tmp_path, [np.array(LYING)], "NibabelIOWithReorient")
+    dataset = read_dataset(folder)
+    pair = read_case(dataset, "c0")
+    assert nibabel.load(dataset.label_file("c0")).shape[::-1] != pair.label.shape
+    (mask,) = given_masks(dataset, folder / "labelsTr", "int16")
+    np.testing.assert_array_equal(mask.label, pair.label)
+    np.testing.assert_array_equal(region_of(pair, (), dataset.label_file("c0")), pair.label != 0)
+    elsewhere = nibabel.load(dataset.label_file("c0"))
+    nifti(tmp_path / "region.nii.gz", np.asanyarray(elsewhere.dataobj), elsewhere.affine @ np.diag([1, 1, 2, 1]))
+    with pytest.raises(DataError, match=r"region\.nii\.gz.*c0"):
+        region_of(pair, (), tmp_path / "region.nii.gz")
+
+
 # ---------------------------------------------------------------- types
 
 TYPES = ("int8", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64")
@@ -328,3 +344,17 @@ def test_scaled_integers_are_the_numbers_they_stand_for(tmp_path, reader):
     found = read_raster(path, reader=reader).array
     np.testing.assert_array_equal(found, VOLUME_READERS[reader]().read_images([str(path)])[0])
     assert found.dtype.kind == "f"
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".mha", ".tif"])
+def test_labels_of_real_numbers_are_classes_where_they_are_whole(tmp_path, ending):
+    pair = make_pair(ending=ending, channels=1)
+    dataset = read_dataset(make_dataset(tmp_path, [pair], ending))
+    path = dataset.label_file("a")
+    stored = read_raster(path, True)
+    write_raster(path, replace(stored, array=stored.array.astype(np.float32)))
+    np.testing.assert_array_equal(read_case(dataset, "a").label, pair.label)
+    assert check_dataset(dataset) == []
+    write_raster(path, replace(stored, array=stored.array.astype(np.float32) / 2))
+    with pytest.raises(DataError, match=rf"a\{ending}.* 0\.5"):
+        read_case(dataset, "a")

@@ -5,55 +5,57 @@ import json
 
 import numpy as np
 import pytest
-from export_evaluations import counted, steps_by_evaluations
-from jdm.draw.export_drawer import PairDrawer
+from shared import counted, first_draws
 from small_runs import tiny_plan, write_pictures
-from step_quality import METRICS, Judged, Measured, real_scores, sampler_scores
+from step_quality import METRICS, Judged, real_scores, sampler_scores, steps_by_evaluations
 from step_report import draw_steps, fewest_evaluations, step_table
 
 from jdm.data.pairs import condition_features
 from jdm.diffusion.model import build_denoiser
+from jdm.draw.run import Run
 from jdm.errors import DataError
+from jdm.export.amount import Order, order_of
+from jdm.export.pairs import PairFactory
 from jdm.export.request import ExportRequest
 from jdm.train.checkpoint import Checkpoint
 
 
 @pytest.fixture
-def checkpoint(tmp_path) -> Checkpoint:
+def run(tmp_path) -> Run:
     """A network that was never trained."""
     dataset = write_pictures(tmp_path)
     config = tiny_plan(dataset, list(dataset.cases))
-    return Checkpoint(config, build_denoiser(config, condition_features(2)).state_dict(), {})
+    weights = build_denoiser(config, condition_features(2)).state_dict()
+    return Run(tmp_path, Checkpoint(config, weights, {"dataset": dataset.name}))
 
 
-def asked(checkpoint: Checkpoint, **values) -> ExportRequest:
-    return ExportRequest(21, "x", 8, checkpoint.config.data.patch_size, **values)
+def ordered(run: Run, sampler: str, **values) -> Order:
+    return order_of(run.checkpoint, ExportRequest("21", "all", id=22, count=5, sampler=sampler, **values))
 
 
-def test_steps_are_the_most_that_need_no_more_evaluations(checkpoint) -> None:
+def test_steps_are_the_most_that_need_no_more_evaluations(run) -> None:
     wanted = (1, 2, 5, 10, 35)
-    heun = steps_by_evaluations(checkpoint, asked(checkpoint, sampler="heun"), wanted)
-    assert heun == {5: 3, 10: 5, 35: 18}  # 2 n - 1 evaluations, of two steps at least
-    ddim = steps_by_evaluations(checkpoint, asked(checkpoint, sampler="ddim"), wanted, most_steps=20)
-    assert ddim == {2: 2, 5: 5, 10: 10, 35: 20}
+    found = {s: steps_by_evaluations(run.config, ordered(run, s), wanted) for s in ("heun", "ddim", "ode")}
+    assert found["heun"] == {5: 3, 10: 5, 35: 18}  # 2 n - 1 evaluations, of two steps at least
+    assert found["ddim"] == {2: 2, 5: 5, 10: 10, 35: 35}
+    assert list(found["ode"].values()) == [18]  # it chooses its own
 
 
-def test_evaluations_are_counted_at_the_network_whatever_the_batch(checkpoint) -> None:
-    drawer = PairDrawer(checkpoint, asked(checkpoint, sampler="heun", steps=4), "cpu")
-    calls = counted(drawer.denoiser)
-    drawer.samples(range(5))
-    assert sum(calls) / 5 == 7
+@pytest.mark.parametrize(("sampler", "evaluations"), [("heun", 7), ("ddim", 4), ("predictor-corrector", 8)])
+def test_evaluations_are_counted_at_the_network_whatever_the_batch(run, sampler: str, evaluations: int) -> None:
+    factory = PairFactory(run, ordered(run, sampler, steps=4, batch_size=3), "cpu")
+    calls = counted(factory.drawer.denoiser)
+    assert [label.shape for _, label in first_draws(factory)] == [(16, 24)] * 5
+    assert sum(calls) / 5 == evaluations
 
 
 def judged(n: int, seed: int, shift: float = 0.0, wrong: int = 2) -> Judged:
     """`n` pairs whose features lie `shift` from normal ones; of 20 pixels a class, `wrong` are missed."""
     rng = np.random.default_rng(seed)
-    overlap = np.stack(
-        [20 - rng.integers(0, 2 * wrong + 1, (n, 2)), np.zeros((n, 2), int), rng.integers(0, 3, (n, 2))], 2
-    )
-    return Judged(
-        rng.normal(shift, 1, (n, 6)), overlap, 0.2 + 0.02 * rng.random((n, 2)) + shift / 10, np.arange(n) // 4
-    )
+    found, missed = 20 - rng.integers(0, 2 * wrong + 1, (n, 2)), rng.integers(0, 3, (n, 2))
+    shares = 0.2 + 0.02 * rng.random((n, 2)) + shift / 10
+    overlap = np.stack([found, np.zeros((n, 2), int), missed], 2)
+    return Judged(rng.normal(shift, 1, (n, 6)), overlap, shares, np.arange(n) // 4)
 
 
 TRAINING, OTHER = judged(80, 1), judged(120, 2)
@@ -61,21 +63,17 @@ TRAINING, OTHER = judged(80, 1), judged(120, 2)
 
 def rows() -> list[dict]:
     good, bad = judged(40, 3), judged(40, 4, shift=1.0, wrong=9)
-    measured = [
-        Measured("heun", 3, 5.0, 0.1, bad),
-        Measured("heun", 18, 35.0, 0.7, good),
-        Measured("ddim", 20, 20.0, 0.4, good),
-    ]
-    return sampler_scores(measured, TRAINING, OTHER, ["left", "right"])
+    keys = ("sampler", "steps", "evaluations", "seconds_per_pair")
+    facts = (("heun", 3, 5.0, 0.1), ("heun", 18, 35.0, 0.7), ("ddim", 20, 20.0, 0.4))
+    took = [dict(zip(keys, one, strict=True)) for one in facts]
+    return sampler_scores(list(zip(took, (bad, good, good), strict=True)), TRAINING, OTHER, ["left", "right"])
 
 
 def test_equal_rows_tie_and_a_worse_one_does_not() -> None:
     found = rows()
     assert [row["ties"] for row in found] == [[], list(METRICS), list(METRICS)]
-    best = fewest_evaluations(found)
-    assert best is not None and best["sampler"] == "ddim"
-    assert fewest_evaluations(found[:1]) is None
-    worse, good = found[:2]
+    worse, good, fewer = found
+    assert fewest_evaluations(found) == fewer and fewest_evaluations([worse]) is None
     assert worse["kernel_distance"]["low"] > good["kernel_distance"]["high"] > 0 > good["kernel_distance"]["low"]
     assert worse["agreement"]["high"] < good["agreement"]["low"]
     assert worse["classes"]["left"]["share_distance"] == pytest.approx(0.1, abs=0.01)
@@ -96,9 +94,8 @@ def test_real_sets_of_one_distribution_have_no_distance() -> None:
 
 
 def test_rows_of_different_sizes_are_refused() -> None:
-    sizes = [Measured("heun", 3, 5.0, 0.1, judged(n, 1)) for n in (8, 9)]
-    with pytest.raises(DataError, match=r"\[8, 9\] pairs"):
-        sampler_scores(sizes, TRAINING, OTHER, ["left", "right"])
+    with pytest.raises(DataError, match=r"\[8, 9\]"):
+        sampler_scores([({}, judged(n, 1)) for n in (8, 9)], TRAINING, OTHER, ["left", "right"])
 
 
 def test_what_is_kept_comes_back(tmp_path) -> None:

@@ -89,5 +89,8 @@ def test_a_set_that_nnunet_turns_is_cut_and_exported_along_the_axes_that_nnunet_
     synthetic = open_dataset(532)
     content = json.loads((synthetic.folder / "dataset.json").read_text(encoding="utf-8"))
     assert content["overwrite_image_reader_writer"] == synthetic.reader == "NibabelIOWithReorient"
+    exported = SimpleITK.ReadImage(str(synthetic.label_file("syn_000000")))
+    assert (exported.GetSize(), exported.GetSpacing()) == (stored.GetSize(), stored.GetSpacing())
+    np.testing.assert_allclose(exported.GetDirection(), stored.GetDirection(), atol=1e-6)
     registered = register(synthetic, real)
     assert preprocessed_shapes(registered.preprocessed, synthetic.cases) == [SHAPE, SHAPE]

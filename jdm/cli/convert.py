@@ -7,8 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Union
 
-from dataset_conversion import options as kinds
-from dataset_conversion import source_options as sources
+from dataset_conversion import options as of
 from jdm.cli import run_command
 
 if TYPE_CHECKING:
@@ -16,25 +15,25 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Bring annotated images into nnU-Net's raw format, in the folder $nnUNet_raw.
 
-Choose what you have; a source is a folder, or the zip or tar file as it was downloaded. "jdm-convert pairs --help"
-shows the options of one kind and an example, --check reports without writing anything."""
+Choose the kind of your data. A source is a folder, or the zip or tar file as it was downloaded. "jdm-convert pairs
+--help" shows the options of one kind, with an example; --check reports without writing anything."""
 KINDS: dict[str, tuple[type, str]] = {
-    "pairs": (kinds.PairsOptions, "a folder of images and a folder of masks (PNG, JPEG, BMP or TIFF)"),
-    "msd": (kinds.MsdOptions, "a task of the Medical Segmentation Decathlon (NIfTI)"),
-    "nnunet-v1": (sources.NnunetV1Options, "a raw dataset of nnU-Net v1 (NIfTI)"),
-    "polyp": (sources.PolypOptions, "PraNet's polyp archives: TrainDataset and five test sets"),
-    "kvasir-seg": (sources.KvasirSegOptions, "Kvasir-SEG: polyps"),
-    "clinicdb": (sources.ClinicDbOptions, "CVC-ClinicDB: polyps, grouped by sequence"),
-    "colondb": (sources.ColonDbOptions, "CVC-ColonDB: polyps"),
-    "cvc300": (sources.Cvc300Options, "CVC-300: polyps"),
-    "etis": (sources.EtisOptions, "ETIS-LaribPolypDB: polyps"),
-    "monuseg": (sources.MonusegOptions, "MoNuSeg 2018: nuclei, outlined in XML"),
-    "dsb2018": (sources.Dsb2018Options, "2018 Data Science Bowl: nuclei"),
-    "glas": (sources.GlasOptions, "GlaS: glands, grouped by patient"),
-    "idrid": (sources.IdridOptions, "IDRiD: lesions of the retina"),
-    "lidc": (sources.LidcOptions, "LIDC-IDRI: lung nodules in CT (DICOM and XML)"),
-    "covid-cxr": (sources.CovidCxrOptions, "COVID-19 image data collection: X-rays with a class, no mask"),
-    "chest-xray": (sources.ChestXrayOptions, "chest_xray: NORMAL and PNEUMONIA, no mask"),
+    "pairs": (of.PairsOptions, "a folder of images and a folder of masks: pictures, or volumes"),
+    "msd": (of.MsdOptions, "a task of the Medical Segmentation Decathlon (NIfTI)"),
+    "nnunet-v1": (of.NnunetV1Options, "a raw dataset of nnU-Net v1 (NIfTI)"),
+    "polyp": (of.PolypOptions, "PraNet's polyp archives: TrainDataset and five test sets"),
+    "kvasir-seg": (of.KvasirSegOptions, "Kvasir-SEG: polyps"),
+    "clinicdb": (of.ClinicDbOptions, "CVC-ClinicDB: polyps, grouped by sequence"),
+    "colondb": (of.ColonDbOptions, "CVC-ColonDB: polyps"),
+    "cvc300": (of.Cvc300Options, "CVC-300: polyps"),
+    "etis": (of.EtisOptions, "ETIS-LaribPolypDB: polyps"),
+    "monuseg": (of.MonusegOptions, "MoNuSeg 2018: nuclei, outlined in XML"),
+    "dsb2018": (of.Dsb2018Options, "2018 Data Science Bowl: nuclei"),
+    "glas": (of.GlasOptions, "GlaS: glands, grouped by patient"),
+    "idrid": (of.IdridOptions, "IDRiD: lesions of the retina"),
+    "lidc": (of.LidcOptions, "LIDC-IDRI: lung nodules in CT (DICOM and XML)"),
+    "covid-cxr": (of.CovidCxrOptions, "COVID-19 image data collection: X-rays with a class, no mask"),
+    "chest-xray": (of.ChestXrayOptions, "chest_xray: NORMAL and PNEUMONIA, no mask"),
 }
 """Options of each kind of source, and its line in the list of kinds."""
 SHEET = "preview.png"
@@ -77,36 +76,31 @@ def _report(options: Any) -> None:
 
 def _converters() -> dict[type, Callable[[Any], Conversion]]:
     """The converter of each kind of options."""
+    from dataset_conversion import polyps
     from dataset_conversion.chest_xray import convert_chest_xray
-    from dataset_conversion.clinicdb import convert_clinicdb
-    from dataset_conversion.colondb import convert_colondb
     from dataset_conversion.covid_cxr import convert_covid_cxr
-    from dataset_conversion.cvc300 import convert_cvc300
     from dataset_conversion.dsb2018 import convert_dsb2018
-    from dataset_conversion.etis import convert_etis
     from dataset_conversion.glas import convert_glas
     from dataset_conversion.idrid import convert_idrid
-    from dataset_conversion.kvasir_seg import convert_kvasir_seg
     from dataset_conversion.lidc import convert_lidc
     from dataset_conversion.monuseg import convert_monuseg
     from dataset_conversion.msd import convert_msd
     from dataset_conversion.nnunet_v1 import convert_nnunet_v1
     from dataset_conversion.pairs import convert_pairs
-    from dataset_conversion.polyp import convert_polyp
 
     return {
-        kinds.PairsOptions: convert_pairs, kinds.MsdOptions: convert_msd, sources.PolypOptions: convert_polyp,
-        sources.KvasirSegOptions: convert_kvasir_seg, sources.ClinicDbOptions: convert_clinicdb,
-        sources.ColonDbOptions: convert_colondb, sources.Cvc300Options: convert_cvc300,
-        sources.EtisOptions: convert_etis, sources.GlasOptions: convert_glas, sources.Dsb2018Options: convert_dsb2018,
-        sources.MonusegOptions: convert_monuseg, sources.IdridOptions: convert_idrid,
-        sources.NnunetV1Options: convert_nnunet_v1, sources.CovidCxrOptions: convert_covid_cxr,
-        sources.ChestXrayOptions: convert_chest_xray, sources.LidcOptions: convert_lidc,
+        of.PairsOptions: convert_pairs, of.MsdOptions: convert_msd, of.NnunetV1Options: convert_nnunet_v1,
+        of.PolypOptions: polyps.convert_polyp, of.KvasirSegOptions: polyps.convert_kvasir_seg,
+        of.ClinicDbOptions: polyps.convert_clinicdb, of.ColonDbOptions: polyps.convert_colondb,
+        of.Cvc300Options: polyps.convert_cvc300, of.EtisOptions: polyps.convert_etis,
+        of.GlasOptions: convert_glas, of.Dsb2018Options: convert_dsb2018, of.MonusegOptions: convert_monuseg,
+        of.IdridOptions: convert_idrid, of.LidcOptions: convert_lidc, of.CovidCxrOptions: convert_covid_cxr,
+        of.ChestXrayOptions: convert_chest_xray,
     }  # fmt: skip
 
 
 def write_sheet(folder: Path) -> None:
-    """Write a sheet of cases, evenly chosen by id, as they can now be read: image, and image with its mask outlined."""
+    """Write a sheet of cases, evenly chosen by id, read back from the dataset: image, and image with mask outlined."""
     import numpy as np
 
     from jdm.data.raw_dataset import Pair, read_case, read_dataset, read_image
@@ -143,5 +137,4 @@ def print_summary(made: Conversion, most_warnings: int = 10) -> None:
     if not made.training:
         print("next    these images have no masks; nnUNetv2_predict can make some from imagesTs")
         return
-    fold = "0" if made.training >= 5 else "all"  # nnU-Net splits five ways
-    print(f"next    jdm-train {int(made.folder.name[7:10])} {fold} --budget-minutes 30")
+    print(f"next    jdm-train {int(made.folder.name[7:10])} {made.fold} --budget-minutes 30")

@@ -85,7 +85,8 @@ def commands(options: DemoOptions) -> list[list[str]]:
          "--test-images", "pictures/test/images", "--test-masks", "pictures/test/masks",
          "--labels", "0=background", "255=nuclei"],
         ["jdm-train", real, "all", "--budget-minutes", f"{options.budget_minutes:g}"],
-        ["jdm-export", real, "all", "--ratio", str(options.ratio), "--id", synthetic],
+        # the report shows what the pairs are like, however short the training
+        ["jdm-export", real, "all", "--ratio", str(options.ratio), "--id", synthetic, "--anyway"],
         ["jdm-experiment", real, "--synthetic", synthetic, "--fold", "all",
          "--iterations", str(options.iterations), "--epochs", str(min(_EPOCHS, options.iterations)),
          "--seeds", *map(str, options.seeds)],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 
 import tyro
@@ -19,13 +18,15 @@ def main() -> None:
 def _run() -> None:
     words = with_fold(sys.argv[1:])
     request = tyro.cli(ExportRequest, prog="jdm-export", args=words)
-    request = dataclasses.replace(request, shard=_shard(request.shard))
     from jdm.draw.cost import estimate_line
     from jdm.draw.run import open_run
     from jdm.export.pairs import PairFactory, export_pairs
-    from jdm.system.processes import device_name
+    from jdm.system.processes import device_name, launch
     from jdm.train.objective import memory_errors
 
+    launched = launch()
+    if request.shard == ExportRequest.shard and launched.world_size > 1:  # torchrun deals the shards out
+        request = dataclasses.replace(request, shard=f"{launched.rank}/{launched.world_size}")
     run = open_run(request.dataset, request.fold)
     factory = PairFactory.of(run, request, device_name())
     order, metadata = factory.order, run.checkpoint.metadata
@@ -50,10 +51,3 @@ def _run() -> None:
     real = metadata["dataset"]
     print(f"next: jdm-experiment {real} --synthetic {request.id} --fold {metadata['fold']}")
     print(f"  or, for stock nnU-Net: jdm-register {request.id} --like {real}")
-
-
-def _shard(text: str) -> str:
-    """The shard that is asked for, or torchrun's."""
-    if text == ExportRequest.shard and "LOCAL_RANK" in os.environ:
-        return f"{os.environ['RANK']}/{os.environ['WORLD_SIZE']}"
-    return text

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jdm.data import advice
 from jdm.data.image_io import read_raster, write_raster
 from jdm.data.raster import Geometry, Raster, can_hold
 from jdm.data.raw_layout import RawDataset, few, is_case_id
@@ -101,14 +102,6 @@ def read_label(path: Path, reader: str = "") -> Raster:
     return replace(raster, array=one_channel(raster.array, path)[None])
 
 
-def geometry_like(dataset: RawDataset) -> Geometry | None:
-    """Where a volume that is made for a dataset lies in space, and how its file has it: as the first training case.
-
-    With it the dataset's reader gives back the array that is written. None for files without a geometry.
-    """
-    return read_raster(dataset.image_files(dataset.cases[0])[0], reader=dataset.reader).geometry
-
-
 def slice_axis(shapes: Sequence[Sequence[int]], spacing: Sequence[float]) -> int:
     """The array axis along which volumes are cut into images.
 
@@ -126,8 +119,8 @@ def one_channel(array: np.ndarray, where: Path) -> np.ndarray:
     """(*spatial) of a label (channels, *spatial). Raises: DataError naming its file if the channels differ."""
     if not (array[1:] == array[:1]).all():
         raise DataError(
-            f"{where}: the label has {array.shape[0]} channels that differ (a colour picture); expected one value per "
-            "class; save it with one grey value per class"
+            f"{where}: the label has {array.shape[0]} channels that differ; expected one value per class; "
+            f"{advice.one_channel(where, array)}"
         )
     return array[0]
 
@@ -145,12 +138,10 @@ def validate_labels(label: np.ndarray, labels: Mapping[str, int], where: str) ->
     found = np.unique(label)
     outside = found[~np.isin(found, list(labels.values()))]
     if outside.size:
-        hint = "map its values with jdm-convert pairs --labels, or correct the label"
-        if set(found.tolist()) <= {0, 255}:
-            hint = "convert it with jdm-convert pairs --labels 0=background 255=NAME"
         raise DataError(
             f"{where}: the label holds {few([f'{v:g}' for v in outside.tolist()])}; expected only "
-            f"{', '.join(f'{v} ({k})' for k, v in labels.items())}; {hint}"
+            f"{', '.join(f'{v} ({k})' for k, v in labels.items())}; "
+            f"{advice.map_values(Path(where), found.tolist(), labels)}"
         )
 
 

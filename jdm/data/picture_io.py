@@ -17,11 +17,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jdm.data import advice
 from jdm.data.raster import MAX_PIXELS, Raster, can_hold, check_size, damaged, ending_of, finite, one_line
 from jdm.errors import DataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+_JPEG = (7, 33007, 34892)
+"""TIFF's codes of JPEG compression, whose decoders turn YCbCr into RGB."""
+_APERIO = (33003,)
+"""JPEG 2000 in YCbCr, whatever colour space the file names."""
+_YCBCR_DEFAULTS = {529: np.array([0.299, 0.587, 0.114]), 532: np.array([0, 255, 128, 255, 128, 255])}
+"""Tags YCbCrCoefficients and ReferenceBlackWhite."""
 
 
 def read_picture(path: Path, kind: str, label: bool = False) -> Raster:
@@ -95,13 +103,14 @@ def _open_pillow(path: Path, kind: str) -> Iterator[Image]:
 def _read_pillow(path: Path, kind: str, label: bool) -> Raster:
     if kind == "png":
         _refuse_deep_colour_png(path)
-        _check_png_pixels(path)
+        with _open_pillow(path, kind) as picture:
+            picture.verify()  # a damaged byte of uncompressed pixels is found by its checksum alone
     with _open_pillow(path, kind) as picture:
         if getattr(picture, "n_frames", 1) != 1:
             raise DataError(f"{path}: holds several frames; expected one picture; save the frame wanted alone")
         orientation = int(picture.getexif().get(0x0112, 1))
-        palette = picture.mode == "P"
         array, dropped = _pixels(path, picture, label)
+        palette = tuple(picture.getpalette("RGB") or ()) if picture.mode == "P" else ()
     return Raster(array, (1.0, 1.0), None, orientation, dropped, palette)
 
 
@@ -116,58 +125,70 @@ def _refuse_deep_colour_png(path: Path) -> None:
         )
 
 
-def _check_png_pixels(path: Path) -> None:
-    """Compare the checksums of a PNG file's pixels, which Pillow does not: a mask with a damaged byte would pass.
-
-    Raises: zlib.error.
-    """
-    with path.open("rb") as file:
-        file.seek(8)
-        while len(head := file.read(8)) == 8 and head[4:] != b"IEND":
-            length = int.from_bytes(head[:4])
-            content, checksum = file.read(length), file.read(4)
-            if head[4:] == b"IDAT" and zlib.crc32(head[4:] + content) != int.from_bytes(checksum):
-                raise zlib.error("the checksum of its pixels differs")
-
-
 def _pixels(path: Path, picture: Image, label: bool) -> tuple[np.ndarray, bool]:
-    """(channels, y, x) of a Pillow image, and whether an opaque alpha channel was dropped."""
-    mode = picture.mode
+    """(channels, y, x) of a Pillow image, and whether transparency that hides nothing was left out."""
+    mode, keyed = picture.mode, "transparency" in picture.info
+    if keyed and not label and _shows_through(picture):
+        cure = advice.flatten(path) if mode == "P" else advice.drop_transparency(path)
+        raise DataError(f"{path}: some of its pixels are transparent; expected none; type: {cure}")
     if mode == "P" and label:
         return np.asarray(picture)[None].copy(), False
-    if "transparency" in picture.info or mode in ("PA", "La"):
-        picture = picture.convert("RGBA")
-    elif mode == "P":
-        picture = picture.convert("RGB")
+    if mode in ("P", "PA", "La"):
+        picture = picture.convert("RGB" if mode == "P" else "RGBA")
     mode = picture.mode
     if mode == "1":
-        return np.asarray(picture).astype(np.uint8)[None], False
+        return np.asarray(picture).astype(np.uint8)[None], keyed
     if mode not in ("L", "RGB", "LA", "RGBA", "I;16", "I;16B", "I", "F"):
-        raise DataError(f"{path}: has colour mode {mode}; expected grey, RGB or opaque RGBA; save it as RGB")
+        raise DataError(f"{path}: has colour mode {mode}; expected grey, RGB or opaque RGBA; {_to_rgb(path)}")
     array = np.asarray(picture)
     if mode == "I":  # Pillow's container for 16-bit PNG in some versions
         array = array.astype(np.uint16) if array.min() >= 0 and array.max() < 2**16 else array
     if array.ndim == 2:
-        return _native(array)[None], False
-    return _without_alpha(path, np.moveaxis(array, -1, 0))
+        return _native(array)[None], keyed
+    array, dropped = _without_alpha(path, np.moveaxis(array, -1, 0), label)
+    return array, dropped or keyed
 
 
-def _without_alpha(path: Path, array: np.ndarray) -> tuple[np.ndarray, bool]:
-    """Drop the last of 2 or 4 channels if it is opaque everywhere.
+def _shows_through(picture: Image) -> bool:
+    """Whether pixels have the colour that the file calls transparent."""
+    if picture.mode == "P":
+        return bool((np.asarray(picture.convert("RGBA"))[..., 3] < 255).any())
+    same = np.asarray(picture) == np.asarray(picture.info["transparency"])
+    return bool((same if same.ndim == 2 else same.all(axis=-1)).any())
 
-    Raises: DataError if it is not, or for another number of channels than 1 to 4.
+
+def _without_alpha(path: Path, array: np.ndarray, label: bool) -> tuple[np.ndarray, bool]:
+    """Drop the last of 2 or 4 channels if it hides nothing.
+
+    Raises: DataError if it does, or for another number of channels than 1 to 4.
     """
     if array.shape[0] in (2, 4):
         opaque = 1 if array.dtype.kind == "f" else np.iinfo(array.dtype).max
-        if not (array[-1] == opaque).all():
+        colours, alpha = array[:-1], array[-1]
+        over_background = label and np.isin(alpha, (0, opaque)).all() and not colours[:, alpha == 0].any()
+        if not over_background and not (alpha == opaque).all():
+            cure = f"type: {advice.flatten(path)}" if array.dtype == np.uint8 else "flatten it onto its background"
             raise DataError(
-                f"{path}: has a transparent alpha channel (lowest value {array[-1].min()}, opaque is {opaque}); "
-                "expected none or an opaque one; flatten the image onto its background"
+                f"{path}: has a transparent alpha channel (lowest value {alpha.min()}, opaque is {opaque}); "
+                f"expected none or an opaque one; {cure}"
             )
-        return _native(array[:-1]), True
+        return _native(colours), True
     if array.shape[0] not in (1, 3):
         raise DataError(f"{path}: has {array.shape[0]} channels; expected 1 or 3; save each as its own file _000N")
     return _native(array), False
+
+
+def _to_rgb(path: Path) -> str:
+    """What to do with a picture in another colour space: a command, where Pillow knows how to convert it."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            deep = picture.mode[0] in "IF"  # which Pillow would cut to 8 bits
+            picture.convert("RGB")
+    except (OSError, ValueError, SyntaxError):
+        deep = True
+    return "save it as RGB or grey with an image editor" if deep else f"type: {advice.save_as_rgb(path)}"
 
 
 def _native(array: np.ndarray) -> np.ndarray:
@@ -189,27 +210,60 @@ def _read_tiff(path: Path, label: bool) -> Raster:
             raise DataError(f"{path}: has {page.samplesperpixel} channels; expected 1 or 3; save each as a file _000N")
         colours = tifffile.PHOTOMETRIC(page.photometric).name
         if colours not in ("MINISBLACK", "RGB", "PALETTE", "YCBCR") or page.imagedepth != 1:
-            raise DataError(f"{path}: has colour space {colours}; expected grey, RGB or palette; save it as RGB")
+            raise DataError(f"{path}: has colour space {colours}; expected grey, RGB or palette; {_to_rgb(path)}")
+        if colours == "YCBCR" or page.compression in _APERIO:
+            _check_ycbcr(path, page)
         # Strips beyond the end of the file would come back as zeros.
         if any(o + n > path.stat().st_size for o, n in zip(page.dataoffsets, page.databytecounts, strict=True)):
             raise DataError(f"{path}: the file ends before its pixels do (truncated); replace it or remove its case")
         array = page.asarray()
         tag = page.tags.get(274)
         orientation = int(tag.value) if tag is not None else 1
-        colormap = page.colormap
+        colormap = None if page.colormap is None else (np.asarray(page.colormap) >> 8).astype(np.uint8)
         first = page.axes.startswith("S")
+        stored_as_ycbcr = colours == "YCBCR" and (first or page.compression not in _JPEG)
     if array.dtype.kind == "c":
         raise DataError(f"{path}: holds {array.dtype}; expected integer or real numbers; save the part that is meant")
     if array.dtype.kind == "b":
         array = array.astype(np.uint8)
-    if colours == "PALETTE" and not label and colormap is not None:
-        array, first = np.moveaxis((np.asarray(colormap) >> 8).astype(np.uint8)[:, array], 0, -1), False
+    palette = () if colours != "PALETTE" or colormap is None else tuple(colormap.T.ravel().tolist())
+    if palette and colormap is not None and not label:
+        array, first = np.moveaxis(colormap[:, array], 0, -1), False
     if array.ndim == 2:
-        return Raster(_native(array)[None], (1.0, 1.0), None, orientation, False, colours == "PALETTE")
+        return Raster(_native(array)[None], (1.0, 1.0), None, orientation, False, palette)
     if array.ndim != 3:
         raise DataError(f"{path}: holds an array {array.shape} of {array.dtype}; expected one grey or RGB picture")
-    array, dropped = _without_alpha(path, array if first else np.moveaxis(array, -1, 0))
-    return Raster(array, (1.0, 1.0), None, orientation, dropped, colours == "PALETTE")
+    array = array if first else np.moveaxis(array, -1, 0)
+    array, dropped = (_rgb(array), False) if stored_as_ycbcr else _without_alpha(path, array, label)
+    return Raster(array, (1.0, 1.0), None, orientation, dropped, palette)
+
+
+def _check_ycbcr(path: Path, page: Any) -> None:
+    """Refuse a TIFF file in YCbCr whose colours cannot be told for sure.
+
+    Decoders of JPEG turn it into RGB. Anything else has to be 8-bit, with a sample of each component per pixel, and
+    with the coefficients and the range that TIFF 6.0 has by default (section 21), which are those of JPEG.
+    """
+    usual = True
+    for code, default in _YCBCR_DEFAULTS.items():
+        if code in page.tags:
+            ratios = np.reshape(page.tags[code].value, (-1, 2)).astype(np.float64)
+            usual &= np.allclose(ratios[:, 0], default * ratios[:, 1], rtol=0.01)
+    decoded = page.compression in _JPEG and page.planarconfig == 1
+    plain = page.dtype == np.uint8 and page.samplesperpixel == 3 and not page.is_subsampled and usual
+    if page.compression in _APERIO or not (decoded or plain):
+        raise DataError(
+            f"{path}: holds YCbCr colours in a form that is not supported ({page.dtype}, compression "
+            f"{int(page.compression)}, subsampling {page.subsampling}); expected RGB; {_to_rgb(path)}"
+        )
+
+
+def _rgb(array: np.ndarray) -> np.ndarray:
+    """(3, y, x) RGB of an array in YCbCr, uint8, as JPEG has it."""
+    from PIL import Image
+
+    bands = [Image.fromarray(np.ascontiguousarray(band)) for band in array]
+    return _native(np.moveaxis(np.asarray(Image.merge("YCbCr", bands).convert("RGB")), -1, 0))
 
 
 def write_picture(temporary: Path, array: np.ndarray, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The array of one image file, and what every file must pass before its pixels are trusted.
+"""The array of one image file, and the checks that every file must pass before its pixels are trusted.
 
 Arrays are channel first, (channels, *spatial), spatial axes in array order: (y, x), or (z, y, x) for volumes.
 """
@@ -62,9 +62,9 @@ class Raster:
     orientation: int = 1
     """EXIF / TIFF orientation tag, not applied; 1 is upright."""
     dropped_alpha: bool = False
-    """An opaque alpha channel was left out."""
-    palette: bool = False
-    """The file stores palette indices."""
+    """Transparency was left out that hides nothing: opaque everywhere or, in a label, over background only."""
+    palette: tuple[int, ...] = ()
+    """Red, green, blue of index 0, of index 1, ... where the file stores palette indices; else empty."""
 
 
 def sniff(path: Path) -> str:

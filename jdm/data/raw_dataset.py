@@ -13,7 +13,6 @@ from typing import Any
 
 from jdm.data.case_io import (
     Pair,
-    geometry_like,
     read_case,
     read_image,
     slice_axis,
@@ -40,8 +39,7 @@ from jdm.system.files import write_json
 
 __all__ = [
     "FILE_ENDINGS", "NATURAL_ENDINGS", "VOLUME_ENDINGS", "Finding", "Geometry", "Pair", "RawDataset",
-    "check_dataset", "dataset_folder", "dataset_name", "geometry_like", "nnunet_folder",
-    "open_dataset", "read_case", "read_dataset",
+    "check_dataset", "dataset_folder", "dataset_name", "nnunet_folder", "open_dataset", "read_case", "read_dataset",
     "read_description", "read_image", "slice_axis", "used_ids", "validate_labels", "write_case", "write_dataset_json",
     "write_image", "write_json_like",
 ]  # fmt: skip

@@ -72,7 +72,7 @@ def _check_nifti(path: Path, kind: str) -> None:
 
 
 def nifti_header(path: Path, kind: str) -> Any:
-    """The header alone: extensions behind it are as long as they say, and nibabel reads them whole."""
+    """The header alone, without the extensions behind it."""
     import nibabel
 
     with gzip.open(path) if kind == "gzip" else path.open("rb") as file:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from jdm.data import advice
 from jdm.data.picture_io import quiet
 from jdm.data.raster import (
     MAX_VOXELS,
@@ -57,10 +58,10 @@ def read_volume(path: Path, label: bool, reader: str) -> Raster:
     check_content(path, ending)
     if reader.startswith("Nibabel"):
         return finite(path, _read_nibabel(path, reader))
-    return finite(path, _read_itk(path, reader))
+    return finite(path, _read_itk(path, label, reader))
 
 
-def _read_itk(path: Path, reader: str) -> Raster:
+def _read_itk(path: Path, label: bool, reader: str) -> Raster:
     """As SimpleITKIO and SimpleITKIOWithReorient: a file of two axes is a volume of one slice."""
     import SimpleITK
 
@@ -72,11 +73,11 @@ def _read_itk(path: Path, reader: str) -> Raster:
         file.ReadImageInformation()
         dims, components = file.GetDimension(), file.GetNumberOfComponents()
         check_size(path, int(np.prod(file.GetSize(), dtype=np.int64)), MAX_VOXELS)
-        if components != 1 or not least <= dims <= most:
-            raise DataError(
-                f"{path}: has {dims} axes and {components} values per voxel; expected {least} to {most} axes and one "
-                "value; save each channel as its own file _000N"
-            )
+        if not least <= dims <= most:
+            raise DataError(f"{path}: has {dims} axes; expected {least} to {most}; save each image as its own file")
+        if components != 1:
+            cure = advice.merge_layers(path) if label else advice.split_channels(path)
+            raise DataError(f"{path}: has {components} values per voxel; expected one; type: {cure}")
         image, stored = file.Execute(), "xy" if dims == 2 else ""
         if turns:
             stored = SimpleITK.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
@@ -102,11 +103,15 @@ def _read_itk(path: Path, reader: str) -> Raster:
 def _read_nibabel(path: Path, reader: str) -> Raster:
     """As NibabelIO and NibabelIOWithReorient: sheared axes are taken, files of other than three axes are not."""
     import nibabel
+    from nibabel.arrayproxy import ArrayProxy
     from nibabel.orientations import aff2axcodes, io_orientation
 
     try:
-        second = isinstance(nifti_header(path, sniff(path)), nibabel.Nifti2Header)
-        image: Any = (nibabel.Nifti2Image if second else nibabel.Nifti1Image).from_filename(path)
+        header = nifti_header(path, sniff(path))
+        second = isinstance(header, nibabel.Nifti2Header)
+        kind: Any = nibabel.Nifti2Image if second else nibabel.Nifti1Image
+        # made from the header alone: extensions are as long as they say, and nibabel reads them whole
+        image = kind(ArrayProxy(str(path), header), header.get_best_affine(), header)
         if image.ndim != 3:
             raise DataError(
                 f"{path}: has {image.ndim} axes; expected 3, which is all that {reader}, the reader of this dataset, "
@@ -186,11 +191,8 @@ def write_volume(temporary: Path, raster: Raster, path: Path, spacing_file: Path
     """
     raster, ending = _as_stored(raster), ending_of(path)
     array = raster.array
-    if (
-        array.ndim != 4
-        or array.shape[0] != 1
-        or not can_hold(".tif" if ending in TIFF_ENDINGS else ending, 1, array.dtype)
-    ):
+    fits = array.dtype.kind in "iuf" if ending in TIFF_ENDINGS else can_hold(ending, 1, array.dtype)
+    if array.ndim != 4 or array.shape[0] != 1 or not fits:
         raise DataError(f"{path}: cannot hold {array.shape} of {array.dtype}; expected one channel of numbers")
     if ending in TIFF_ENDINGS:
         import tifffile

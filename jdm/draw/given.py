@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from jdm.data.case_io import label_dtype, read_label
-from jdm.data.raster import NATURAL_ENDINGS
+from jdm.data.raster import NATURAL_ENDINGS, Raster
 from jdm.data.raw_dataset import Pair, RawDataset, read_image, validate_labels
 from jdm.data.raw_layout import CaseFiles, few, listed
+from jdm.data.space import aligned
 from jdm.errors import ConfigError, DataError
 
 
@@ -55,7 +56,7 @@ def given_masks(dataset: RawDataset, folder: Path, dtype: str) -> list[Pair]:
     check_folder(dataset, folder, "labels")
     pairs = []
     for name in listed(folder, dataset.file_ending):
-        raster = read_label(folder / name)
+        raster = read_label(folder / name, dataset.reader)
         label = raster.array[0]
         validate_labels(label, dataset.labels, str(folder / name))
         label = label.astype(label_dtype(dataset.classes))
@@ -99,13 +100,13 @@ def check_folder(dataset: RawDataset, folder: Path, key: str) -> None:
 def region_of(pair: Pair, box: tuple[int, ...], path: Path | None) -> np.ndarray:
     """The region to inpaint, bool (*spatial) on the case's own grid.
 
-    Raises: DataError if the file has another size or is empty; ConfigError if the box leaves the image.
+    Raises: DataError if the file lies on another grid or is empty; ConfigError if the box leaves the image.
     """
     shape = pair.label.shape
     if path is not None:
-        region = read_label(path).array[0] != 0
-        if region.shape != shape:
-            raise DataError(f"{path}: the size is {region.shape}, the case's {shape}; expected them equal; correct it")
+        marked, case = read_label(path), Raster(pair.image, pair.spacing, pair.geometry)
+        where = f"{path} and case {pair.case_id}"
+        region = aligned(marked.array, marked.geometry, marked.spacing, case, where)[0] != 0
         if not region.any():
             raise DataError(f"{path}: no pixel is marked; expected a region of nonzero pixels; mark one")
         return region

@@ -137,7 +137,7 @@ def _refuse_kept_back(masks: Sequence[Pair], run: Run) -> None:
     labels = {_content(pair.label): pair.case_id for pair in masks if pair.label.any()}  # empty ones tell nothing
     for case, files in sorted({**dataset.training_files, **dataset.test_files}.items()):
         path = files.label if case in kept_back else None
-        if path is not None and (mask_id := labels.get(_content(read_label(path).array[0]))):
+        if path is not None and (mask_id := labels.get(_content(read_label(path, dataset.reader).array[0]))):
             raise DataError(
                 f"mask {mask_id} is the label of {case} of {dataset.name}, a case that the model never saw; {advice}"
             )

@@ -188,7 +188,7 @@ class PairFactory:
             failed: list[int] = []
             seeds = [case_seed(self.order.request.seed, number, attempt) for number in waiting]
             for number, seed, sample in zip(waiting, seeds, self.samples(waiting, seeds), strict=True):
-                draw = _Draw(sample, *self.codec.decode(self._cut(number // self.order.slices, sample)), seed, attempt)
+                draw = _Draw(sample, *self.codec.decode(self.cut(number // self.order.slices, sample)), seed, attempt)
                 found = self.real.problem(draw.label) if self.masks is None else None
                 if found is None:
                     made[number] = draw
@@ -216,7 +216,7 @@ class PairFactory:
             jobs.append(Job(x, where, seed, order.class_of(number // order.slices)))
         return self.drawer.samples(jobs, estimate=order.request.masks == "estimated")
 
-    def _cut(self, case: int, sample: np.ndarray) -> np.ndarray:
+    def cut(self, case: int, sample: np.ndarray) -> np.ndarray:
         """A sample of a case's size: that of its given mask, else of a real case drawn for it, at most the canvas."""
         if self.masks is not None:
             return self.masks.cut(sample, case)

@@ -22,7 +22,7 @@ class ExportOptions:
     """What to export."""
 
     dataset: Dataset
-    """The real dataset's id or name; or, without FOLD, a run's folder."""
+    """The real dataset; or, without FOLD, a run's folder."""
     fold: Fold = ""
     """Fold of jdm-train: 0 to 4, or "all"."""
     _: KW_ONLY
@@ -31,7 +31,7 @@ class ExportOptions:
     count: Count = None
     """Number of pairs."""
     ratio: Number = None
-    """Instead: times the training set, in cases; in pixels for patches."""
+    """Instead: times the training set (patches: in pixels)."""
     name: Text = None
     """Name of the new dataset; by default NAME_syn."""
     canvas_size: Sides = None
@@ -42,14 +42,14 @@ class ExportOptions:
     """Draw images for masks: real (training cases'), deformed (new from those), or a folder."""
     balance: Switch = False
     """Sample more of the rare classes, to balance real plus synthetic."""
-    margin: float = 0.25
-    """Redraw pairs whose foreground leaves the real range by this share of it."""
+    margin: Annotated[float, tyro.conf.arg(metavar="X")] = 0.25
+    """Slack of the real foreground range, as a share of it."""
     shard: Annotated[str, tyro.conf.arg(metavar="i/n", help_behavior_hint="")] = "0/1"
     """Part of the work, i from 0, e.g. in a Slurm array."""
     anyway: Switch = False
     """Export even if the first pairs look unlike the real ones."""
     overwrite: Switch = False
-    """Replace an earlier synthetic dataset or unfinished export."""
+    """Replace an earlier or unfinished synthetic dataset."""
     dry_run: Switch = False
     """Say what would be sampled and how long it takes."""
 

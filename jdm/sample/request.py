@@ -204,7 +204,9 @@ def check_request(config: Config, request: SampleRequest, way: Way) -> None:
     """
     if way.sampler == "ancestral":
         raise ConfigError("--sampler is ancestral, which serves exports only; choose another")
-    check_sampling(config, request, way, least_steps=2 if isinstance(request, LikelihoodRequest) else 3)
+    resamples = config.preset == "thesis" and isinstance(request, SegmentRequest | ImagesRequest)
+    least_steps = 2 if isinstance(request, LikelihoodRequest) else InpaintRequest.jump_length + 1 if resamples else 3
+    check_sampling(config, request, way, least_steps=least_steps)
     check_flags(
         (request.samples >= 1, "samples", request.samples, "at least 1"),
         (

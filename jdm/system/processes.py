@@ -86,7 +86,7 @@ def processes() -> Iterator[torch.device]:
 
 def device_name() -> str:
     """Where this process samples: its own GPU under torchrun, else the first; "cpu" where there is none."""
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+    return f"cuda:{launch().local_rank}" if torch.cuda.is_available() else "cpu"
 
 
 def rank() -> int:

@@ -18,6 +18,7 @@ from jdm.config.facts import Fingerprint
 from jdm.config.files import differences, from_dict, merged, read_toml, to_dict
 from jdm.config.settings import Config, Settings
 from jdm.data.classes import FILE_NAME, class_names, read_classes
+from jdm.data.groups import read_groups
 from jdm.data.pairs import PairDataset
 from jdm.data.raw_dataset import RawDataset, check_dataset, nnunet_folder, open_dataset
 from jdm.data.splits import fold_split
@@ -109,13 +110,22 @@ def alone(prepared_for: TrainRequest) -> Iterator[None]:
 
 
 def training_and_held_out(dataset: RawDataset, fold: str) -> tuple[list[str], list[str]]:
-    """Case ids to train on and to hold out: a fold's two parts; of "all", a seeded tenth is held out."""
+    """Case ids to train on and to hold out: a fold's two parts; of "all", a seeded tenth is held out.
+
+    That tenth is of whole patients or sequences, where these are known.
+    """
     training, held_out = fold_split(dataset, fold)
-    if not held_out and len(training) > 1:
-        order = np.random.default_rng(0).permutation(len(training))
-        chosen = set(order[: max(1, len(training) // 10)].tolist())
-        held_out = [case for index, case in enumerate(training) if index in chosen]
-        training = [case for index, case in enumerate(training) if index not in chosen]
+    if not held_out:
+        group_of = read_groups(dataset)
+        groups = sorted({group_of[case] for case in training})
+        wanted, chosen, count = max(1, len(training) // 10), set(), 0
+        for index in np.random.default_rng(0).permutation(len(groups)) if len(groups) > 1 else ():
+            size = sum(group_of[case] == groups[index] for case in training)
+            if count < wanted and count + size < len(training):
+                chosen.add(groups[index])
+                count += size
+        held_out = [case for case in training if group_of[case] in chosen]
+        training = [case for case in training if group_of[case] not in chosen]
     if not training:
         raise DataError(
             f"{dataset.name} fold {fold} has no training cases; expected at least one; check splits_final.json"

@@ -1,19 +1,17 @@
-"""Which scored cases belong to one patient or one sequence."""
+"""Which cases belong together, such as those of a patient or of a video sequence."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 
 from jdm.data.raw_dataset import RawDataset
 from jdm.errors import DataError
 
 
-def read_groups(dataset: RawDataset, case_ids: Sequence[str], test: bool) -> dict[str, str]:
-    """Group of each case, from the dataset's conversion.json; a case without one is a group of its own.
+def read_groups(dataset: RawDataset, test: bool = False) -> dict[str, str]:
+    """Group of every training case (with `test`: of every case in imagesTs), from the record `jdm-convert` left.
 
-    Args:
-        test: whether the cases are in imagesTs.
+    A case whose group is not known is a group by itself; so are all cases where there is no conversion.json.
     Raises: DataError if conversion.json is there and cannot be read.
     """
     file = dataset.folder / "conversion.json"
@@ -28,4 +26,5 @@ def read_groups(dataset: RawDataset, case_ids: Sequence[str], test: bool) -> dic
             f"{file}: cannot be used ({type(error).__name__}: {error}); expected jdm-convert's record of the cases; "
             "convert again, or remove it"
         ) from None
-    return {case: found.get(case, f"case {case}") for case in case_ids}
+    cases = dataset.test_cases if test else dataset.cases
+    return {case: found.get(case, f"case {case}") for case in cases}
