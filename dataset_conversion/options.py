@@ -9,18 +9,13 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 _LABELS = (
-    "What each value in the masks means, background first. The order numbers the classes 0, 1, 2 ...; values with the "
-    "same name are one class. Masks must hold these values only; JPEG masks of two values are cut midway between them."
+    "What each mask value means, background first; equal names are one class. Masks must hold these values only (JPEG "
+    "masks of two values are cut midway)."
 )
-_THRESHOLD = (
-    "For masks with soft or noisy borders, where --labels has two values: what is above this level counts as the "
-    "larger value, the rest as the smaller. With 0=background 255=NAME the middle is 127. Masks that seem to hold a "
-    "third class are refused."
-)
+_THRESHOLD = "For soft or noisy masks of two values: above this level counts as the larger (for 0 and 255: 127)."
 _GROUPS = (
-    "Patient (or video, or slide) of each case, so that folds keep the cases of one together; overrides what the "
-    "source says. A CSV file with the columns case and group, or a regular expression that matches whole case names "
-    "and whose first group is the patient: with '(.+)_\\d+' the patient of p7_001 is p7."
+    "Patient of each case, so that folds keep them together: a CSV file with the columns case and group, or a regular "
+    "expression of whole case names whose first group is the patient, such as '(.+)_\\d+' for p7_001."
 )
 
 
@@ -28,7 +23,7 @@ _GROUPS = (
 class PairsOptions:
     """Convert a folder of images and a folder of masks into an nnU-Net dataset.
 
-    Reads pictures (PNG, JPEG, BMP, TIFF) or volumes (NIfTI, NRRD, MHA). An image and its mask have the same file name,
+    Pictures (PNG, JPEG, BMP, TIFF) or volumes (NIfTI, NRRD, MHA). An image and its mask have the same file name,
     apart from the ending; images may also be named as in nnU-Net's imagesTr (case_0000, case_0001 for the channels of
     case). Nothing is resized. Files that cannot be used are left out; conversion.md in the new dataset lists them with
     the reason.
