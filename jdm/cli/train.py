@@ -118,20 +118,7 @@ def plan_table(found: Plan) -> str:
     clipped = ", ".join(f"{name} {share:.2%}" for name, share in zip(facts.labels, facts.clipped, strict=True))
     overall = sum(share * part for share, part in zip(facts.class_shares, facts.clipped, strict=True))
     lines += ["", f"{facts.cases} cases, {facts.items} images or slices; clipped intensities {overall:.2%} ({clipped})"]
-    return "\n".join([*lines, expectation(found)])
-
-
-def expectation(found: Plan) -> str:
-    """One line on the time of a step, the number of steps and the minutes that training takes."""
-    if found.seconds is None:
-        return f"at most {found.steps} steps"
-    minutes = found.config.train.budget_minutes
-    takes = found.steps * found.seconds / 60 if minutes is None else minutes
-    line = f"{found.seconds:.2g} s a step on this machine: about {found.steps} steps in {takes:.0f} minutes"
-    if found.steps < 2 * _FEW_STEPS:
-        enough = 2 * _FEW_STEPS * found.seconds / 60 / 0.9
-        line += f"; too few for usable pairs: give --budget-minutes {enough:.0f} or more"
-    return line
+    return "\n".join([*lines, found.expectation])
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
 
 from jdm.config.settings import Config
 from jdm.data.case_io import label_dtype
@@ -73,8 +72,6 @@ class PairCodec:
         if self._dtype.kind in "iu":
             limits = np.iinfo(self._dtype)
             image = np.rint(image).clip(limits.min, limits.max)
-        if self.facts.zero_border:
-            image = np.where(_border(encoded < -1 + ZERO_GAP / 2), 0.0, image)
         likeness = np.tensordot(self.words.astype(np.float32), x[self.image_channels :].astype(np.float32), axes=1)
         label = likeness.argmax(axis=0).astype(label_dtype(len(self.words)))
         return image.astype(self._dtype), label
@@ -94,11 +91,3 @@ class PairCodec:
     @staticmethod
     def _column(values: np.ndarray, ndim: int) -> np.ndarray:
         return values.reshape(-1, *[1] * (ndim - 1))
-
-
-def _border(black: np.ndarray) -> np.ndarray:
-    """What is black in every channel (channels, *spatial) and connected to an edge of the image: bool (*spatial)."""
-    regions, _ = ndimage.label(black.all(axis=0))  # pyright: ignore[reportGeneralTypeIssues]
-    edges = [regions.take(end, axis=axis) for axis in range(regions.ndim) for end in (0, -1)]
-    touching = np.unique(np.concatenate([edge.reshape(-1) for edge in edges]))
-    return np.isin(regions, touching[touching > 0])

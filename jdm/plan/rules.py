@@ -35,7 +35,7 @@ NETWORKS = (
     NetworkConfig(128, (1, 2, 2, 4), 2, (8,), 4),
 )
 """From small to large."""
-MOST_STEPS = 60_000
+LEAST_STEPS, MOST_STEPS = 1_000, 60_000
 _BUDGET_SHARE = 0.9  # of the wall clock goes to steps; the rest to held-out losses, checkpoints and sample grids
 
 
@@ -74,6 +74,19 @@ class Plan:
         if train.budget_minutes is None or self.seconds is None:
             return train.steps
         return min(train.steps, steps_within(train.budget_minutes, self.seconds))
+
+    @property
+    def expectation(self) -> str:
+        """One line on the time of a step, the number of steps, and the minutes that training takes."""
+        if self.seconds is None:
+            return f"at most {self.steps} steps"
+        minutes = self.config.train.budget_minutes
+        takes = self.steps * self.seconds / 60 if minutes is None else minutes
+        line = f"{self.seconds:.2g} s a step on this machine: about {self.steps} steps in {takes:.0f} minutes"
+        if self.steps < LEAST_STEPS:
+            enough = LEAST_STEPS * self.seconds / 60 / _BUDGET_SHARE
+            line += f"; too few for usable pairs: give --budget-minutes {enough:.0f} or more"
+        return line
 
 
 def sizes(preset: Preset) -> list[Size]:

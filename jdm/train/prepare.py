@@ -25,7 +25,7 @@ from jdm.data.splits import fold_split
 from jdm.errors import ConfigError, DataError, ExistsError, TrainingError
 from jdm.evaluation.likeness import likeness
 from jdm.plan.fingerprint import WIDEST_SPACING, fingerprint
-from jdm.plan.rules import Machine, Plan, Size, plan, sizes, steps_within, usual_size
+from jdm.plan.rules import LEAST_STEPS, Machine, Plan, Size, plan, sizes, steps_within, usual_size
 from jdm.system.locks import held
 from jdm.system.processes import decided_by_first, rank
 from jdm.train.checkpoint import FINGERPRINT, PLAN, WEIGHTS, has_resume_state, run_folder
@@ -35,8 +35,8 @@ from jdm.train.replaced_run import settle
 from jdm.train.request import TrainRequest
 
 _JUDGED_CASES, _JUDGED_ITEMS = 12, 60
-_ENOUGH_STEPS, _LEAST_STEPS = 6_000, 1_000
-"""Steps that a budget should hold for a larger network, and for the smallest one at its usual step."""
+_ENOUGH_STEPS = 6_000
+"""Steps that a budget should hold for a larger network; LEAST_STEPS for the smallest one at its usual step."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,9 @@ def prepare(request: TrainRequest) -> Prepared:
     imported = _imported(request)
     ids = training_ids, held_out_ids
     found = decided_by_first(lambda: _planned(request, dataset, ids, classes, imported))
+    if rank() == 0 and not request.dry_run:
+        cases = f"{len(training_ids)} cases to train on, {len(held_out_ids)} held out"
+        print(f"jdm-train: {dataset.name}: {cases}; {found.expectation}", file=sys.stderr, flush=True)
     return prepared(found, classes, imported)
 
 
@@ -239,7 +242,7 @@ def fitting_plan(
                     raise
                 break
         steps = steps_within(request.budget_minutes, seconds)
-        wanted = _LEAST_STEPS if size.network == ladder[0].network else _ENOUGH_STEPS
+        wanted = LEAST_STEPS if size.network == ladder[0].network else _ENOUGH_STEPS
         if chosen is None or steps >= wanted:
             chosen = replace(at(size, steps), seconds=seconds)
         if steps < wanted:
