@@ -61,14 +61,34 @@ def fingerprint(
 
 def normalization(dataset: RawDataset) -> list[str]:
     """nnU-Net's normalisation of each channel: that of its plans, or what its planner would choose."""
+    schemes = _nnunet_plans(dataset).get("configurations", {}).get("2d", {}).get("normalization_schemes")
+    if isinstance(schemes, list) and len(schemes) == len(dataset.channel_names):
+        return [str(scheme) for scheme in schemes]
+    return [_NORMALIZATION.get(name.casefold(), Z_SCORE) for name in dataset.channel_names]
+
+
+def planned_patch(dataset: RawDataset, slice_axis: int | None) -> tuple[int, ...] | None:
+    """nnU-Net's 2d patch for the dataset, if it has been planned for slices along that axis.
+
+    Args: slice_axis: None for pictures.
+    """
+    plans = _nnunet_plans(dataset)
+    try:
+        same = slice_axis is None or plans["transpose_forward"][0] == slice_axis
+        return tuple(int(side) for side in plans["configurations"]["2d"]["patch_size"]) if same else None
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None
+
+
+def _nnunet_plans(dataset: RawDataset) -> dict[str, Any]:
+    """nnU-Net's plans of the dataset; empty where there are none, or none that can be read."""
     try:
         path = nnunet_folder("nnUNet_preprocessed") / dataset.name / "nnUNetPlans.json"
-        schemes = json.loads(path.read_text(encoding="utf-8"))["configurations"]["2d"]["normalization_schemes"]
-        if len(schemes) == len(dataset.channel_names):
-            return [str(scheme) for scheme in schemes]
-    except (ConfigError, OSError, KeyError, ValueError, TypeError):
-        pass
-    return [_NORMALIZATION.get(name.casefold(), Z_SCORE) for name in dataset.channel_names]
+        plans = json.loads(path.read_text(encoding="utf-8"))
+        usable = isinstance(plans, dict) and isinstance(plans.get("configurations"), dict)
+        return plans if usable and isinstance(plans["configurations"].get("2d"), dict) else {}
+    except (ConfigError, OSError, ValueError, RecursionError):
+        return {}
 
 
 def _slice_axis(dataset: RawDataset, survey: Survey, wanted: int | None) -> int | None:

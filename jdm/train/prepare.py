@@ -20,11 +20,11 @@ from jdm.config.settings import Config, Settings
 from jdm.data.classes import FILE_NAME, class_names, read_classes
 from jdm.data.groups import read_groups
 from jdm.data.pairs import PairDataset
-from jdm.data.raw_dataset import RawDataset, check_dataset, nnunet_folder, open_dataset
+from jdm.data.raw_dataset import RawDataset, check_dataset, open_dataset
 from jdm.data.splits import fold_split
 from jdm.errors import ConfigError, DataError, ExistsError, TrainingError
 from jdm.evaluation.likeness import likeness
-from jdm.plan.fingerprint import WIDEST_SPACING, fingerprint
+from jdm.plan.fingerprint import WIDEST_SPACING, fingerprint, planned_patch
 from jdm.plan.rules import LEAST_STEPS, Machine, Plan, Size, plan, sizes, steps_within, usual_size
 from jdm.system.locks import held
 from jdm.system.processes import decided_by_first, rank
@@ -260,20 +260,6 @@ def _with_likeness(config: Config, dataset: RawDataset, case_ids: list[str]) -> 
     with_mask = [found for found in numbers if np.isfinite(found).all()] or [np.nan_to_num(n) for n in numbers]
     low, high = np.percentile(with_mask, [5, 95], axis=0).tolist()
     return replace(config, facts=replace(config.facts, likeness=tuple(zip(low, high, strict=True))))
-
-
-def planned_patch(dataset: RawDataset, slice_axis: int | None) -> tuple[int, ...] | None:
-    """nnU-Net's 2d patch for the dataset, if it has been planned under nnUNet_preprocessed for slices along that axis.
-
-    Args: slice_axis: None for pictures.
-    """
-    try:
-        path = nnunet_folder("nnUNet_preprocessed") / dataset.name / "nnUNetPlans.json"
-        plans = json.loads(path.read_text())
-        same = slice_axis is None or plans["transpose_forward"][0] == slice_axis
-        return tuple(plans["configurations"]["2d"]["patch_size"]) if same else None
-    except (ConfigError, OSError, KeyError, ValueError, TypeError):
-        return None
 
 
 def machine() -> Machine:
