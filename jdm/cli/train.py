@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,7 @@ import tyro
 from jdm.cli import run_command
 from jdm.config.settings import Settings
 from jdm.errors import ConfigError
+from jdm.system.progress import duration
 from jdm.train.request import TrainRequest
 
 if TYPE_CHECKING:
@@ -31,14 +34,14 @@ def main() -> None:
 def _run() -> None:
     request = parse(sys.argv[1:])
     import jdm
-    from jdm.system.processes import rank
+    from jdm.system.processes import launch
     from jdm.train.checkpoint import run_folder
 
     if request.dry_run:
         print(plan_table(jdm.plan(request)))
         return
     checkpoint = jdm.train(request)
-    if rank() > 0:
+    if launch().rank > 0:  # the group has ended
         return
     metadata = checkpoint.metadata
     folder = run_folder(metadata["dataset"], metadata["fold"])
@@ -49,7 +52,8 @@ def _run() -> None:
 
     curves(folder / "log.csv", folder / "curves.png", metadata["step"])
     print(f"weights of step {metadata['step']} (held-out loss {measured}) are in {folder}")
-    done, ceiling = int(read_log(folder / "log.csv")[-1]["step"]), checkpoint.config.train.steps
+    rows = read_log(folder / "log.csv")  # empty if it was removed before nothing was added
+    done, ceiling = int(rows[-1]["step"]) if rows else metadata["step"], checkpoint.config.train.steps
     if done < _FEW_STEPS:
         more = "train anew with more --train.steps" if ceiling <= done else "train on with --resume and"
         more += " --overwrite" if ceiling <= done else " a larger --budget-minutes"
@@ -95,7 +99,8 @@ def settings_of(arguments: Sequence[str]) -> dict[str, Any]:
             f"unknown argument {found!r}; expected a flag of jdm-train --help or a setting of its plan "
             f"(--{', --'.join(_PARTS)} followed by .NAME); see jdm-train DATASET FOLD --dry-run"
         )
-    parsed = dataclasses.asdict(tyro.cli(Settings, args=list(arguments), prog="jdm-train"))
+    words = [re.sub("(^|=)none$", r"\1None", word) for word in arguments]  # as tyro spells it
+    parsed = dataclasses.asdict(tyro.cli(Settings, args=words, prog="jdm-train"))
     given: dict[str, Any] = {}
     for name in names:
         part, _, key = name.partition(".")
@@ -126,11 +131,12 @@ def expectation(found: Plan) -> str:
     if found.seconds is None:
         return f"at most {found.steps} steps"
     minutes = found.config.train.budget_minutes
-    takes = found.steps * found.seconds / 60 if minutes is None else minutes
-    line = f"{found.seconds:.2g} s a step on this machine: about {found.steps} steps in {takes:.0f} minutes"
+    takes = found.steps * found.seconds if minutes is None else 60 * minutes
+    line = f"{found.seconds:.2g} s a step on this machine: about {found.steps} steps in {duration(takes)}"
     if found.steps < 2 * _FEW_STEPS:
-        enough = 2 * _FEW_STEPS * found.seconds / 60 / 0.9
-        line += f"; too few for usable pairs: give --budget-minutes {enough:.0f} or more"
+        enough = math.ceil(2 * _FEW_STEPS * found.seconds / 60 / 0.9)
+        more = f"--train.steps {2 * _FEW_STEPS}" if found.steps == found.config.train.steps else ""
+        line += f"; too few for usable pairs: give {more or f'--budget-minutes {enough}'} or more"
     return line
 
 

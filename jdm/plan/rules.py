@@ -162,7 +162,8 @@ def _data(
     fits = math.prod(rounded) <= WHOLE_PIXELS and math.prod(rounded) <= 2 * math.prod(
         _round_up(s, multiple) for s in median
     )
-    whole = given.get("whole", fits and may_be_whole)
+    patch_fits = all(p >= side for p, side in zip(given.get("patch_size", largest), largest, strict=False))
+    whole = given.get("whole", fits and may_be_whole and patch_fits)
     sides = "x".join(map(str, largest))
     if whole:
         patch, why["data.patch_size"] = rounded, f"the largest image, {sides}, in multiples of {multiple}"
@@ -171,6 +172,7 @@ def _data(
         patch = tuple(min(side, _round_up(length, multiple)) for length in median)
     why["data.whole"] = (
         f"all images fit, the largest is {sides}" if fits and whole
+        else "the given patch is smaller" if not patch_fits
         else f"the budget is too small for whole images of up to {sides}" if fits
         else f"images of up to {sides} do not all fit in {WHOLE_PIXELS} pixels at little padding"
     )  # fmt: skip
