@@ -203,7 +203,8 @@ def test_under_torchrun_each_process_makes_its_shard(real, run, typed, monkeypat
     whole = exported(asked(count=3, steps=2, seed=0))
     shutil.rmtree(real.folder.parent / "Dataset521_Stripes_syn")
     monkeypatch.setenv("LOCAL_RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in (("WORLD_SIZE", "2"), ("MASTER_PORT", "29500"), ("MASTER_ADDR", "localhost")):
+        monkeypatch.setenv(name, value)
     for rank in ("1", "0"):
         monkeypatch.setenv("RANK", rank)
         status, printed, told = typed("jdm-export", 21, "all", *LINE)

@@ -9,6 +9,7 @@ import sys
 import tyro
 
 from jdm.cli import run_command, with_fold
+from jdm.config.command import checked
 from jdm.export.request import ExportRequest, shard_of
 
 
@@ -19,7 +20,7 @@ def main() -> None:
 def _run() -> None:
     words = with_fold(sys.argv[1:])
     request = tyro.cli(ExportRequest, prog="jdm-export", args=words)
-    request = dataclasses.replace(request, shard=_shard(request.shard))
+    request = checked(dataclasses.replace(request, shard=_shard(request.shard)))
     from jdm.draw.cost import estimate_line
     from jdm.draw.run import open_run
     from jdm.export.pairs import PairFactory, export_pairs
@@ -54,6 +55,9 @@ def _run() -> None:
 
 def _shard(text: str) -> str:
     """The shard that is asked for, or torchrun's."""
-    if text == ExportRequest.shard and "LOCAL_RANK" in os.environ:
-        return f"{os.environ['RANK']}/{os.environ['WORLD_SIZE']}"
-    return text
+    if text != ExportRequest.shard or "LOCAL_RANK" not in os.environ:
+        return text
+    from jdm.system.processes import launch
+
+    launched = launch()
+    return f"{launched.rank}/{launched.world_size}"
