@@ -15,12 +15,15 @@ nnU-Net's environment variables and `jdm_results` say where everything is. What 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import jdm.plan  # noqa: F401  (loaded now: later it would take the place of the function of its name)
+from jdm.config.command import checked
+from jdm.errors import ConfigError
 from jdm.export.request import ExportRequest
-from jdm.sample.request import SampleRequest
+from jdm.sample.request import MODES, SampleRequest
 from jdm.train.request import TrainRequest
 
 if TYPE_CHECKING:
@@ -37,7 +40,7 @@ def plan(request: TrainRequest) -> Plan:
     """
     from jdm.train.prepare import prepare
 
-    return prepare(request).plan
+    return prepare(dataclasses.replace(checked(request), dry_run=True)).plan
 
 
 def train(request: TrainRequest) -> Checkpoint:
@@ -47,6 +50,7 @@ def train(request: TrainRequest) -> Checkpoint:
     Raises: JdmError of any kind, in one line, if it cannot be planned or trained.
     """
     started = time.monotonic()
+    request = _to_do(request, "jdm.plan")
     from jdm.system.processes import processes, rank
     from jdm.train import loop, prepare
     from jdm.train.replaced_run import replacing
@@ -63,6 +67,7 @@ def export(request: ExportRequest) -> Exported:
 
     Raises: JdmError of any kind, in one line, if it cannot be sampled or written.
     """
+    request = _to_do(request, "jdm-export --dry-run")
     from jdm.draw.run import open_run
     from jdm.export.pairs import PairFactory, export_pairs
     from jdm.system.processes import device_name
@@ -75,7 +80,22 @@ def sample(request: SampleRequest) -> Sampled:
 
     Raises: JdmError of any kind, in one line, if it cannot be sampled or written.
     """
+    if type(request) not in MODES.values():
+        names = ", ".join(kind.__name__ for kind in MODES.values())
+        raise ConfigError(f"the request is a {type(request).__name__}; expected one of {names}; choose a mode's")
+    request = _to_do(request, "jdm-sample --dry-run")
     from jdm.sample.modes import sample as run_mode
     from jdm.system.processes import device_name
 
     return run_mode(request, device_name())
+
+
+Request = TypeVar("Request", TrainRequest, ExportRequest, SampleRequest)
+
+
+def _to_do(request: Request, instead: str) -> Request:
+    """The request, with values of its types. Raises: ConfigError if they are not, or if it is to be tried only."""
+    request = checked(request)
+    if request.dry_run:
+        raise ConfigError(f"dry_run is True for what writes files; expected False; use {instead}, or leave it out")
+    return request

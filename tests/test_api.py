@@ -9,7 +9,9 @@ import pytest
 from small_runs import write_pictures
 
 import jdm
+from jdm.config.command import checked
 from jdm.data.raw_dataset import open_dataset
+from jdm.sample.request import SampleRequest
 from jdm.train import checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,3 +55,32 @@ def test_functions_stay_functions_whatever_is_imported():
 def test_importing_jdm_loads_nothing_heavy(heavy):
     code = f"import sys, jdm; sys.exit({heavy!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("request_", "found"),
+    [
+        (jdm.TrainRequest("21", "0", preset="thesys"), "--preset is 'thesys'.*'thesis'"),
+        (jdm.TrainRequest("21", "0", settings={"train": 5}), "train is 5"),
+        (jdm.TrainRequest("21", "0", settings={"facts": {"low": [0.0]}}), "'facts'"),
+        (jdm.TrainRequest("21", "../../x"), r"fold '\.\./\.\./x'"),
+        (jdm.TrainRequest("21", "0", dry_run=True), r"dry_run is True.*jdm\.plan"),
+        (jdm.ExportRequest("21", "0", id=5, count=3, masks="estimate"), "--masks is 'estimate'.*'estimated'"),
+        (jdm.ExportRequest("21", "0", id="x", count=3), "--id is 'x'.*integer"),
+        (jdm.ExportRequest("21", "0", id=5, ratio=float("nan")), "--ratio is nan.*finite"),
+        (jdm.ExportRequest("21", "0", id=5, count=3, dry_run=True), "dry_run is True"),
+        (jdm.VaryRequest("21", "0", cases="case_0"), "--cases is 'case_0'.*tuple"),
+        (SampleRequest("21", "0"), "SampleRequest.*VaryRequest"),
+    ],
+)
+def test_a_request_that_cannot_be_is_refused_in_one_line_and_writes_nothing(nnunet_folders, request_, found):
+    write_pictures(nnunet_folders["nnUNet_raw"])
+    steps = {jdm.TrainRequest: jdm.train, jdm.ExportRequest: jdm.export}
+    with pytest.raises(jdm.JdmError, match=found) as error:
+        steps.get(type(request_), jdm.sample)(request_)
+    assert "\n" not in str(error.value) and not list(nnunet_folders["jdm_results"].glob("*/fold*"))
+
+
+def test_a_request_takes_what_a_script_has_at_hand(tmp_path):
+    taken = checked(jdm.ExportRequest(21, 0, id=5, count=3, canvas_size=[64, 64], guide=str(tmp_path), margin=1))
+    assert taken == jdm.ExportRequest("21", "0", id=5, count=3, canvas_size=(64, 64), guide=tmp_path, margin=1.0)

@@ -1,12 +1,14 @@
 """Settings: a round trip through TOML, typos refused by name, and values that go together."""
 
 import dataclasses
+import tomllib
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_runs import changed, config_of, of_classes
 
+from jdm.config.facts import Fingerprint
 from jdm.config.files import differences, from_dict, merged, read_toml, to_dict, to_toml, updated_toml
 from jdm.config.settings import DataConfig, Settings, TrainConfig
 from jdm.errors import ConfigError
@@ -50,6 +52,8 @@ def test_toml_holds_what_was_decided_with_its_reason_and_what_is_not_usual():
     assert updated_toml(text, longer) == text.replace("7 # 30 images", f"9 {told}").replace(
         '"none" # no limit', f"2.5 {told}"
     )
+    other = Settings(data=DataConfig(whole=False), train=TrainConfig(steps=7, gradient_clip=2.0))
+    assert from_dict(Settings, tomllib.loads(updated_toml(text, other))) == other
     assert updated_toml(text + "# mine\n", chosen) == text + "# mine\n"
 
 
@@ -73,6 +77,7 @@ def test_a_part_of_a_plan_changes_what_it_names_only(tmp_path):
         ("[train]\nsteps = true\n", r"train\.steps is True.*integer"),
         ("[train]\nlearning_rate = true\n", r"train\.learning_rate is True.*number"),
         ("[train]\nlearning_rate = nan\n", r"train\.learning_rate"),
+        ("[train]\nbatch-size = 4\n", r"train\.batch-size.*batch_size"),
         ("[train]\nbudget_minutes = 'some'\n", r"train\.budget_minutes is 'some'.*number"),
         ("[data]\npatch_size = 64\n", r"data\.patch_size is 64.*array"),
         ("[data]\npatch_size = [64, 'a']\n", r"data\.patch_size is 'a'.*integer"),
@@ -110,6 +115,7 @@ def test_a_wrong_setting_is_named_with_what_was_expected(tmp_path, text, found):
         ("data", {"patch_size": [64, 48], "canvas_size": [64, 48]}, r"augment\.quarter_turns is True.*\(64, 48\)"),
         ("codec.mask_code", "binary", r"binary.*3 classes"),
         ("diffusion.zero_terminal_snr", True, r"diffusion\.prediction is epsilon.*v"),
+        ("diffusion.steps", 500, r"diffusion.*--preset thesis"),
         ("preset", "thesis", r"augment\.probability is 0\.12.*0"),
     ],
 )
@@ -129,6 +135,18 @@ def test_channels_follow_from_the_facts_and_the_codec(code, classes, channels):
     found = of_classes(classes, channel_names=("a", "b"), low=(0.0,) * 2, high=(1.0,) * 2, image_mean=(0.0,) * 2)
     config = config_of(found, codec={"mask_code": code})
     assert (config.image_channels, config.mask_channels, len(config.data_mean)) == (2, channels, 2 + channels)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "known"),
+    [
+        ({"lows": [0.0]}, "lows", "low, "),
+        ({"foreground": [{"size": [3], "least": [], "most": [], "side": 3}]}, r"foreground\.side", "least, "),
+    ],
+)
+def test_an_unknown_fact_is_refused_with_those_that_there_are(part, name, known):
+    with pytest.raises(ConfigError, match=f"'{name}'.*{known}"):
+        from_dict(Fingerprint, merged(to_dict(of_classes(2)), part))
 
 
 def test_differences_name_each_field():

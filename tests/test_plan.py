@@ -10,6 +10,7 @@ from fault_processes import NETWORK
 from made_datasets import write
 from small_runs import TINY, facts, of_classes, write_pictures
 
+import jdm
 from jdm.config.files import to_dict, to_toml
 from jdm.data.pairs import PairDataset
 from jdm.draw.canvas import planned_pair
@@ -193,10 +194,6 @@ def test_steps_follow_from_a_budget_and_the_time_of_one(monkeypatch):
         4,
         4,
     )
-    by_file = prepare.fitting_plan(
-        TrainRequest("21", "all", budget_minutes=10), facts(), Machine(), {"preset": "thesis"}
-    )
-    assert by_file.config == thesis
     unhurried = prepare.fitting_plan(TrainRequest("21", "all"), facts(), Machine(), {})
     assert (unhurried.steps, unhurried.seconds) == (10_000 + 30 * 100, 0.5)
 
@@ -231,6 +228,33 @@ def test_all_geometry_follows_the_slice_axis_that_is_asked_for(
     assert made.spacing == (5, 1, 1)  # of what is exported
 
 
+def test_the_preset_and_the_budget_of_a_plan_file_count_unless_a_flag_says_otherwise(nnunet_folders, tmp_path):
+    write_pictures(nnunet_folders["nnUNet_raw"])
+    path = tmp_path / "plan.toml"
+
+    def planned_by(text: str, **flags):
+        path.write_text(text)
+        return jdm.plan(TrainRequest("21", "all", plan=path, settings=SMALL, **flags)).config
+
+    assert planned_by("[train]\nbudget_minutes = 0.25").train.budget_minutes == 0.25
+    for earlier in ("0.25", "'none'"):
+        assert planned_by(f"[train]\nbudget_minutes = {earlier}", budget_minutes=0.5).train.budget_minutes == 0.5
+    thesis = planned_by("preset = 'thesis'", preset="thesis")
+    assert thesis.preset == "thesis" and thesis.codec.mask_amplitude == 1.0 and thesis.augment.probability == 0
+    with pytest.raises(ConfigError, match=r"--preset is thesis.* default .*plan\.toml"):
+        planned_by("preset = 'default'", preset="thesis")
+
+
+@pytest.mark.parametrize("whole", [{}, {"whole": False}])
+def test_a_patch_smaller_than_the_images_is_a_patch(whole):
+    """As whole images they would be cut: exports would be smaller than the real ones."""
+    found = plan(
+        facts(), usual_size("default", Machine()), Machine(), settings={"data": {"patch_size": (32, 32), **whole}}
+    )
+    assert not found.config.data.whole and found.config.data.canvas_size == (64, 64)
+    assert "patch" in found.reasons["data.whole"] or whole
+
+
 def test_a_plan_file_decides_and_measures_nothing(nnunet_folders, tmp_path):
     """A whole plan of 8-bit pictures serves 16-bit ones: what is measured stays theirs."""
     raw, path = nnunet_folders["nnUNet_raw"], tmp_path / "plan.toml"
@@ -257,8 +281,6 @@ def test_flags_count_more_than_a_plan_file(nnunet_folders, tmp_path):
     usual = {"plan": tmp_path / "plan.toml", "dry_run": True}
     found = prepare.prepare(TrainRequest("21", "all", budget_minutes=3, settings={"train": {"steps": 78}}, **usual))
     assert (found.config.train.budget_minutes, found.config.train.steps) == (3.0, 78)
-    thesis = TrainRequest("21", "all", preset="thesis", settings={"augment": {"probability": 0.0}}, **usual)
-    assert prepare.prepare(thesis).config.preset == "thesis"
 
 
 def test_the_dry_run_is_a_table_of_decisions_with_reasons(nnunet_folders, typed):
@@ -274,7 +296,9 @@ def test_the_dry_run_is_a_table_of_decisions_with_reasons(nnunet_folders, typed)
     assert rows["network.base_channels"].split()[:2] == ["8", "given"] and rows["data.patch_size"].startswith("16 16 ")
     assert "4 cases, 4 images" in printed and "background 0.00%" in printed and "s a step on this machine" in printed
     assert not list(nnunet_folders["jdm_results"].iterdir())
-    plain, rows = rows_of("--augment.no-quarter-turns", "--augment.mirror-axes", "--budget-minutes", "0.01")
+    others = "--augment.no-quarter-turns --augment.mirror-axes --data.slice-axis none --budget-minutes 0.01"
+    plain, rows = rows_of(*others.split())
+    assert rows["data.slice_axis"].split()[:2] == ["none", "given"] and rows["train.budget_minutes"].startswith("0.01 ")
     assert rows["augment.mirror_axes"].startswith("none ") and rows["augment.quarter_turns"].startswith("False ")
     assert "--budget-minutes" in plain.splitlines()[-1]  # too few steps: how many minutes would do
 

@@ -29,6 +29,8 @@ def run(two_channel_run):
 
 def asked(run, **changes) -> jdm.SegmentRequest:
     fast = {"steps": 3, "samples": 3, "batch_size": 3, "seed": 4, "images": run.real().folder / "imagesTr"}
+    if changes.get("masks") != "sampled":
+        del fast["steps"]  # nothing is sampled
     return jdm.SegmentRequest(run.kind.name, "all", **{**fast, **changes})
 
 
@@ -134,6 +136,8 @@ def test_cases_are_estimated_in_batches_whose_size_changes_nothing(run):
     [
         (THESIS, {"masks": "estimated"}, "--masks.*'thesis'"),
         (BITS, {"masks": "estimated"}, "--masks.* 3 classes in analog bits"),
+        ({}, {"sampler": "ddim"}, r"--sampler is ddim.*--masks sampled"),
+        ({}, {"steps": 9}, r"--steps is 9.*--masks sampled"),
         ({}, {"guidance": 2.0}, r"--guidance is 2\.0.*--masks sampled"),
     ],
 )

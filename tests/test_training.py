@@ -233,6 +233,19 @@ def test_the_budget_ends_a_run(dataset, ids, run, tmp_path):
     assert rates[-1] < 0.5 * max(rates)  # far from its 5000 steps, near the end of its clock
 
 
+def test_a_resumed_run_measures_what_its_first_session_could_afford(dataset, ids, tmp_path):
+    def trained(folder, steps: int, seconds: float | None, **options) -> list[float]:
+        config = short(dataset, ids, steps=steps, budget_minutes=100, validate_every=2, decay="constant")
+        start = prepared(dataset, config, folder, ids)
+        loop.train(dataclasses.replace(start, plan=Plan(config, {}, seconds)), **options)
+        return column(folder, "held_out_loss")
+
+    assert progress.Costs.of(Plan(short(dataset, ids, budget_minutes=100), {}, 8.0)).fixed_batches == 1
+    whole = trained(tmp_path / "whole", 4, 8.0)
+    assert trained(tmp_path / "run", 2, 8.0) == whole[:1] != trained(tmp_path / "other", 2, None)
+    assert trained(tmp_path / "run", 4, None, resume=True) == whole  # it measures no step
+
+
 def test_a_budget_leaves_room_for_what_comes_beside_the_steps():
     def costs(minutes: float | None, seconds: float | None) -> progress.Costs:
         train = {"budget_minutes": minutes, "batch_size": 16}
@@ -312,7 +325,7 @@ def test_two_processes_see_different_data_and_keep_equal_weights(dataset, tmp_pa
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "SPY": str(tmp_path)}
     done = subprocess.run(words, env=environment, timeout=300, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[:2000]
+    assert done.returncode == 0 and done.stdout.count("weights of step") == 1, done.stderr[:2000]
     (weights, data), (others, other_data) = (
         zip(*json.loads((tmp_path / rank).read_text()), strict=True) for rank in "01"
     )

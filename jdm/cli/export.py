@@ -8,6 +8,7 @@ import sys
 import tyro
 
 from jdm.cli import run_command, with_fold
+from jdm.config.command import checked
 from jdm.export.request import ExportRequest, shard_of
 
 
@@ -18,6 +19,7 @@ def main() -> None:
 def _run() -> None:
     words = with_fold(sys.argv[1:])
     request = tyro.cli(ExportRequest, prog="jdm-export", args=words)
+    request = checked(request)
     from jdm.draw.cost import estimate_line
     from jdm.draw.run import open_run
     from jdm.export.pairs import PairFactory, export_pairs

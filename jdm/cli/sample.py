@@ -7,6 +7,7 @@ import sys
 import tyro
 
 from jdm.cli import run_command, with_fold
+from jdm.config.command import checked
 from jdm.sample.request import MODES
 
 _DESCRIPTION = "Sample from a trained run with something given; jdm-sample MODE --help lists the options of a mode."
@@ -18,7 +19,9 @@ def main() -> None:
 
 def _run() -> None:
     words = [*sys.argv[1:2], *with_fold(sys.argv[2:])]
-    request = tyro.extras.subcommand_cli_from_dict(MODES, prog="jdm-sample", description=_DESCRIPTION, args=words)
+    request = checked(
+        tyro.extras.subcommand_cli_from_dict(MODES, prog="jdm-sample", description=_DESCRIPTION, args=words)
+    )
     from jdm.sample.modes import plan_line, sample
     from jdm.system.processes import device_name
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -31,14 +32,14 @@ def main() -> None:
 def _run() -> None:
     request = parse(sys.argv[1:])
     import jdm
-    from jdm.system.processes import rank
+    from jdm.system.processes import launch
     from jdm.train.checkpoint import run_folder
 
     if request.dry_run:
         print(plan_table(jdm.plan(request)))
         return
     checkpoint = jdm.train(request)
-    if rank() > 0:
+    if launch().rank > 0:  # the group has ended
         return
     metadata = checkpoint.metadata
     folder = run_folder(metadata["dataset"], metadata["fold"])
@@ -49,7 +50,8 @@ def _run() -> None:
 
     curves(folder / "log.csv", folder / "curves.png", metadata["step"])
     print(f"weights of step {metadata['step']} (held-out loss {measured}) are in {folder}")
-    done, ceiling = int(read_log(folder / "log.csv")[-1]["step"]), checkpoint.config.train.steps
+    rows = read_log(folder / "log.csv")  # empty if it was removed before nothing was added
+    done, ceiling = int(rows[-1]["step"]) if rows else metadata["step"], checkpoint.config.train.steps
     if done < _FEW_STEPS:
         more = "train anew with more --train.steps" if ceiling <= done else "train on with --resume and"
         more += " --overwrite" if ceiling <= done else " a larger --budget-minutes"
@@ -95,7 +97,8 @@ def settings_of(arguments: Sequence[str]) -> dict[str, Any]:
             f"unknown argument {found!r}; expected a flag of jdm-train --help or a setting of its plan "
             f"(--{', --'.join(_PARTS)} followed by .NAME); see jdm-train DATASET FOLD --dry-run"
         )
-    parsed = dataclasses.asdict(tyro.cli(Settings, args=list(arguments), prog="jdm-train"))
+    words = [re.sub("(^|=)none$", r"\1None", word) for word in arguments]  # as tyro spells it
+    parsed = dataclasses.asdict(tyro.cli(Settings, args=words, prog="jdm-train"))
     given: dict[str, Any] = {}
     for name in names:
         part, _, key = name.partition(".")

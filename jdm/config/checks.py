@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jdm.config.files import from_dict, to_dict
-from jdm.config.settings import Config
+from jdm.config.settings import Config, DiffusionConfig
 from jdm.errors import ConfigError
 
 _Checks = list[tuple[bool, str, Any, str]]
@@ -75,5 +75,9 @@ def _model_checks(config: Config) -> _Checks:
             not config.diffusion.zero_terminal_snr or config.diffusion.prediction == "v",
             "diffusion.prediction", config.diffusion.prediction,
             "v with diffusion.zero_terminal_snr: where there is no signal the noise says nothing of the image",
+        ),
+        (
+            config.preset == "thesis" or config.diffusion == DiffusionConfig(),
+            "diffusion", "changed", "as it is with preset default, which does not use it (--preset thesis does)",
         ),
     ]  # fmt: skip

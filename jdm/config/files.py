@@ -7,7 +7,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from jdm.config.settings import Settings
 from jdm.errors import ConfigError
@@ -38,7 +38,7 @@ def _unset(value: Any) -> Any:
 
 
 def _refusal(cls: type, problem: Any) -> ConfigError:
-    place = [str(part) for part in problem["loc"] if isinstance(part, str) and part.isidentifier()]
+    place = [part for part in problem["loc"] if isinstance(part, str)]
     name = ".".join(place)
     if problem["type"] == "unexpected_keyword_argument":
         known = ", ".join(_names(cls, place[:-1]))
@@ -49,9 +49,10 @@ def _refusal(cls: type, problem: Any) -> ConfigError:
 
 def _names(cls: Any, place: list[str]) -> list[str]:
     """Names of the settings in a part of the tree."""
+    hints = get_type_hints(cls)
     for part in place:
-        (found,) = [f for f in dataclasses.fields(cls) if f.name == part]
-        cls = found.default_factory
+        cls = (get_args(hints[part]) or (hints[part],))[0]  # of the items, where there are several
+        hints = get_type_hints(cls)
     return sorted(f.name for f in dataclasses.fields(cls))
 
 
@@ -131,10 +132,10 @@ def updated_toml(text: str, settings: Settings) -> str:
     """TOML text with the values that the settings have now, and its other comments."""
     import tomlkit
 
-    document = tomlkit.parse(text)
-    for part, value in to_dict(settings).items():
-        for name, item in (value if isinstance(value, dict) else {}).items():
-            table, new = document.get(part, {}), "none" if item is None else item
-            if name in table and table[name] != new:
-                table[name] = tomlkit.item(new).comment("given with --resume")
+    document, before = tomlkit.parse(text), to_dict(from_dict(Settings, tomllib.loads(text)))
+    for part, values in to_dict(settings).items():
+        for name, item in values.items() if part in before and isinstance(values, dict) else ():
+            if item != before[part][name]:
+                table = document.setdefault(part, tomlkit.table())
+                table[name] = tomlkit.item("none" if item is None else item).comment("given with --resume")
     return tomlkit.dumps(document)

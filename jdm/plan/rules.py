@@ -21,6 +21,7 @@ from jdm.config.settings import (
     Settings,
     TrainConfig,
 )
+from jdm.system.progress import duration
 
 WHOLE_PIXELS = 98_304
 """Images of up to this many pixels are trained whole, where the largest is not much larger than the others."""
@@ -81,11 +82,13 @@ class Plan:
         if self.seconds is None:
             return f"at most {self.steps} steps"
         minutes = self.config.train.budget_minutes
-        takes = self.steps * self.seconds / 60 if minutes is None else minutes
-        line = f"{self.seconds:.2g} s a step on this machine: about {self.steps} steps in {takes:.0f} minutes"
+        takes = self.steps * self.seconds if minutes is None else 60 * minutes
+        line = f"{self.seconds:.2g} s a step on this machine: about {self.steps} steps in {duration(takes)}"
         if self.steps < LEAST_STEPS:
-            enough = LEAST_STEPS * self.seconds / 60 / _BUDGET_SHARE
-            line += f"; too few for usable pairs: give --budget-minutes {enough:.0f} or more"
+            enough = f"--budget-minutes {math.ceil(LEAST_STEPS * self.seconds / 60 / _BUDGET_SHARE)}"
+            if self.steps == self.config.train.steps:
+                enough = f"--train.steps {LEAST_STEPS}"
+            line += f"; too few for usable pairs: give {enough} or more"
         return line
 
 
@@ -175,7 +178,8 @@ def _data(
     fits = math.prod(rounded) <= WHOLE_PIXELS and math.prod(rounded) <= 2 * math.prod(
         _round_up(s, multiple) for s in median
     )
-    whole = given.get("whole", fits and may_be_whole)
+    patch_fits = all(p >= side for p, side in zip(given.get("patch_size", largest), largest, strict=False))
+    whole = given.get("whole", fits and may_be_whole and patch_fits)
     sides = "x".join(map(str, largest))
     if whole:
         patch, why["data.patch_size"] = rounded, f"the largest image, {sides}, in multiples of {multiple}"
@@ -184,6 +188,7 @@ def _data(
         patch = tuple(min(side, _round_up(length, multiple)) for length in median)
     why["data.whole"] = (
         f"all images fit, the largest is {sides}" if fits and whole
+        else "the given patch is smaller" if not patch_fits
         else f"the budget is too small for whole images of up to {sides}" if fits
         else f"images of up to {sides} do not all fit in {WHOLE_PIXELS} pixels at little padding"
     )  # fmt: skip

@@ -32,6 +32,7 @@ def output_folder(target: Path, overwrite: bool) -> Iterator[Path]:
     check_target(target, overwrite)
     target = target.absolute()
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a killed process, whose number is now this one's
     partial.mkdir(parents=True)
     try:
         yield partial

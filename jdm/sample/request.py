@@ -214,6 +214,10 @@ def check_request(config: Config, request: SampleRequest, way: Way) -> None:
             "guidance", request.guidance, "1 here; with jdm-sample segment also --masks sampled",
         ),
     )  # fmt: skip
+    if estimates(config, request) or isinstance(request, LikelihoodRequest):
+        expected = "none, as nothing is sampled (jdm-sample segment can, with --masks sampled)"
+        for flag, value in (("sampler", request.sampler), ("steps", request.steps)):
+            check_flags((value is None, flag, value, expected))
     match request:
         case SegmentRequest():
             check_wholly_known(way.sampler, config.preset == "default")
@@ -232,7 +236,10 @@ def check_request(config: Config, request: SampleRequest, way: Way) -> None:
         case InterpolateRequest():
             _check_interpolation(request, way)
         case LikelihoodRequest():
-            check_flags((request.probes >= 1, "probes", request.probes, "at least 1"))
+            check_flags(
+                (request.probes >= 1, "probes", request.probes, "at least 1"),
+                (request.class_label is None, "class-label", request.class_label, "none here"),
+            )
 
 
 def _check_inpainting(config: Config, request: InpaintRequest, way: Way) -> None:

@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
-from jdm.errors import ConfigError
+from jdm.errors import ConfigError, JdmError
 
 T = TypeVar("T")
 
@@ -95,13 +95,24 @@ def rank() -> int:
 
 
 def decided_by_first(decide: Callable[[], T]) -> T:
-    """What the first process decides, in every process: measured step times differ, plans must not."""
+    """What the first process decides, in every process: measured step times differ, plans must not.
+
+    Raises: in every process the JdmError that the first one met; the others would wait for it forever.
+    """
     if not dist.is_initialized():
         return decide()
-    decided: list[T | None] = [decide() if rank() == 0 else None]
+    decided: list[T | JdmError | None] = [None]
+    if rank() == 0:
+        try:
+            decided = [decide()]
+        except JdmError as error:
+            decided = [error]
     dist.broadcast_object_list(decided)
-    assert decided[0] is not None
-    return decided[0]
+    (found,) = decided
+    assert found is not None
+    if isinstance(found, JdmError):
+        raise found
+    return found
 
 
 def agreed(number: float, step: int) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,9 +12,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from jdm.config.settings import NetworkConfig
+from jdm.config.files import differences, to_dict
+from jdm.config.settings import Config, NetworkConfig
 from jdm.diffusion.unet import UNet
-from jdm.errors import CheckpointError
+from jdm.errors import CheckpointError, ConfigError
+from jdm.train.request import TrainRequest
 
 # Names of one block's tensors there and here.
 _RESIDUAL = {
@@ -53,6 +55,45 @@ class ImportedWeights:
         unet = UNet(self.in_channels, self.out_channels, self.network, levels=1)
         unet.load_state_dict(dict(self.weights))
         return unet.eval()
+
+
+def weights_of(request: TrainRequest) -> ImportedWeights | None:
+    """The weights that --init-from names. Raises: ConfigError for flags that do not go together."""
+    given = {"--init-heads": request.init_heads, "--init-attention-order": request.init_attention_order}
+    if request.init_from is None:
+        if extra := [flag for flag, value in given.items() if value is not None]:
+            raise ConfigError(f"{extra[0]} is given without --init-from; expected both; name the file, or leave it out")
+        return None
+    if request.preset != "thesis":
+        raise ConfigError(f"--init-from is given with preset {request.preset}; expected thesis; add --preset thesis")
+    if missing := [flag for flag, value in given.items() if value is None]:
+        raise ConfigError(
+            f"{' and '.join(missing)} must be given with --init-from: the tensors of {request.init_from} do not tell; "
+            "look up num_heads and use_new_attention_order of its training"
+        )
+    assert request.init_heads is not None and request.init_attention_order is not None
+    if request.init_heads < 1:
+        raise ConfigError(f"--init-heads is {request.init_heads}; expected at least 1; correct it")
+    if request.classes is not None:
+        raise ConfigError(
+            "--init-from and --classes are both given, but imported weights know no classes; expected one of them; "
+            "leave one out"
+        )
+    return import_improved_diffusion(request.init_from, request.init_heads, request.init_attention_order)
+
+
+def check_weights(config: Config, imported: ImportedWeights, path: Path | None) -> None:
+    """Raises: ConfigError if the weights are not those of the planned network."""
+    wanted = replace(imported.network, dropout=config.network.dropout)
+    if lines := differences(to_dict(config.network), to_dict(wanted), "network."):
+        raise ConfigError(f"{path} is of another network: {'; '.join(lines)}; leave these settings out")
+    channels = config.image_channels + config.mask_channels
+    if (imported.in_channels, imported.out_channels) != (channels, 2 * channels):
+        raise ConfigError(
+            f"{path} has {imported.in_channels} input and {imported.out_channels} output channels; "
+            f"expected {channels} ({config.image_channels} of the image, {config.mask_channels} of the mask) and "
+            f"{2 * channels} (with learned variance); choose weights of such pairs"
+        )
 
 
 def import_improved_diffusion(

@@ -41,7 +41,7 @@ from jdm.train.objective import (
     step_seed,
 )
 from jdm.train.prepare import Prepared
-from jdm.train.progress import GRID_PAIRS, GRID_STEPS, Costs, Ema, Progress
+from jdm.train.progress import GRID_PAIRS, GRID_STEPS, Ema, Progress
 
 _FLUSH_EVERY = 50
 _DROPOUT = 1  # the stream of dropout's randomness; that of the noise is 0
@@ -63,17 +63,16 @@ def train(prepared: Prepared, *, resume: bool = False, started: float | None = N
     config, out_dir, ids = prepared.config, prepared.out_dir, (prepared.training_ids, prepared.held_out_ids)
     with processes() as device:
         torch.manual_seed(config.train.seed)
-        costs = Costs.of(prepared.plan)
         datasets = [PairDataset(prepared.dataset, some, config, classes=prepared.classes) for some in ids if some]
-        measures = [FixedLoss(pairs, config, device, costs.fixed_batches) for pairs in datasets]
         denoiser = build_denoiser(config, condition_features(config.data.dims)).to(device)
         if prepared.imported is not None:
             denoiser.network.load_state_dict(dict(prepared.imported.weights))
         ema = Ema(denoiser, config.train.ema_decay)
         optimizer = torch.optim.AdamW(denoiser.parameters(), config.train.learning_rate, weight_decay=0.0, fused=True)
-        progress = Progress(prepared, costs, time.monotonic() if started is None else started)
+        progress = Progress(prepared, time.monotonic() if started is None else started)
         if resume:
             progress.restore(denoiser, ema, optimizer)
+        measures = [FixedLoss(pairs, config, device, progress.costs.fixed_batches) for pairs in datasets]
         if first := rank() == 0:
             _describe(prepared, resume)
             if prepared.imported is not None:  # a run killed early must not go on from other weights

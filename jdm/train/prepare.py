@@ -15,7 +15,7 @@ import torch
 
 from jdm.config.checks import validate
 from jdm.config.facts import Fingerprint
-from jdm.config.files import differences, from_dict, merged, read_toml, to_dict
+from jdm.config.files import from_dict, merged, read_toml
 from jdm.config.settings import Config, Settings
 from jdm.data.classes import FILE_NAME, class_names, read_classes
 from jdm.data.groups import read_groups
@@ -29,7 +29,7 @@ from jdm.plan.rules import LEAST_STEPS, Machine, Plan, Size, plan, sizes, steps_
 from jdm.system.locks import held
 from jdm.system.processes import decided_by_first, rank
 from jdm.train.checkpoint import FINGERPRINT, PLAN, WEIGHTS, has_resume_state, run_folder
-from jdm.train.imported_weights import ImportedWeights, import_improved_diffusion
+from jdm.train.imported_weights import ImportedWeights, check_weights, weights_of
 from jdm.train.objective import measure_step_seconds
 from jdm.train.replaced_run import settle
 from jdm.train.request import TrainRequest
@@ -65,6 +65,7 @@ def prepare(request: TrainRequest) -> Prepared:
 
     Raises: ConfigError, DataError, CheckpointError or ExistsError for what cannot be trained.
     """
+    from_dict(Settings, request.settings)  # refused before anything is read
     if request.resume and request.overwrite:
         raise ConfigError("--resume and --overwrite are both given; expected one of them: continue, or start anew")
     dataset = open_dataset(request.dataset)
@@ -85,7 +86,7 @@ def prepare(request: TrainRequest) -> Prepared:
     if trained and not (request.overwrite or request.resume or request.dry_run):
         raise ExistsError(f"{out_dir} holds a run already; expected none; add --resume or --overwrite")
     classes = None if request.classes is None else read_classes(_classes_file(request.classes, dataset), dataset)
-    imported = _imported(request)
+    imported = weights_of(request)
     ids = training_ids, held_out_ids
     found = decided_by_first(lambda: _planned(request, dataset, ids, classes, imported))
     if rank() == 0 and not request.dry_run:
@@ -100,15 +101,18 @@ def alone(prepared_for: TrainRequest) -> Iterator[None]:
 
     Raises: ExistsError if one is at work in it.
     """
-    folder = run_folder(open_dataset(prepared_for.dataset).name, prepared_for.fold)
-    if prepared_for.dry_run:
-        yield
-        return
-    if rank() == 0:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    # The lock is beside the folder, which --overwrite moves away.
-    with held(folder.with_name(f".{folder.name}.lock"), folder) if rank() == 0 else contextlib.nullcontext():
-        decided_by_first(lambda: settle(folder))
+    dataset = open_dataset(prepared_for.dataset)
+    fold_split(dataset, prepared_for.fold)  # no folder is made for a fold that there is not
+    folder = run_folder(dataset.name, prepared_for.fold)
+    with contextlib.ExitStack() as stack:
+
+        def begin() -> bool:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            # The lock is beside the folder, which --overwrite moves away.
+            stack.enter_context(held(folder.with_name(f".{folder.name}.lock"), folder))
+            return settle(folder)
+
+        decided_by_first(begin)
         yield
 
 
@@ -151,31 +155,6 @@ def _classes_file(path: Path, dataset: RawDataset) -> Path:
     return beside if not path.exists() and beside.is_file() else path
 
 
-def _imported(request: TrainRequest) -> ImportedWeights | None:
-    """The weights that --init-from names."""
-    given = {"--init-heads": request.init_heads, "--init-attention-order": request.init_attention_order}
-    if request.init_from is None:
-        if extra := [flag for flag, value in given.items() if value is not None]:
-            raise ConfigError(f"{extra[0]} is given without --init-from; expected both; name the file, or leave it out")
-        return None
-    if request.preset != "thesis":
-        raise ConfigError(f"--init-from is given with preset {request.preset}; expected thesis; add --preset thesis")
-    if missing := [flag for flag, value in given.items() if value is None]:
-        raise ConfigError(
-            f"{' and '.join(missing)} must be given with --init-from: the tensors of {request.init_from} do not tell; "
-            "look up num_heads and use_new_attention_order of its training"
-        )
-    assert request.init_heads is not None and request.init_attention_order is not None
-    if request.init_heads < 1:
-        raise ConfigError(f"--init-heads is {request.init_heads}; expected at least 1; correct it")
-    if request.classes is not None:
-        raise ConfigError(
-            "--init-from and --classes are both given, but imported weights know no classes; expected one of them; "
-            "leave one out"
-        )
-    return import_improved_diffusion(request.init_from, request.init_heads, request.init_attention_order)
-
-
 def _planned(
     request: TrainRequest, dataset: RawDataset, ids: tuple[list[str], list[str]], classes: Mapping[str, str] | None,
     imported: ImportedWeights | None,
@@ -186,11 +165,7 @@ def _planned(
         class_names(classes, training_ids, request.classes or "--classes")
     for finding in check_dataset(dataset):
         print(f"jdm-train: note: {finding}", file=sys.stderr)
-    given = merged(read_toml(request.plan) if request.plan else {}, request.settings)
-    if request.preset != TrainRequest.preset:  # a whole plan.toml names these two, and flags count more
-        given = merged(given, {"preset": request.preset})
-    if request.budget_minutes is not None:
-        given = merged(given, {"train": {"budget_minutes": request.budget_minutes}})
+    request, given = _settled(request)
     if imported is not None:
         given = merged({"network": vars(imported.network)}, given)
     # Sizes and spacing are measured along the slice axis, so it has to be known first.
@@ -201,13 +176,32 @@ def _planned(
     found = fitting_plan(request, facts, machine(), given, planned_patch(dataset, facts.slice_axis))
     found = replace(found, config=_with_likeness(found.config, dataset, held_out_ids or training_ids))
     if imported is not None:
-        _check_imported(found.config, imported, request)
-    if found.config.data.dims != 2:
-        raise ConfigError(
-            f"setting data.dims is {found.config.data.dims}; expected 2: there is no training in 3-D yet, and volumes "
-            "are trained as slices; leave it out"
-        )
+        check_weights(found.config, imported, request.init_from)
     return found
+
+
+def _settled(request: TrainRequest) -> tuple[TrainRequest, dict[str, Any]]:
+    """The request with the preset and the budget that its settings give, unless it has its own, and the other settings.
+
+    Raises: ConfigError if the plan file cannot be read, is of another preset, or asks for 3-D.
+    """
+    given = merged(read_toml(request.plan) if request.plan else {}, request.settings)
+    preset = given.pop("preset", request.preset)
+    if request.preset not in (TrainRequest.preset, preset):
+        raise ConfigError(
+            f"--preset is {request.preset} with the preset {preset} of {request.plan}; expected one of them; leave "
+            "--preset out, or the file"
+        )
+    if given.get("data", {}).get("dims", 2) != 2:
+        raise ConfigError(
+            "setting data.dims is 3; expected 2: there is no training in 3-D yet, and volumes are trained as slices; "
+            "leave it out"
+        )
+    train = dict(given.get("train", {}))
+    budget = train.pop("budget_minutes", None)
+    if request.budget_minutes is not None or budget == "none":
+        budget = request.budget_minutes
+    return replace(request, preset=preset, budget_minutes=budget), {**given, "train": train}
 
 
 def fitting_plan(
@@ -219,18 +213,17 @@ def fitting_plan(
     A budget too small for the smallest network at its usual step buys smaller batches, then patches instead of whole
     images. Each size is measured on this machine.
     """
-    preset = given.get("preset", request.preset)
 
     def at(size: Size, steps: int | None = None) -> Plan:
         return plan(
-            facts, size, machine, preset=preset, steps=steps, budget_minutes=request.budget_minutes,
+            facts, size, machine, preset=request.preset, steps=steps, budget_minutes=request.budget_minutes,
             canvas_limit=canvas_limit, settings=given,
         )  # fmt: skip
 
     if request.budget_minutes is None:
-        usual = at(usual_size(preset, machine))
+        usual = at(usual_size(request.preset, machine))
         return replace(usual, seconds=measure_step_seconds(usual.config, _device()))
-    ladder = sizes(preset)
+    ladder = sizes(request.preset)
     chosen, trial, seconds = None, None, 0.0
     for size in ladder:
         before, trial = trial, at(size, 1)
@@ -275,20 +268,6 @@ def machine() -> Machine:
 
 def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _check_imported(config: Config, imported: ImportedWeights, request: TrainRequest) -> None:
-    """Raises: ConfigError if the weights are not those of the planned network."""
-    wanted = replace(imported.network, dropout=config.network.dropout)
-    if lines := differences(to_dict(config.network), to_dict(wanted), "network."):
-        raise ConfigError(f"{request.init_from} is of another network: {'; '.join(lines)}; leave these settings out")
-    channels = config.image_channels + config.mask_channels
-    if (imported.in_channels, imported.out_channels) != (channels, 2 * channels):
-        raise ConfigError(
-            f"{request.init_from} has {imported.in_channels} input and {imported.out_channels} output channels; "
-            f"expected {channels} ({config.image_channels} of the image, {config.mask_channels} of the mask) and "
-            f"{2 * channels} (with learned variance); choose weights of such pairs"
-        )
 
 
 def _resumed(request: TrainRequest, out_dir: Path) -> Config:

@@ -7,7 +7,7 @@ import copy
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import torch
 import torch.distributed as dist
@@ -73,8 +73,8 @@ class Ema:
 class Progress:
     """Where a run is: its step, its clock, and the best held-out loss so far."""
 
-    def __init__(self, prepared: Prepared, costs: Costs, started: float) -> None:
-        self.out_dir, self.config, self.costs = prepared.out_dir, prepared.config, costs
+    def __init__(self, prepared: Prepared, started: float) -> None:
+        self.out_dir, self.config, self.costs = prepared.out_dir, prepared.config, Costs.of(prepared.plan)
         self.origin = {
             "dataset": prepared.dataset.name,
             "fold": prepared.fold,
@@ -84,7 +84,7 @@ class Progress:
         }
         self.step, self._earlier, self._started = 0, 0.0, started
         self.share = 0.0  # of the budget that all processes agree is spent
-        self._end = dict(costs.end)
+        self._end = dict(self.costs.end)
         self._saved_at = time.monotonic()
         self.smoothed, self.best = math.nan, math.inf
         self.saved = False
@@ -153,6 +153,7 @@ class Progress:
             "ema": ema.denoiser.state_dict(),
             "optimizer": optimizer.state_dict(),
             "seconds": self.seconds,
+            "costs": {**asdict(self.costs), "end": self._end},
             "reached": {name: getattr(self, name) for name in ("step", "smoothed", "best", "saved")},
             "origin": {**self.origin, "config": to_dict(self.config)},
         }
@@ -174,7 +175,8 @@ class Progress:
         denoiser.load_state_dict(state["network"])
         ema.denoiser.load_state_dict(state["ema"])
         optimizer.load_state_dict(state["optimizer"])
-        self._earlier = state["seconds"]
+        self._earlier, self.costs = state["seconds"], Costs(**state["costs"])
+        self._end = dict(self.costs.end)
         for name, value in state["reached"].items():
             setattr(self, name, value)
 
