@@ -97,4 +97,5 @@ def test_the_noise_cannot_be_predicted_without_signal():
         VPProcess(zero_snr=True)
     with pytest.raises(ConfigError, match=r"diffusion\.prediction.*epsilon.*v"):
         config_of(diffusion={"zero_terminal_snr": True})
-    config_of(diffusion={"zero_terminal_snr": True, "prediction": "v"})
+    thesis = {"preset": "thesis", "augment": {"probability": 0.0}}
+    config_of(**thesis, diffusion={"zero_terminal_snr": True, "prediction": "v"})

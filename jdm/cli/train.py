@@ -50,8 +50,7 @@ def _run() -> None:
 
     curves(folder / "log.csv", folder / "curves.png", metadata["step"])
     print(f"weights of step {metadata['step']} (held-out loss {measured}) are in {folder}")
-    rows = read_log(folder / "log.csv")  # empty if it was removed before nothing was added
-    done, ceiling = int(rows[-1]["step"]) if rows else metadata["step"], checkpoint.config.train.steps
+    done, ceiling = int(read_log(folder / "log.csv")[-1]["step"]), checkpoint.config.train.steps
     if done < _FEW_STEPS:
         more = "train anew with more --train.steps" if ceiling <= done else "train on with --resume and"
         more += " --overwrite" if ceiling <= done else " a larger --budget-minutes"
