@@ -1,4 +1,4 @@
-"""The four steps as functions: what the commands call, for notebooks and scripts too.
+"""The four steps as functions, called by the commands and usable in notebooks and scripts.
 
 ```python
 import jdm
@@ -8,7 +8,7 @@ jdm.export(jdm.ExportRequest("11", "0", count=200, id=511))
 jdm.sample(jdm.VaryRequest("11", "0", level=0.4))
 ```
 
-nnU-Net's environment variables and `jdm_results` say where everything is. What a user can mend is raised as
+Folders are set by nnU-Net's environment variables and `jdm_results`. Errors that a user can fix are raised as
 `jdm.errors.JdmError`. torch is imported by the functions, not by `import jdm`.
 """
 
@@ -18,7 +18,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
-import jdm.plan  # noqa: F401  (loaded now: later it would take the place of the function of its name)
+import jdm.plan  # noqa: F401  (loaded now: a later import would replace the function of the same name)
 from jdm.export.request import ExportRequest
 from jdm.sample.request import SampleRequest
 from jdm.train.request import TrainRequest
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 
 def plan(request: TrainRequest) -> Plan:
-    """Plan a training run from its dataset, without training: every decision, and its reason.
+    """Plan a training run from its dataset, without training: every decision with its reason.
 
-    Raises: ConfigError or DataError if it cannot be trained.
+    Raises: ConfigError or DataError if the run cannot be trained.
     """
     from jdm.train.prepare import prepare
 
@@ -44,7 +44,7 @@ def train(request: TrainRequest) -> Checkpoint:
     """Plan a run and train it; under torchrun, together with the other processes.
 
     Returns: the checkpoint to sample from, in $jdm_results/DatasetNNN_Name/fold_F.
-    Raises: JdmError of any kind, in one line, if it cannot be planned or trained.
+    Raises: JdmError if the run cannot be planned or trained.
     """
     started = time.monotonic()
     from jdm.system.processes import processes, rank
@@ -61,7 +61,7 @@ def train(request: TrainRequest) -> Checkpoint:
 def export(request: ExportRequest) -> Exported:
     """Write synthetic pairs as another nnU-Net raw dataset, or one shard of it.
 
-    Raises: JdmError of any kind, in one line, if it cannot be sampled or written.
+    Raises: JdmError if the pairs cannot be sampled or written.
     """
     from jdm.draw.run import open_run
     from jdm.export.pairs import PairFactory, export_pairs
@@ -71,9 +71,9 @@ def export(request: ExportRequest) -> Exported:
 
 
 def sample(request: SampleRequest) -> Sampled:
-    """Sample with something given; each mode has its request, from `SegmentRequest` to `LikelihoodRequest`.
+    """Sample conditionally; each mode has its own request class, from `SegmentRequest` to `LikelihoodRequest`.
 
-    Raises: JdmError of any kind, in one line, if it cannot be sampled or written.
+    Raises: JdmError if the samples cannot be drawn or written.
     """
     from jdm.sample.modes import sample as run_mode
     from jdm.system.processes import device_name

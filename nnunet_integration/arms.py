@@ -31,8 +31,8 @@ def _shown(metavar: str | None, default: str | None = None) -> Any:
 class ExperimentOptions:
     """Measure whether synthetic pairs help nnU-Net. A killed run continues.
 
-    Arms: real; synthetic; pretrain-finetune (synthetic, then real); mix (both at once); real-long, the control (real
-    only, for as many updates as these two).
+    Arms: real; synthetic; pretrain-finetune (synthetic, then real); mix (both together); and the control real-long
+    (real only, for as many updates as the last two).
     """
 
     real: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="REAL")]
@@ -40,7 +40,7 @@ class ExperimentOptions:
     synthetic: Annotated[str, _shown("ID")]
     """Id or name of the synthetic dataset."""
     fold: Annotated[str, _shown("F")] = "0"
-    """Fold to train on, 0 to 4 or all. Without a labelled test set its validation cases are scored."""
+    """Fold to train on, 0 to 4 or all. Its validation cases are scored if there is no labelled test set."""
     arms: Annotated[tuple[ArmName, ...], _shown("ARM ...", "all")] = ARMS
     """Arms to train."""
     seeds: Annotated[tuple[int, ...], _shown("N ...")] = (0, 1, 2)
@@ -50,7 +50,7 @@ class ExperimentOptions:
     pretrain_iterations: Annotated[int | None, _shown("N", "--iterations")] = None
     """Updates on synthetic cases."""
     epochs: Annotated[int, _shown("N")] = 20
-    """Parts of --iterations, each with its own learning rate."""
+    """Epochs that --iterations is divided into; the learning rate changes after each."""
     synthetic_share: Annotated[float | None, _shown("X", "equal updates")] = None
     """Share of synthetic cases in mix."""
     configuration: Annotated[str, _shown("NAME")] = "2d"
@@ -58,7 +58,7 @@ class ExperimentOptions:
     plans: Annotated[str, _shown("NAME")] = "nnUNetPlans"
     """The real dataset's plans."""
     patch_size: Annotated[tuple[int, ...] | None, _shown("N ...", "planned, CPU up to 128")] = None
-    """Sides in pixels."""
+    """Patch size in pixels."""
     batch_size: Annotated[int | None, _shown("N", "planned, CPU 8")] = None
     """Patches per update."""
     network_features: Annotated[tuple[int, ...] | None, _shown("N ...", "planned, CPU 16 to 128")] = None
@@ -70,22 +70,22 @@ class ExperimentOptions:
     )
     """Finetune with the pretrained segmentation head."""
     mirroring: Annotated[bool | None, _shown("{True,False}", "GPU only")] = None
-    """Average over mirrored inputs."""
+    """Test-time mirroring."""
     device: Annotated[Literal["auto", "cpu", "cuda", "mps"], _shown("NAME")] = "auto"
     """auto, cpu, cuda or mps."""
     threads: Annotated[int | None, _shown("N", "fastest")] = None
     """Torch threads on a CPU."""
     workers: Annotated[int | None, _shown("N", "0, GPU up to 12")] = None
-    """Augmentation processes; runs with 0 repeat exactly."""
+    """Augmentation processes; with 0, runs are exactly repeatable."""
     out: Annotated[Path | None, _shown("PATH", "in jdm_results")] = None
-    """Folder of the results."""
+    """Output folder."""
     overwrite: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
     """Discard an experiment with other settings in --out."""
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """An experiment's settings with nothing left open; kept beside the results and compared when continuing."""
+    """An experiment's settings with all defaults resolved; saved with the results and compared when continuing."""
 
     real: str
     synthetic: str

@@ -42,18 +42,18 @@ def _run() -> None:
         return
     done = export_pairs(factory)
     if not done.finished:
-        print(f"shard {request.shard} is done; the dataset appears when the others are")
+        print(f"shard {request.shard} is done; the dataset appears when all shards are done")
         return
     if done.found:
-        print(f"{done.folder} is already finished, of the same settings and checkpoint; shard {index} had no work")
-    print(f"{done.count} pairs in {done.folder}; {done.redrawn} degenerate draws were repeated")
+        print(f"{done.folder} is already complete with these settings and checkpoint; shard {index} had nothing to do")
+    print(f"{done.count} pairs in {done.folder}; {done.redrawn} degenerate samples were redrawn")
     real = metadata["dataset"]
     print(f"next: jdm-experiment {real} --synthetic {request.id} --fold {metadata['fold']}")
     print(f"  or, for stock nnU-Net: jdm-register {request.id} --like {real}")
 
 
 def _shard(text: str) -> str:
-    """The shard that is asked for, or torchrun's."""
+    """The requested shard, or torchrun's."""
     if text == ExportRequest.shard and "LOCAL_RANK" in os.environ:
         return f"{os.environ['RANK']}/{os.environ['WORLD_SIZE']}"
     return text
