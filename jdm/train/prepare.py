@@ -153,7 +153,7 @@ def _imported(request: TrainRequest) -> ImportedWeights | None:
     given = {"--init-heads": request.init_heads, "--init-attention-order": request.init_attention_order}
     if request.init_from is None:
         if extra := [flag for flag, value in given.items() if value is not None]:
-            raise ConfigError(f"{extra[0]} is given without --init-from; expected both; add it, or leave {extra[0]} out")
+            raise ConfigError(f"{extra[0]} is given without --init-from; expected both; add that, or leave this out")
         return None
     if request.preset != "thesis":
         raise ConfigError(f"--init-from is given with preset {request.preset}; expected thesis; add --preset thesis")
