@@ -486,7 +486,7 @@ def test_the_command(run, real, tmp_path, typed):
         assert not words or told.count("\n") == 1
     for words, part in (
         (("interpolate", 21, "all", "--points", 2), "2 samples of 0 cases with heun, 3 steps"),
-        (("likelihood", 21, "all"), "1 crops a case"),
+        (("likelihood", 21, "all"), "1 crops per case"),
     ):
         status, said, _ = typed("jdm-sample", *words, *fast, "--dry-run", "--overwrite")
         assert status == 0 and part in said
