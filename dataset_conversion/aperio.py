@@ -1,7 +1,7 @@
 """Outlines of nuclei in the XML files of Aperio ImageScope.
 
-A file has layers (Annotation) of regions (Region) of vertices. What a region is, is told by its type, by NegativeROA,
-and by the names of its layer: nuclei, something else such as a field of interest, or something doubtful.
+A file has layers (Annotation) of regions (Region) of vertices. Type, NegativeROA and layer names show what a region is:
+a nucleus, something else such as a field of interest, or something doubtful.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ _OTHER = re.compile(
     re.I,
 )
 _ELLIPSE_POINTS = 720
-"""Corners of the polygon that stands for an ellipse: it lies within 1e-5 of the radius."""
+"""Corners of the polygon that approximates an ellipse, to within 1e-5 of the radius."""
 
 
 @dataclass
 class Outlines:
-    """What an annotation file says about nuclei. Outlines are (n, 2), x and y in pixels; pixel 0 lies from 0 to 1."""
+    """Nuclei in an annotation file. Outlines are (n, 2), x and y in pixels; pixel 0 extends from 0 to 1."""
 
     nuclei: list[np.ndarray] = field(default_factory=list)
     holes: list[np.ndarray] = field(default_factory=list)
     """Regions to be cut out of them."""
     left_out: list[str] = field(default_factory=list)
-    """What was not taken, and why."""
+    """Regions left out, with reasons."""
     taken: list[str] = field(default_factory=list)
-    """What was taken for a reason worth telling."""
+    """Regions used, where the reason is worth a note."""
 
 
 def read_outlines(path: Path) -> Outlines:
     """Nuclei of an Aperio XML file.
 
-    Raises: DataError as `read_xml`; for vertices that are no finite numbers, or far more regions than there are nuclei.
+    Raises: DataError as `read_xml`; also for non-finite vertices, or far too many regions.
     """
     layers = [(_name(layer), list(layer.iter("Region"))) for layer in read_xml(path, "Annotations").iter("Annotation")]
     any_nuclei = any(_kind(name) == "nuclei" for name, regions in layers if regions)
@@ -73,7 +73,7 @@ def read_outlines(path: Path) -> Outlines:
 
 
 def _name(layer: Element) -> str:
-    """The layer's names: its own, and those of its attributes, where some tools keep the class."""
+    """The layer's names: its own, and those of its attributes, in which some tools store the class."""
     names = [layer.get("Name", "")]
     for attribute in layer.iterfind("Attributes/Attribute"):
         names += [text for key in ("Name", "Value") if (text := attribute.get(key, "")) != "Description"]
@@ -81,7 +81,7 @@ def _name(layer: Element) -> str:
 
 
 def _kind(name: str) -> str:
-    """What a name says: nuclei, other, doubtful, unknown or, for none, unnamed."""
+    """Kind of a layer by its name: nuclei, other, doubtful, unknown or, without a name, unnamed."""
     if not name:
         return "unnamed"
     for kind, words in (("doubtful", _DOUBTFUL), ("nuclei", _NUCLEI), ("other", _OTHER)):

@@ -1,4 +1,4 @@
-"""Zip and tar files from strangers: their names and sizes are checked before anything is written."""
+"""Unpacks untrusted zip and tar files; names and sizes are checked before anything is written."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from jdm.errors import DataError
 ENDINGS = (".zip", ".tar.gz", ".tgz", ".tar")
 MAX_MEMBERS = 2_000_000
 MAX_RATIO = 200
-"""Most unpacked bytes per packed byte where more than `SMALL` would be unpacked; more is a decompression bomb."""
+"""Largest ratio of unpacked to packed size above `SMALL` bytes; more is treated as a decompression bomb."""
 SMALL = 2**30
 _CHUNK = 2**20
 _LONGEST_READ = 2**22
-"""Most bytes read from a tar file at once: its headers can announce any length."""
+"""Most bytes read from a tar file at once, because headers can declare any length."""
 _FREE_HEADERS, _PACKED_HEADER = 10_000, 16
-"""Any archive may have that many headers; of each further one that many packed bytes, or it is a bomb of headers."""
+"""Headers allowed in any archive, and packed bytes required for each further one, against bombs of headers."""
 _BLOCK = 512
 _DAMAGE = (
     zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError,
@@ -43,18 +43,18 @@ class _Member:
     size: int
     folder: bool = False
     special: bool = False
-    """Neither file nor folder: a link, a device, a file with holes."""
+    """Neither a plain file nor a folder: a link, a device, a sparse file."""
     encrypted: bool = False
 
 
 def bare_name(path: Path) -> str:
-    """The name of an archive, or of a folder, without what marks an archive."""
+    """The name of a folder or archive, without the archive's ending."""
     ending = next((e for e in ENDINGS if path.name.lower().endswith(e)), "")
     return path.name[: len(path.name) - len(ending)] or path.name
 
 
 def kind_of(path: Path) -> str:
-    """zip, tar, tar.gz, or what else the file is. Raises: DataError as `sniff`."""
+    """zip, tar, tar.gz, or another kind of file. Raises: DataError as `sniff`."""
     kind = sniff(path)
     return "tar.gz" if kind == "gzip" and path.name.lower().endswith((".tar.gz", ".tgz")) else kind
 
@@ -62,8 +62,8 @@ def kind_of(path: Path) -> str:
 def unpack(path: Path, target: Path) -> None:
     """Unpack a zip or tar file into `target`.
 
-    Raises: DataError if it is no zip or tar file, is damaged or encrypted, holds links or members outside of it, or
-        would unpack to more than it should or than fits on the disk.
+    Raises: DataError if it is not a zip or tar file, is damaged or encrypted, holds links or paths outside the target,
+        or would unpack to a suspicious size or one that does not fit on the disk.
     """
     kind = kind_of(path)
     if kind not in ("zip", "tar", "tar.gz"):
@@ -78,7 +78,7 @@ def unpack(path: Path, target: Path) -> None:
     except _DAMAGE as error:
         raise DataError(
             f"{path}: cannot be unpacked ({type(error).__name__}: {one_line(error)}); expected a whole {kind} file and "
-            f"room for it in {tempfile.gettempdir()}; download it again, or set TMPDIR to a larger disk"
+            f"free space in {tempfile.gettempdir()}; download it again, or set TMPDIR to a larger disk"
         ) from None
 
 
@@ -106,7 +106,7 @@ def _unpack_tar(path: Path, target: Path, compressed: bool) -> None:
         found: list[tuple[tarfile.TarInfo, _Member]] = []
         size = behind = 0
         while (info := archive.next()) is not None:
-            archive.members = []  # which tarfile keeps for itself  # pyright: ignore[reportAttributeAccessIssue]
+            archive.members = []  # tarfile would keep all members  # pyright: ignore[reportAttributeAccessIssue]
             if info.size < 0 or info.offset < behind:
                 raise tarfile.ReadError("a header points back")
             behind = info.offset_data
@@ -114,10 +114,10 @@ def _unpack_tar(path: Path, target: Path, compressed: bool) -> None:
             if info.name not in ("", "."):
                 found.append((info, _Member(info.name, info.size, info.isdir(), special)))
             size += info.size
-            _check_size(path, size, target)  # before what a bomb announces is decompressed
+            _check_size(path, size, target)  # before a bomb's content is decompressed
             _check_count(path, len(found))
         content.seek(archive.offset)
-        if content.read(_BLOCK) != bytes(_BLOCK):  # tarfile stops there without a word
+        if content.read(_BLOCK) != bytes(_BLOCK):  # tarfile stops silently there
             raise tarfile.ReadError("a header is damaged, or the end is missing")
         _check_members(path, [member for _, member in found], target)
         for info, member in found:
@@ -125,7 +125,7 @@ def _unpack_tar(path: Path, target: Path, compressed: bool) -> None:
 
 
 class _Bounded(io.RawIOBase):
-    """A file that refuses to read more at once than a sound archive needs."""
+    """A file that refuses reads larger than a valid archive needs."""
 
     def __init__(self, file: BinaryIO | gzip.GzipFile) -> None:
         self._file = file
@@ -155,7 +155,7 @@ def _check_count(path: Path, count: int) -> None:
 
 
 def _check_members(path: Path, members: Sequence[_Member], target: Path) -> None:
-    """Refuse an archive before anything of it is written."""
+    """Refuse a bad archive before anything is written."""
     _check_count(path, len(members))
     outside = [m.name for m in members if _leaves(m.name)]
     if outside:
@@ -188,13 +188,13 @@ def _check_size(path: Path, size: int, target: Path) -> None:
         )
     if size > free:
         raise DataError(
-            f"{path}: needs {size} bytes unpacked, {free} are free in {tempfile.gettempdir()}; unpack it elsewhere and "
-            "name the folder, or set TMPDIR to a larger disk"
+            f"{path}: needs {size} bytes unpacked, but {free} are free in {tempfile.gettempdir()}; unpack it elsewhere "
+            "and name the folder, or set TMPDIR to a larger disk"
         )
 
 
 def _few(names: list[str]) -> str:
-    """Names that a stranger chose, fit for one line."""
+    """Untrusted names, shortened to fit one line."""
     return few([ascii(name[:60]) for name in names], 5)
 
 
@@ -204,7 +204,7 @@ def _leaves(name: str) -> bool:
 
 
 def _extract(member: _Member, opened: Callable[[], object], target: Path) -> None:
-    """Write one member, never more than its announced size: a header that lies ends in an error."""
+    """Write one member, at most its declared size; a wrong size in the header is an error."""
     path = target / member.name.replace("\\", "/")
     if member.folder:
         path.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What every converter does: gather cases; read, judge and write them one by one; write dataset.json, folds, ledger."""
+"""Steps common to all converters: gather cases; read, check and write each; write dataset.json, folds, ledger."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from jdm.system.files import write_text
 
 @dataclass(frozen=True)
 class Reading:
-    """What the files of one case hold, brought into the dataset's form."""
+    """Content of one case's files, in the dataset's form."""
 
     image: Raster
     label: np.ndarray | None
     """(*spatial) class values; None for a case without segmentation."""
     notes: list[str] = field(default_factory=list)
-    """How it was repaired."""
+    """Repairs."""
     instances: np.ndarray | None = None
     """(*spatial) 0 and a number per object."""
     remarks: list[str] = field(default_factory=list)
-    """What to know of a case that needed no repair."""
+    """Remarks that are not repairs."""
 
 
 @dataclass(frozen=True)
@@ -50,30 +50,30 @@ class Item:
     split: str
     """train or test."""
     stem: str
-    """Becomes the case id once it is made plain and unique."""
+    """Becomes the case id after it is made plain and unique."""
     files: tuple[Path, ...]
     read: Callable[[], Reading]
-    """Raises: DataError if the case has to be refused."""
+    """Raises: DataError if the case must be refused."""
     group: str | None = None
-    """Patient, sequence or the like."""
+    """Group, such as a patient or sequence."""
     part: str | None = None
-    """Part of the dataset whose published size it counts for; by default its split."""
+    """Part of the dataset under which it is counted; by default its split."""
     class_name: str | None = None
     """Class of the image as a whole."""
 
 
 @dataclass(frozen=True)
 class Content:
-    """All that a source holds."""
+    """Content of a source."""
 
     items: Sequence[Item]
     """If one has a class, all are listed in classes.csv."""
     labels: Mapping[str, int]
     file_ending: str
     channels: tuple[str, ...] | None
-    """None: named after what the first case has."""
+    """None: derived from the first case."""
     published: Mapping[str, int] = field(default_factory=dict)
-    """Number of cases by part, as published."""
+    """Published number of cases by part."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Text files to store beside dataset.json, by name."""
     masks: bool = True
@@ -84,13 +84,13 @@ def convert(
     options: SourceOptions, kind: str, name: str, gather: Callable[[Path, Ledger], Content],
     asked: Mapping[str, str] | None = None,
 ) -> Conversion:  # fmt: skip
-    """Convert a folder or archive, and return what was made (or, with `options.check`, would be).
+    """Convert a folder or archive; with `options.check`, only report the result.
 
     Args:
-        kind: the converter, as on the command line.
-        name: of the dataset, if the options give none.
-        gather: finds the cases below a folder, and enters what is no case into the ledger.
-        asked: options worth a line in the record.
+        kind: the converter's name on the command line.
+        name: name of the dataset, if the options give none.
+        gather: finds the cases below a folder, and records other files in the ledger.
+        asked: options to list in the record.
     Raises: DataError as `open_source`, `gather` and `fill`; ExistsError, ConfigError as `new_dataset`.
     """
     with open_source(options.source) as source:
@@ -102,7 +102,7 @@ def convert(
 def fill(
     target: tuple[Path | None, Path], content: Content, ledger: Ledger, strict: bool, groups: str | None
 ) -> Conversion:
-    """Write every case of `content` and judge the whole.
+    """Write every case of `content` and check the whole dataset.
 
     Args:
         target: as `new_dataset` gives it.
@@ -147,7 +147,7 @@ def _regrouped(groups: str, named: Sequence[tuple[Item, str]]) -> list[tuple[Ite
 
 
 def _about_groups(ledger: Ledger, items: Sequence[Item]) -> list[str]:
-    """What the user should know of the groups, or of their absence."""
+    """Warnings about groups, or about missing groups."""
     training, test = ({entry.group for entry in ledger.kept(split)} - {None} for split in ("train", "test"))
     if both := sorted(group for group in training & test if group):
         return [
@@ -160,13 +160,13 @@ def _about_groups(ledger: Ledger, items: Sequence[Item]) -> list[str]:
     match = re.fullmatch(pattern, stems[0])
     assert match is not None
     return [
-        f"names share beginnings, such as {match[1]!r} of {stems[0]!r}; if those are patients, the same ones are now "
-        f"in training and in validation; to keep them apart, convert again with --groups {shlex.quote(pattern)}"
+        f"names share prefixes, such as {match[1]!r} of {stems[0]!r}; if these are patients, the same patients are "
+        f"in training and in validation; to separate them, convert again with --groups {shlex.quote(pattern)}"
     ]
 
 
 def _classes(items: Sequence[tuple[Item, str]], ledger: Ledger) -> list[tuple[str, str]]:
-    """Name and text of the table of classes, for the cases that were kept; nothing if none has a class."""
+    """Name and text of the table of classes of the kept cases; empty if none has a class."""
     kept = {(split, entry.case_id) for split in ("train", "test") for entry in ledger.kept(split)}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -193,7 +193,7 @@ def _with_ids(items: Sequence[Item]) -> list[tuple[Item, str]]:
         mine = [item for item in items if item.split == split]
         twice = [stem for stem, count in Counter(item.stem for item in mine).items() if count > 1]
         if twice:
-            raise DataError(f"{split}: the case {twice[0]!r} is there twice; expected each once; remove one")
+            raise DataError(f"{split}: the case {twice[0]!r} occurs twice; expected each once; remove one")
         ids = case_ids([item.stem for item in mine], split, taken)
         found += [(item, ids[item.stem]) for item in mine]
     return found
@@ -202,7 +202,7 @@ def _with_ids(items: Sequence[Item]) -> list[tuple[Item, str]]:
 def _convert(
     partial: Path | None, item: Item, case_id: str, content: Content, channels: tuple[str, ...] | None, ledger: Ledger
 ) -> tuple[np.ndarray | None, bool]:
-    """Write a case, or enter it as refused; its image, and whether it is a training case with foreground."""
+    """Write a case, or record it as refused. Returns: its image, and whether it is a training case with foreground."""
     try:
         reading = item.read()
         count = reading.image.array.shape[0]

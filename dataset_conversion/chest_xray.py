@@ -22,12 +22,12 @@ PUBLISHED = {"train": 5216, "val": 16, "test": 624}
 
 
 def convert_chest_xray(options: ChestXrayOptions) -> Conversion:
-    """Convert, and return what was made: images with a class and no mask. Raises: as `convert`."""
+    """Convert images with a class and no mask. Raises: as `convert`."""
     return convert(options, "chest-xray", "ChestXray", _gather)
 
 
 def patient_of(stem: str, label: str) -> str | None:
-    """The patient a file name tells: person12_bacteria_34, IM-0115-0001, NORMAL2-IM-1427-0001.
+    """The patient in a file name such as person12_bacteria_34, IM-0115-0001, NORMAL2-IM-1427-0001.
 
     Classes number their patients separately.
     """
@@ -48,7 +48,7 @@ def _gather(root: Path, ledger: Ledger) -> Content:
             pictures, aside = list_pictures(folder)
             for path, reason in aside:
                 ledger.add("ignored", "test", None, [path], [reason])
-            # the parts number their images alike, so ids carry part and class
+            # the parts use the same image numbers, so ids include part and class
             xrays += [
                 Xray(f"{part}_{label}_{stem}", path, label, part, patient_of(stem, label))
                 for stem, path in sorted(pictures.items())

@@ -1,7 +1,7 @@
-"""What the values in masks mean, as `--labels` and `--threshold` say.
+"""Decodes mask values according to `--labels` and `--threshold`.
 
-A lossless mask has to hold declared values only: a value nearby may be a class of its own. A lossy one (JPEG) of two
-values, or any mask where the user gives a threshold, is cut in two, unless it seems to hold a third class.
+A lossless mask may hold only declared values, because a similar value may be another class. A lossy mask (JPEG) of two
+values, or any mask with a threshold given by the user, is thresholded, unless it seems to hold a third class.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ from jdm.data.raw_layout import few
 from jdm.errors import ConfigError, DataError
 
 TOLERANCE = 7
-"""Grey levels, of 255 between black and white, by which lossy storage moves what was black or white."""
+"""Largest change of black or white by lossy compression, in grey levels of 255."""
 MAX_BETWEEN = 0.5
-"""Share of pixels that may lie between black and white: borders of small objects that are very soft."""
+"""Largest share of pixels between black and white, as at very soft borders of small objects."""
 _AREA = 3
-"""Pixels a side. Borders, however soft or ringing, hold no square of this size of one value between black and white."""
+"""Side in pixels of a square of one intermediate value that even soft or ringing borders never contain."""
 _NOISE = 0.02
-"""Share of pixels above which a value next to black alone, or next to white alone, is not taken for noise."""
+"""A value that is near only one of black and white, and exceeds this share of the pixels, is not noise."""
 
 
 @dataclass(frozen=True)
 class Coding:
-    """Mask values in the source files, and the classes they mean."""
+    """Mask values in the source files, and their classes."""
 
     values: tuple[int, ...]
     classes: tuple[int, ...]
     labels: dict[str, int]
     """Class by name, background 0, in the order given."""
     threshold: float | None = None
-    """Of two values: masks are cut there, values above it being the larger one."""
+    """For two values: masks are thresholded here; values above count as the larger one."""
 
     @property
     def declared(self) -> dict[str, int]:
-        """Value by class name, background first; the first one of a class that has several."""
+        """Value by class name, background first; for a class with several values, the first."""
         return {name: self.values[self.classes.index(index)] for name, index in self.labels.items()}
 
 
 def parse_coding(items: tuple[str, ...], threshold: float | None = None) -> Coding:
-    """`("0=background", "255=nuclei")` to a coding; a name given twice joins its values into one class.
+    """Parse `("0=background", "255=nuclei")`; values with the same name are one class.
 
-    Raises: ConfigError naming the item or the threshold that does not fit.
+    Raises: ConfigError naming the unsuitable item or threshold.
     """
     expected = "expected VALUE=NAME, background first, such as --labels 0=background 255=nuclei"
     values: list[int] = []
@@ -79,8 +79,8 @@ def map_mask(grey: np.ndarray, lossy: bool, coding: Coding) -> tuple[np.ndarray,
     """Class indices of a mask (*spatial), and the repairs.
 
     Args:
-        lossy: stored as JPEG, which moves values.
-    Raises: ValueError saying which values fit no class.
+        lossy: stored as JPEG, which changes values.
+    Raises: ValueError naming the values that fit no class.
     """
     notes: list[str] = []
     declared = np.array(coding.values)
@@ -103,7 +103,7 @@ def map_mask(grey: np.ndarray, lossy: bool, coding: Coding) -> tuple[np.ndarray,
 
 
 def _nearest(grey: np.ndarray, declared: np.ndarray) -> np.ndarray:
-    """The declared value nearest to each pixel. Raises: ValueError with those that are not near one alone."""
+    """The declared value nearest to each pixel. Raises: ValueError naming values that are not near exactly one."""
     found, inverse = np.unique(grey, return_inverse=True)
     distance = np.abs(found[:, None].astype(np.float64) - declared)
     nearest = declared[distance.argmin(axis=1)][inverse].reshape(grey.shape)
@@ -119,8 +119,8 @@ def cut(grey: np.ndarray, ends: tuple[float, float], threshold: float, lossy: bo
 
     Args:
         grey: (*spatial).
-        ends: the two values that the mask means.
-    Raises: ValueError if the mask seems to hold a third class, or is none.
+        ends: the two declared values.
+    Raises: ValueError if the mask seems to hold a third class, or does not look like a mask.
     """
     low, high = ends
     near = TOLERANCE * (high - low) / 255
@@ -137,7 +137,7 @@ def cut(grey: np.ndarray, ends: tuple[float, float], threshold: float, lossy: bo
     between = (grey > low + near) & (grey < high - near)
     if between.mean() > MAX_BETWEEN and len(values) > 2:
         raise ValueError(
-            f"{between.mean():.0%} of the mask's pixels lie between {low:g} and {high:g} (images and masks mixed up?)"
+            f"{between.mean():.0%} of the mask's pixels lie between {low:g} and {high:g} (images and masks swapped?)"
         )
     own = _third_class(grey, values, between, (low + near, high - near), lossy)
     if own.size:
@@ -148,7 +148,7 @@ def cut(grey: np.ndarray, ends: tuple[float, float], threshold: float, lossy: bo
 def _third_class(
     grey: np.ndarray, values: np.ndarray, between: np.ndarray, bounds: tuple[float, float], lossy: bool
 ) -> np.ndarray:
-    """Values that look like a class of their own rather than like soft or noisy borders between the two ends."""
+    """Values that look like another class rather than soft or noisy borders between the two ends."""
     if len(values) <= 2:
         return values[:0]
     size = [_AREA if side >= _AREA else 1 for side in grey.shape]
@@ -187,15 +187,15 @@ def decode_mask(
     """Class indices (*spatial) of a mask (channels, *spatial), and the repairs.
 
     Args:
-        advice: the flags that would fit all masks (`fitting.fitting_flags`); asked for only if they are needed.
-    Raises: DataError if the channels differ, or with the values that fit no class and the flags that would.
+        advice: returns the flags that would fit all masks (`fitting.fitting_flags`); called only on an error.
+    Raises: DataError if the channels differ or values fit no class, with the flags that would fit.
     """
     grey, notes = collapsed(mask, lossy, where)
     try:
         label, repairs = map_mask(grey, lossy, coding)
     except ValueError as error:
         flags = advice()
-        anew = "get lossless masks, such as PNG" if lossy else "save the masks anew"
+        anew = "get lossless masks, such as PNG" if lossy else "save the masks again"
         cure = f"give {flags}" if flags else f"{anew}, with one value for each class (not for each object)"
         declared = ", ".join(map(str, coding.values))
         raise DataError(f"{where}: {error}; expected {declared} as --labels says; {cure}") from None

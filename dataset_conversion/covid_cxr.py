@@ -24,12 +24,12 @@ COLUMNS = ("patientid", "finding", "modality", "filename")
 
 
 def convert_covid_cxr(options: CovidCxrOptions) -> Conversion:
-    """Convert, and return what was made: images with a class and no mask. Raises: as `convert`."""
+    """Convert images with a class and no mask. Raises: as `convert`."""
     return convert(options, "covid-cxr", "CovidCXR", _gather)
 
 
 def class_of(finding: str) -> str:
-    """The most specific part of a finding: COVID-19 of Pneumonia/Viral/COVID-19, which once was COVID-19 only."""
+    """The most specific part of a finding: COVID-19 of Pneumonia/Viral/COVID-19 (older tables: COVID-19)."""
     return plain_name(finding.rpartition("/")[2].strip() or "unknown")
 
 
@@ -67,6 +67,6 @@ def _gather(root: Path, ledger: Ledger) -> Content:
 
 
 def _stem(path: Path, rows: list[dict[str, str]]) -> str:
-    """The stem, or the whole name where files differ by their ending only."""
+    """The stem, or the whole name if files differ only in their ending."""
     same = {row["filename"].lower() for row in rows if Path(row["filename"]).stem.lower() == path.stem.lower()}
     return path.stem if len(same) < 2 else path.name

@@ -1,4 +1,4 @@
-"""DICOM slices -> CT volumes in Hounsfield units. What would shift or stretch a volume unnoticed is refused."""
+"""DICOM slices -> CT volumes in Hounsfield units. Refuses series that would give a shifted or stretched volume."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from jdm.data.raw_layout import few
 from jdm.errors import DataError
 
 SAME_PLACE = 1e-3
-"""Millimetres within which two slices lie at the same place."""
+"""Slices closer than this, in millimetres, are at the same position."""
 UNEVEN = 0.05
-"""Share by which the distance of two slices may differ from the median one."""
+"""Tolerance of slice distances, as a share of the median distance."""
 
 
 @dataclass(frozen=True)
 class Slice:
-    """One file, and what its header says; None for what it does not say."""
+    """One file with the values in its header; None for missing ones."""
 
     path: Path
     uid: str
@@ -45,7 +45,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class Series:
-    """A volume, and where its slices are."""
+    """A volume, and the positions of its slices."""
 
     volume: Raster
     """(1, z, y, x) int16, in Hounsfield units."""
@@ -69,15 +69,15 @@ def read_header(path: Path) -> Slice:
     try:
         with disable_value_validation():
             found = _slice(path, pydicom.dcmread(path, stop_before_pixels=True))
-    except Exception as error:  # pydicom raises whatever a damaged header leads it to
+    except Exception as error:  # pydicom raises many kinds of exception on a damaged header
         raise DataError(f"{path}: cannot be read as DICOM ({one_line(error)}); get the file again") from None
     if not (found.series and found.modality and found.uid):
-        raise DataError(f"{path}: names no series, modality or instance; expected a slice of a series; get it again")
+        raise DataError(f"{path}: lacks series, modality or instance; expected a slice of a series; get it again")
     return found
 
 
 def _slice(path: Path, header: Any) -> Slice:
-    """Plain values of a header; pydicom reads each only when it is asked for."""
+    """Plain values of a header; pydicom decodes each only when it is accessed."""
 
     def numbers(*tags: str) -> tuple[float, ...] | None:
         values = [header.get(tag) for tag in tags]
@@ -106,7 +106,7 @@ def read_ct(slices: Sequence[Slice]) -> Series:
     along_x, along_y = np.array(orientation[:3]), np.array(orientation[3:])
     normal = np.cross(along_x, along_y)
     if not np.isclose(np.linalg.norm(normal), 1, atol=1e-2):
-        raise DataError(f"{name}: orientation {orientation} is no pair of orthogonal directions; get it again")
+        raise DataError(f"{name}: orientation is {orientation}; expected two orthogonal directions; get it again")
     positions = np.array([part.position or () for part in slices], np.float64)
     places = positions @ normal
     order = np.argsort(places, kind="stable")
@@ -121,7 +121,7 @@ def read_ct(slices: Sequence[Slice]) -> Series:
 
 
 def _common(name: str, slices: Sequence[Slice]) -> tuple[tuple[int, ...], tuple[float, ...], tuple[float, ...]]:
-    """Size, spacing and orientation of all slices. Raises: DataError if one lacks them or differs."""
+    """Size, spacing and orientation of all slices. Raises: DataError if a slice lacks them or differs."""
     for part in slices:
         lacking = [
             tag
@@ -133,8 +133,8 @@ def _common(name: str, slices: Sequence[Slice]) -> tuple[tuple[int, ...], tuple[
         ]  # fmt: skip
         if lacking:
             raise DataError(
-                f"{name}: {part.path.name} has no usable {', '.join(lacking)}; expected them in every slice, or it "
-                "has no place or no Hounsfield units; get the original series"
+                f"{name}: {part.path.name} has no usable {', '.join(lacking)}; expected them in every slice, because "
+                "they define its position and Hounsfield units; get the original series"
             )
         if not part.single:
             raise DataError(f"{name}: {part.path.name} holds several frames or colours; expected one grey slice")
@@ -167,7 +167,7 @@ def _hounsfield(part: Slice, shape: tuple[int, ...]) -> np.ndarray:
     try:
         with disable_value_validation():
             stored = np.asarray(pydicom.dcmread(part.path).pixel_array)
-    except Exception as error:  # pydicom and its decoders raise whatever damaged pixels lead them to
+    except Exception as error:  # pydicom and its decoders raise many kinds of exception on damaged pixels
         raise DataError(f"{part.path}: its pixels cannot be read ({one_line(error)}); get the file again") from None
     values = stored.astype(np.float64) * part.rescale[0] + part.rescale[1]
     if values.shape != shape or values.min() < -32768 or values.max() > 32767:
@@ -181,9 +181,9 @@ def _hounsfield(part: Slice, shape: tuple[int, ...]) -> np.ndarray:
 def _without_copies(
     name: str, names: Sequence[str], places: np.ndarray, pixels: Sequence[np.ndarray]
 ) -> tuple[list[int], list[str]]:
-    """Indices of slices to keep: of several with the same place and pixels, the first.
+    """Indices of slices to keep; of identical slices at one position, the first.
 
-    Raises: DataError if slices at one place differ.
+    Raises: DataError if slices at one position differ.
     """
     keep = [0]
     copies = []
@@ -194,14 +194,14 @@ def _without_copies(
             copies.append(names[i])
         else:
             raise DataError(
-                f"{name}: {names[keep[-1]]} and {names[i]} lie at the same place ({places[i]:g} mm) and differ; "
-                "expected one slice per place; separate the series"
+                f"{name}: {names[keep[-1]]} and {names[i]} are at the same position ({places[i]:g} mm) but differ; "
+                "expected one slice per position; separate the series"
             )
     return keep, [f"{len(copies)} slices that are there twice left out: {few(copies, 5)}"] if copies else []
 
 
 def _distance(name: str, places: np.ndarray) -> float:
-    """Distance of neighbouring slices, millimetres. Raises: DataError if there are too few or they lie unevenly."""
+    """Distance of neighbouring slices in millimetres. Raises: DataError if there are too few or distances vary."""
     if len(places) < 2:
         raise DataError(f"{name}: has {len(places)} slices; expected a volume; get the whole series")
     gaps = np.diff(places)
@@ -210,6 +210,6 @@ def _distance(name: str, places: np.ndarray) -> float:
     if odd.size:
         raise DataError(
             f"{name}: slices at {places[odd[0]]:g} and {places[odd[0] + 1]:g} mm are {gaps[odd[0]]:g} mm apart, others "
-            f"{median:g}; expected even steps; a slice is missing or doubled, get the whole series"
+            f"{median:g}; expected equal distances; a slice is missing or duplicated, get the whole series"
         )
     return float((places[-1] - places[0]) / (len(places) - 1))

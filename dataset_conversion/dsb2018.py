@@ -33,11 +33,11 @@ TEST_FOLDER = "stage1_test"
 SOLUTION = "stage1_solution.csv"
 SOLUTION_COLUMNS = ("ImageId", "EncodedPixels", "Height", "Width")
 Rows = dict[str, list[tuple[dict[str, str], Path]]]
-"""By image: the rows of a table about it, each with the path of the table."""
+"""Table rows by image, each with the path of its table."""
 
 
 def convert_dsb2018(options: Dsb2018Options) -> Conversion:
-    """Convert, and return what was made. Raises: as `convert`."""
+    """Convert the dataset. Raises: as `convert`."""
     return convert(options, "dsb2018", "DSB2018", _gather)
 
 
@@ -100,7 +100,7 @@ def _picture(split: str, images: Path, masks: Path | None, ledger: Ledger, solut
 
 
 def _solved(rows: Sequence[tuple[dict[str, str], Path]], image: Raster, where: Path) -> tuple[np.ndarray, Decoded]:
-    """All nuclei of a test image. Raises: DataError if a row cannot be used; the case is then refused as a whole."""
+    """All nuclei of a test image. Raises: DataError if any row cannot be used, so that the case is refused."""
     array = turn(image.array, image.orientation)
     shape = array.shape[1:]
     nuclei = []
@@ -115,15 +115,15 @@ def _solved(rows: Sequence[tuple[dict[str, str], Path]], image: Raster, where: P
 
 
 def decode_runs(text: str, shape: tuple[int, int], path: Path) -> np.ndarray:
-    """The mask, bool (y, x), of runs "start length start length ...".
+    """Decode the run lengths "start length start length ..." to a mask, bool (y, x).
 
-    Pixels are counted from 1, down the first column, then down the next.
-    Raises: DataError, naming `path`, for anything but pairs of numbers, and for runs that leave the image.
+    Pixels are counted from 1, column by column from the top.
+    Raises: DataError naming `path`, unless the text is pairs of numbers and all runs lie inside the image.
     """
     words = text.split()
     mask = np.zeros(shape[0] * shape[1], bool)
     if len(words) % 2 or not all(word.isascii() and word.isdecimal() and len(word) < 10 for word in words):
-        raise DataError(f"{path}: EncodedPixels is {text[:60]!a}; expected pairs of start and length; get it anew")
+        raise DataError(f"{path}: EncodedPixels is {text[:60]!a}; expected pairs of start and length; get it again")
     for start, length in zip(map(int, words[::2]), map(int, words[1::2]), strict=True):
         if start < 1 or start - 1 + length > mask.size:
             raise DataError(f"{path}: the run {start} {length} leaves the image of {shape}; get the original table")
@@ -132,9 +132,9 @@ def decode_runs(text: str, shape: tuple[int, int], path: Path) -> np.ndarray:
 
 
 def _nuclei(files: Sequence[Path], image: Raster, where: Path) -> tuple[np.ndarray, Decoded]:
-    """All nuclei of an image, one per file. A pixel that several claim belongs to the smallest of them.
+    """All nuclei of an image, one per file. A pixel in several nuclei belongs to the smallest of them.
 
-    Raises: DataError if a mask cannot be used; the case is then refused as a whole.
+    Raises: DataError if any mask cannot be used, so that the case is refused.
     """
     notes: list[str] = []
     nuclei: list[np.ndarray] = []
@@ -152,7 +152,7 @@ def _nuclei(files: Sequence[Path], image: Raster, where: Path) -> tuple[np.ndarr
 
 
 def _joined(nuclei: Sequence[np.ndarray], shape: tuple[int, ...], notes: list[str]) -> Decoded:
-    """One mask of many; a pixel that several claim belongs to the smallest."""
+    """Merge masks of single nuclei; a pixel in several of them belongs to the smallest."""
     instances, claims = np.zeros(shape, np.uint16), np.zeros(shape, np.uint16)
     for number in sorted(range(len(nuclei)), key=lambda n: -int(nuclei[n].sum())):
         instances[nuclei[number]] = number + 1

@@ -1,4 +1,4 @@
-"""The flags of `jdm-convert pairs` that would fit a folder of masks, where those that were given do not."""
+"""Suggests flags of `jdm-convert pairs` for a folder of masks if the given flags do not fit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jdm.data.advice import MOST_VALUES, label_words, labels_flag
 
 @dataclass(frozen=True)
 class Mask:
-    """A mask as it is stored."""
+    """A mask as stored."""
 
     grey: np.ndarray
     """(*spatial)."""
@@ -22,28 +22,28 @@ class Mask:
     """Red, green, blue of each index, if the values are indices."""
 
     def brightness(self, value: float) -> float:
-        """Of the colour shown for a value."""
+        """Brightness of the colour shown for a value."""
         return float(sum(self.palette[3 * int(value) : 3 * int(value) + 3])) if self.palette else value
 
 
 @dataclass(frozen=True)
 class _Facts:
-    """What matters of a mask when flags are sought that fit all of them."""
+    """Properties of a mask for finding flags that fit all masks."""
 
     values: tuple[float, ...] | None
-    """The darker first; None if there are more than flags can name."""
+    """Values, the darker first; None if there are too many for flags."""
     lossy: bool
     cut: frozenset[int]
-    """White values with which it can be cut in two."""
+    """White values with which it can be thresholded."""
     whole: frozenset[int]
     """White values that need no --threshold."""
 
 
 def fitting_flags(masks: Iterable[Mask], coding: Coding) -> str | None:
-    """The --labels, and the --threshold if there has to be one, that fit all masks; None if none do.
+    """The --labels, and --threshold if needed, that fit all masks; None if there are none.
 
     Args:
-        masks: looked at one by one; none is kept.
+        masks: read one by one and not kept in memory.
     """
     two = len(coding.labels) == 2
     inverse = two and coding.values[0] > coding.values[-1]
@@ -64,7 +64,7 @@ def fitting_flags(masks: Iterable[Mask], coding: Coding) -> str | None:
         if any(len(v) > 2 and fact.cut for fact in facts if (v := fact.values)) or any(
             len(v) > 1 and first not in v for v in values
         ):
-            return None  # stored in several ways: naming every value would give some of them a wrong name
+            return None  # masks use different values, so naming every value would mislabel some
     if len(values) < len(facts) or any(fact.lossy for fact in facts):
         return None
     return label_words({value for found in values for value in found}, coding.declared, all_masks=True)
@@ -89,8 +89,8 @@ def _fits(mask: Mask, coding: Coding) -> bool:
 
 
 def _two_valued(facts: Sequence[_Facts], coding: Coding) -> dict[float, str] | None:
-    """Class name by value where no mask has more than two values; the darker one is background, or the brighter one if
-    --labels says so. None where a mask has more values, or where a value would be both."""
+    """Class name by value if no mask has more than two values: the darker is background, or the brighter if --labels
+    says so. None if a mask has more values, or if a value would be both."""
     background, name = coding.declared
     names = (background, name) if coding.declared[background] < coding.declared[name] else (name, background)
     roles: dict[float, set[str]] = {}

@@ -28,7 +28,7 @@ _NAME = re.compile(r"(train|testA|testB)_(\d+)(_anno)?")
 
 
 def convert_glas(options: GlasOptions) -> Conversion:
-    """Convert, and return what was made; folds keep patients together. Raises: as `convert`."""
+    """Convert; folds keep patients together. Raises: as `convert`."""
     return convert(options, "glas", "GlaS", _gather)
 
 
@@ -62,7 +62,7 @@ def _gather(root: Path, ledger: Ledger) -> Content:
 def _grades(
     folder: Path, images: dict[str, Path], ledger: Ledger
 ) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
-    """Patient by image, grade by image, and the table to keep. Without the table all are empty, and that is noted."""
+    """Patient by image, grade by image, and the table to keep. Without the table all are empty, with a note."""
     path = folder / GRADES
     if not path.is_file():
         ledger.notes.append(f"there is no {GRADES}: patients and grades are unknown")

@@ -1,4 +1,4 @@
-"""Groups of cases (those of a patient, a video, a slide), and folds in which each group lies on one side."""
+"""Groups of cases (of one patient, video or slide), and folds that keep each group on one side."""
 
 from __future__ import annotations
 
@@ -27,21 +27,20 @@ PATTERNS = (
 def given_groups(
     groups: str, stems: Mapping[str, str], files: Mapping[str, str], needed: Iterable[str]
 ) -> dict[str, str]:
-    """Group by case, as `--groups` says; a case that is a group by itself is left out.
+    """Group by case according to `--groups`; cases without a group are left out.
 
     Args:
-        groups: name of a CSV file, which lists cases, their stems or their file names; or a regular expression, which
-            is matched with the stems.
+        groups: name of a CSV file that lists cases, stems or file names; or a regular expression for the stems.
         stems, files: by case.
         needed: cases that must have a group, the training cases.
-    Raises: ConfigError for a regular expression that cannot be used; DataError for a file that cannot, or if a needed
-        case has no group.
+    Raises: ConfigError for an invalid regular expression; DataError for an unusable file, or if a needed case has no
+        group.
     """
     if groups.lower().endswith(".csv") or Path(groups).is_file():
         rows = _table(Path(groups), {*stems, *stems.values(), *files.values()})
         called = {case: (case, stem, normalize("NFC", files[case])) for case, stem in stems.items()}
         found = {case: next((rows[n] for n in names if n in rows), None) for case, names in called.items()}
-        fix = f"expected a line for each in {groups}; add them, with an empty group where it is not known"
+        fix = f"expected a line for each in {groups}; add them, with an empty group if it is unknown"
     else:
         found = _from_pattern(groups, stems)
         fix = f"expected {shlex.quote(groups)} to match each whole name; correct it, or give a CSV file (case,group)"
@@ -51,11 +50,11 @@ def given_groups(
 
 
 def _table(path: Path, known: Collection[str]) -> dict[str, str]:
-    """Group by name, of the cases that are known and others."""
+    """Group by name, for known cases and any others in the table."""
     found: dict[str, str] = {}
     for number, name, group in case_column(path, "group", known):
         if found.setdefault(normalize("NFC", name), group) != group:
-            raise DataError(f"{path}: line {number} gives {name} another group than before; expected one; remove one")
+            raise DataError(f"{path}: line {number} gives {name} a second group; expected one; remove one")
     return found
 
 
@@ -86,13 +85,13 @@ def likely_pattern(names: Sequence[str]) -> str | None:
 
 
 def group_folds(groups: Mapping[str, str | None]) -> list[dict[str, list[str]]]:
-    """nnU-Net's list of {"train": ids, "val": ids}: every case validates once, and no group is on both sides of a fold.
+    """nnU-Net's list of {"train": ids, "val": ids}, in which every case validates once and no group is split.
 
-    The largest group goes first, each to the fold with the fewest cases so far, so that folds are about equally large.
+    Groups are assigned largest first, each to the fold with the fewest cases so far, so that folds have similar sizes.
 
     Args:
-        groups: group by training case; a case without one is a group by itself.
-    Returns: five folds as in nnU-Net, or one for each group if there are fewer than five; none for a single group.
+        groups: group by training case; a case without one is its own group.
+    Returns: five folds as in nnU-Net, or one per group if there are fewer than five; none for a single group.
     """
     members: dict[str, list[str]] = {}
     for case in sorted(groups):
@@ -107,20 +106,20 @@ def group_folds(groups: Mapping[str, str | None]) -> list[dict[str, list[str]]]:
 
 
 def write_group_splits(folder: Path | None, groups: Mapping[str, str | None]) -> tuple[int | None, list[str]]:
-    """Write `splits_final.json` if a group has several cases; the number of folds, and notes on what was done.
+    """Write `splits_final.json` if a group has several cases.
 
-    It lies in the raw dataset: jdm reads it there, and nnU-Net's planning copies it to the preprocessed one.
+    It is written to the raw dataset, where jdm reads it and from where nnU-Net's planning copies it.
 
     Args:
         folder: None writes nothing.
-    Returns: number of folds, None where nnU-Net's own split holds.
+    Returns: number of folds (None if nnU-Net's own split is used), and notes on what was done.
     """
     sizes = Counter(group for group in groups.values() if group)
     if max(sizes.values(), default=0) < 2:
         return None, []
     folds = group_folds(groups)
     if not folds:
-        return 0, [f"all {len(groups)} training cases are of one group, so there is no split by group; use fold 'all'"]
+        return 0, [f"all {len(groups)} training cases are of one group and cannot be split by group; use fold 'all'"]
     if folder is not None:
         write_json(folder / SPLITS_FILE, folds)
     notes = [f"{SPLITS_FILE}: {len(folds)} folds that keep {len(sizes)} groups together"]

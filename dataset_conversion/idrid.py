@@ -30,15 +30,15 @@ CLASSES = {"MA": "microaneurysm", "HE": "haemorrhage", "EX": "hard_exudate", "SE
 LABELS = {"background": 0} | {name: i for i, name in enumerate(CLASSES.values(), 1)}
 PUBLISHED = {"train": 54, "test": 27}
 PUBLISHED_MASKS = {"MA": 81, "HE": 80, "EX": 81, "SE": 40, "OD": 81}
-"""Images with a mask of each class, as idrid.grand-challenge.org/Data lists them."""
+"""Number of images with a mask of each class, from idrid.grand-challenge.org/Data."""
 _SPLITS = {"train": "a. Training Set", "test": "b. Testing Set"}
 _MASK = re.compile(r"(IDRiD_\d+)_([A-Z]{2})")
 
 
 def convert_idrid(options: IdridOptions) -> Conversion:
-    """Convert, and return what was made: five classes, numbered as in `CLASSES`.
+    """Convert to five classes, numbered as in `CLASSES`.
 
-    Where classes overlap, a pixel belongs to the one that `options.priority` names first.
+    Where classes overlap, a pixel belongs to the first of them in `options.priority`.
     Raises: as `convert`; ConfigError unless the priority names each class once.
     """
     if sorted(options.priority) != sorted(CLASSES):
@@ -65,7 +65,7 @@ def _gather(priority: tuple[str, ...], root: Path, ledger: Ledger) -> Content:
 def _images(
     split: str, folder: Path, root: Path, priority: tuple[str, ...], counts: Counter[str], ledger: Ledger
 ) -> list[Picture]:  # fmt: skip
-    """Images of a split, each with its masks; a lesion without a mask is not there."""
+    """Images of a split, each with its masks; a lesion without a mask file is absent."""
     images, aside = list_pictures(folder)
     for path, reason in aside:
         ledger.add("ignored", split, None, [path], [reason])
@@ -77,7 +77,7 @@ def _images(
         if match[2] not in CLASSES or match[1] not in images:
             raise DataError(f"{path}: belongs to no image of {folder}; expected IDRiD_NN_{{{','.join(CLASSES)}}}")
         if masks[match[1]].setdefault(match[2], path) != path:
-            raise DataError(f"{path}: is also there as {masks[match[1]][match[2]]}; expected it once; remove one")
+            raise DataError(f"{path}: also exists as {masks[match[1]][match[2]]}; expected it once; remove one")
         counts[f"masks {match[2]}"] += 1
     if not any(masks.values()):
         raise DataError(
@@ -93,7 +93,7 @@ def _images(
 def _lesions(
     masks: Mapping[str, Path], priority: tuple[str, ...], image: Raster, where: Path
 ) -> tuple[np.ndarray, Decoded]:
-    """The image and its classes. Raises: DataError if a mask cannot be used; the case is refused as a whole."""
+    """The image and its classes. Raises: DataError if any mask cannot be used, so that the case is refused."""
     array, label, notes = image.array, None, []
     overlap = 0
     for code in reversed(priority):  # so that the first is painted last

@@ -19,24 +19,24 @@ STATUSES: tuple[Status, ...] = ("accepted", "repaired", "refused", "ignored")
 
 
 def printable(text: str) -> str:
-    """`text` on one line, what cannot be printed or encoded escaped: file names may hold anything."""
+    """`text` on one line, with unprintable characters escaped, since file names may hold anything."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One case, or one file that is part of none."""
+    """One case, or one file that belongs to no case."""
 
     status: Status
     split: str
     """train or test."""
     case_id: str | None
     files: tuple[str, ...]
-    """Source files, as they were found."""
+    """Source files, as found."""
     notes: tuple[str, ...] = ()
-    """How it was repaired, or why it was refused or ignored."""
+    """Repairs, or the reason for a refusal."""
     group: str | None = None
-    """Patient, sequence or the like: its cases belong on one side of a split."""
+    """Group, such as a patient or sequence, whose cases must be on one side of a split."""
 
 
 @dataclass
@@ -44,15 +44,15 @@ class Ledger:
     """Entries in the order of conversion, and the images that occur more than once."""
 
     source: dict[str, str]
-    """What was asked for: folders, labels, options."""
+    """The request: folders, labels, options."""
     entries: list[Entry] = field(default_factory=list)
     duplicates: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What holds for the dataset as a whole, such as inferred names."""
+    """Notes on the whole dataset, such as inferred names."""
     published: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Number of cases found and published, by part of the dataset."""
+    """Numbers of cases found and published, by part of the dataset."""
     shown: Callable[[str], str] = field(default=str, repr=False)
-    """Turns paths in temporary folders into those the user knows."""
+    """Maps paths in temporary folders to the user's paths."""
     _seen: dict[bytes, tuple[str, str]] = field(default_factory=dict, repr=False)
 
     def add(
@@ -65,7 +65,7 @@ class Ledger:
         self.entries.append(Entry(status, split, case_id, names, lines, printable(group) if group else None))
 
     def compare(self, found: Mapping[str, int], published: Mapping[str, int]) -> None:
-        """Compare the cases in each part of the dataset with the published number, and note where they differ."""
+        """Compare the number of cases in each part of the dataset with the published number, and note differences."""
         counts = {part: (found.get(part, 0), number) for part, number in published.items()}
         self.published |= counts
         self.notes += [
@@ -73,7 +73,7 @@ class Ledger:
         ]
 
     def see(self, image: np.ndarray, split: str, case_id: str) -> str | None:
-        """Remember an image by its content; a line about it if another case has the same."""
+        """Record an image by its content. Returns: a line about it if another case has the same image, else None."""
         digest = hashlib.sha256(f"{image.shape}{image.dtype}".encode() + image.tobytes()).digest()
         first = self._seen.setdefault(digest, (split, case_id))
         if first == (split, case_id):
@@ -118,7 +118,7 @@ class Ledger:
         write_text(folder / "conversion.md", self.markdown())
 
     def markdown(self) -> str:
-        """The record for people."""
+        """The record as Markdown."""
         lines = ["# Conversion", "", *(f"- {key}: {printable(value)}" for key, value in self.source.items()), ""]
         lines += [f"- {count} {status}" for status, count in self.counts().items()]
         lines += [f"- {part}: {found} found, {number} published" for part, (found, number) in self.published.items()]

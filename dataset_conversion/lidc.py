@@ -1,9 +1,9 @@
 """LIDC-IDRI: 1018 chest CT series of 1010 patients, nodules outlined by up to four readers.
 
-Layout: `LIDC-IDRI-dddd/<study>/<series>/*.dcm` and an XML file per CT series; digital radiographs (CR, DX) lie beside.
-An outline runs just outside of what it surrounds, a nodule or a part to be left out: its own voxels are not part of
-that. Source: Armato et al. 2011, "The Lung Image Database Consortium (LIDC) and Image Database Resource
-Initiative (IDRI)".
+Layout: `LIDC-IDRI-dddd/<study>/<series>/*.dcm` and an XML file per CT series, next to digital radiographs (CR, DX).
+An outline runs just outside of the nodule, or of a part to exclude from it; the voxels of the outline itself do not
+belong to what it encloses. Source: Armato et al. 2011, "The Lung Image Database Consortium (LIDC) and Image Database
+Resource Initiative (IDRI)".
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ MAX_READERS = 4
 
 @dataclass(frozen=True)
 class Outline:
-    """What one reader drew of one nodule in one slice."""
+    """One reader's outline of one nodule in one slice."""
 
     uid: str
     """SOP instance of the slice; may be empty."""
     z: float
-    """Its position, millimetres."""
+    """Position of the slice, millimetres."""
     around: bool
-    """False: around a part that is not nodule."""
+    """Whether it surrounds nodule; False: a part that is not nodule."""
     points: np.ndarray
     """(n, 2) indices x, y of the voxels of the outline."""
 
 
 def convert_lidc(options: LidcOptions) -> Conversion:
-    """Convert, and return what was made; folds keep the series of a patient together.
+    """Convert; folds keep the series of a patient together.
 
     Raises: as `convert`; ConfigError for a reader that does not exist.
     """
@@ -86,7 +86,7 @@ def _gather(options: LidcOptions, root: Path, ledger: Ledger) -> Content:
 
 
 def _files(root: Path, ledger: Ledger) -> tuple[dict[str, list[Slice]], dict[str, Path], dict[Path, str]]:
-    """Slices by series, annotations by series, and why the slices of a folder cannot be trusted, by folder."""
+    """Slices by series, annotations by series, and by folder the reason why its slices are unreliable."""
     series: dict[str, list[Slice]] = {}
     annotations: dict[str, Path] = {}
     damaged: dict[Path, str] = {}
@@ -119,7 +119,7 @@ def _files(root: Path, ledger: Ledger) -> tuple[dict[str, list[Slice]], dict[str
 
 
 def _enter(annotations: dict[str, Path], path: Path, ledger: Ledger) -> None:
-    """Remember the series that an XML file of readers is about; those of radiographs are ignored."""
+    """Record an XML file under the series that it annotates; readings of radiographs are ignored."""
     try:
         message = read_xml(path, "LidcReadMessage")
     except DataError as error:
@@ -132,7 +132,7 @@ def _enter(annotations: dict[str, Path], path: Path, ledger: Ledger) -> None:
     if not uid:
         raise DataError(f"{path}: names no series (SeriesInstanceUid); get the original file")
     if annotations.setdefault(uid, path) != path and path.read_bytes() != annotations[uid].read_bytes():
-        raise DataError(f"{path}: is about the series of {annotations[uid]} and differs from it; remove one")
+        raise DataError(f"{path}: annotates the same series as {annotations[uid]} but differs; remove one")
 
 
 def _patient(parts: Sequence[Slice]) -> str:
@@ -140,7 +140,7 @@ def _patient(parts: Sequence[Slice]) -> str:
 
 
 def _names(scans: Mapping[str, Sequence[Slice]]) -> dict[str, str]:
-    """Case by series: the patient, and a number where it has several series."""
+    """Case by series: the patient, with a number if there are several series."""
     several = Counter(_patient(parts) for parts in scans.values())
     numbers: Counter[str] = Counter()
     names = {}
@@ -154,13 +154,13 @@ def _names(scans: Mapping[str, Sequence[Slice]]) -> dict[str, str]:
 def _read(
     parts: Sequence[Slice], annotation: Path | None, damaged: Mapping[Path, str], options: LidcOptions
 ) -> Reading:
-    """A scan and its nodules. Raises: DataError if one cannot be used, or the folder holds damaged or other slices."""
+    """A scan and its nodules. Raises: DataError if they cannot be used, or the folder has damaged or foreign slices."""
     broken = [damaged[folder] for folder in sorted({part.path.parent for part in parts}) if folder in damaged]
     if broken:
-        raise DataError(f"series {parts[0].series} may not be whole: {broken[0]}")
+        raise DataError(f"series {parts[0].series} may be incomplete: {broken[0]}")
     if annotation is None:
         raise DataError(
-            f"{parts[0].path.parent}: no XML file is about its series {parts[0].series}; expected one; download the "
+            f"{parts[0].path.parent}: no XML file annotates its series {parts[0].series}; expected one; download the "
             "annotations too, and put them below the same folder"
         )
     series = read_ct(parts)
@@ -194,13 +194,13 @@ def _is_large(nodule: Element) -> bool:
 
 
 def read_outline(roi: Element, where: Path) -> Outline:
-    """One `roi` of an XML file. Raises: DataError for coordinates that are missing, no integers or far off."""
+    """Read one `roi` of an XML file. Raises: DataError for missing, non-integer or far-off coordinates."""
     try:
         points = [(int(e.findtext("xCoord") or ""), int(e.findtext("yCoord") or "")) for e in roi.iter("edgeMap")]
         z = float(roi.findtext("imageZposition") or "nan")
     except ValueError as error:
         raise DataError(
-            f"{where}: an outline has a coordinate that is no number ({one_line(error)}); get the file again"
+            f"{where}: an outline has a coordinate that is not a number ({one_line(error)}); get the file again"
         ) from None
     if not points or max(abs(v) for point in points for v in point) > 2**20:
         raise DataError(f"{where}: an outline has no points, or points far off; get the file again")
@@ -211,11 +211,11 @@ def read_outline(roi: Element, where: Path) -> Outline:
 def draw(drawn: np.ndarray, outlines: Sequence[Outline], series: Series, where: Path) -> None:
     """Set the voxels (z, y, x) of one nodule of one reader in `drawn`.
 
-    Raises: DataError if an outline lies in no slice of the series.
+    Raises: DataError if an outline is not in any slice of the series.
     """
     shape = drawn.shape[1], drawn.shape[2]
     nodule: dict[int, np.ndarray] = {}
-    for outline in sorted(outlines, key=lambda o: not o.around):  # what is left out comes last
+    for outline in sorted(outlines, key=lambda o: not o.around):  # excluded parts come last
         index = _slice_of(outline, series, where)
         plane = nodule.setdefault(index, np.zeros(shape, bool))
         pixels, rows, columns = inside_polygon(outline.points, shape, centre=0.0)
@@ -235,7 +235,7 @@ def _slice_of(outline: Outline, series: Series, where: Path) -> int:
     nearest = int(np.abs(series.positions - outline.z).argmin()) if np.isfinite(outline.z) else 0
     if not np.isfinite(outline.z) or abs(series.positions[nearest] - outline.z) > series.volume.spacing[0] / 4:
         raise DataError(
-            f"{where}: an outline lies in slice {outline.uid[:64] or 'unknown'} at {outline.z:g} mm, which the "
-            "series does not have; expected the annotation of this series, whole; get both again"
+            f"{where}: an outline is in slice {outline.uid[:64] or 'unknown'} at {outline.z:g} mm, which is not in the "
+            "series; expected the annotation of this series, and all its slices; get both again"
         )
     return nearest

@@ -39,17 +39,17 @@ CLASSIC_IDS = frozenset(
         "TCGA-NH-A8F7-01A-01-TS1", "TCGA-RD-A8N9-01A-01-TS1",
     }
 )  # fmt: skip
-"""The training set of 2017, which most papers mean."""
+"""The training set of 2017, used by most papers."""
 PUBLISHED = {CLASSIC: 30, ALL: 37}
 PUBLISHED_TEST = 14
 MOST_OF_IMAGE = 0.75
-"""Share of the image above which an outline is no nucleus, whatever its type is said to be."""
+"""An outline that covers more than this share of the image is not a nucleus, whatever its type."""
 
 
 def convert_monuseg(options: MonusegOptions) -> Conversion:
-    """Convert, and return what was made: nuclei as one class, and their numbers in instancesTr and instancesTs.
+    """Convert with nuclei as one class, and their numbers in instancesTr and instancesTs.
 
-    Raises: as `convert`; DataError for images without annotation or the reverse.
+    Raises: as `convert`; DataError for images without annotation or annotations without image.
     """
     return convert(options, "monuseg", "MoNuSeg", partial(_gather, options.cases), {"cases": options.cases})
 
@@ -91,7 +91,7 @@ def _split(folder: Path) -> str:
 
 
 def _files(root: Path, split: str, ledger: Ledger) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Images and outlines of a split by stem. Copies in doubled folders are ignored if they have the same bytes."""
+    """Images and outlines of a split by stem. Identical copies in duplicate folders are ignored."""
     images: dict[str, Path] = {}
     outlines: dict[str, Path] = {}
     for path in visible(root):
@@ -126,6 +126,6 @@ def _nuclei(outlines: Path, image: Raster, where: Path) -> tuple[np.ndarray, Dec
 
 
 def _area(vertices: np.ndarray) -> float:
-    """Of a polygon, square pixels."""
+    """Area of a polygon in square pixels."""
     x, y = vertices.T
     return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2

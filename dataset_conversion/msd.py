@@ -24,7 +24,7 @@ from jdm.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class TaskNames:
-    """What a task's dataset.json declares."""
+    """Channel and class names in a task's dataset.json."""
 
     channels: tuple[str, ...] | None
     labels: dict[str, int] | None
@@ -32,9 +32,9 @@ class TaskNames:
 
 
 def convert_msd(options: MsdOptions) -> Conversion:
-    """Convert, and return what was made.
+    """Convert a task.
 
-    Raises: DataError for missing counterparts, unusable names, nothing left to train on, or, with `strict`, any refusal
+    Raises: DataError for missing counterparts, unusable names, nothing left to train on or, with `strict`, any refusal
         or duplicate; ExistsError, ConfigError as `new_dataset`.
     """
     if options.max_cases is not None and options.max_cases < 1:
@@ -62,7 +62,7 @@ def convert_msd(options: MsdOptions) -> Conversion:
 
 
 def default_name(source: Path) -> str:
-    """Name of a task's dataset: that of its folder or archive, without TaskNN_."""
+    """Default dataset name of a task: the name of its folder or archive, without TaskNN_."""
     return plain_name(re.sub(r"^Task\d+_", "", bare_name(source.resolve())))
 
 
@@ -77,7 +77,7 @@ def task_folder(root: Path) -> Path:
 
 
 def read_names(source: Path) -> TaskNames:
-    """Channel and class names of the task's dataset.json; None for what is not there."""
+    """Channel and class names in the task's dataset.json; None for missing ones."""
     path = source / "dataset.json"
     if not path.is_file():
         return TaskNames(None, None)
@@ -85,7 +85,7 @@ def read_names(source: Path) -> TaskNames:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
         if "channel_names" in content:
             raise DataError(
-                f"{path}: is of nnU-Net v2 already; expected a task of v1 or of the Decathlon; it needs no conversion, "
+                f"{path}: is already of nnU-Net v2; expected a task of v1 or of the Decathlon; it needs no conversion, "
                 "copy its folder to $nnUNet_raw"
             )
         modality, labels = content["modality"], content["labels"]
@@ -102,7 +102,7 @@ def read_names(source: Path) -> TaskNames:
 
 
 def _files(source: Path, suffix: str, ledger: Ledger) -> dict[str, tuple[Path, Path | None]]:
-    """(image, label) files of imagesTr or imagesTs by stem, sorted; test labels may be absent as a whole."""
+    """(image, label) files of imagesTr or imagesTs by stem, sorted; the folder of test labels may be missing."""
     folders = source / f"images{suffix}", source / f"labels{suffix}"
     split = "train" if suffix == "Tr" else "test"
     images, labels = (list_volumes(folder, split, ledger) for folder in folders)

@@ -23,7 +23,7 @@ Files = dict[str, tuple[list[Path], Path | None]]
 
 
 def convert_nnunet_v1(options: NnunetV1Options) -> Conversion:
-    """Convert, and return what was made. Raises: as `convert`; DataError for missing channels or labels."""
+    """Convert a dataset. Raises: as `convert`; DataError for missing channels or labels."""
     return convert(options, "nnunet-v1", default_name(options.source), _gather)
 
 
@@ -45,9 +45,9 @@ def _gather(root: Path, ledger: Ledger) -> Content:
 
 
 def _files(source: Path, suffix: str, ledger: Ledger) -> Files:
-    """Cases of imagesTr or imagesTs, sorted; test labels may be absent as a whole.
+    """Cases of imagesTr or imagesTs, sorted; the folder of test labels may be missing.
 
-    Raises: DataError for names without a channel number, missing channels, or images and labels without each other.
+    Raises: DataError for names without a channel number, missing channels, or unmatched images and labels.
     """
     folders = source / f"images{suffix}", source / f"labels{suffix}"
     split = "train" if suffix == "Tr" else "test"

@@ -1,4 +1,4 @@
-"""What each converter can be told: the flags of `jdm-convert`. No heavy imports."""
+"""Options of the converters, which are the flags of `jdm-convert`. No heavy imports."""
 
 from __future__ import annotations
 
@@ -29,21 +29,22 @@ class PairsOptions:
     the reason.
 
     For example:
-      jdm-convert pairs --images train/images --masks train/masks --id 11 --name MoNuSeg
-      --labels 0=background 255=nuclei --test-images test/images --test-masks test/masks
+      jdm-convert pairs --images train/images --masks train/masks --id 11
+      --name MoNuSeg --labels 0=background 255=nuclei
+      --test-images test/images --test-masks test/masks
     """
 
     images: Path
-    """Folder (or zip or tar file) of the training images. An archive may hold both folders, images and masks."""
+    """Folder (or zip or tar file) of the training images. One archive may hold both images and masks."""
     masks: Path
-    """Folder (or archive, which may be the same) of their masks: one grey value (or palette index) per class."""
+    """Folder (or archive, possibly the same) of their masks: one grey value (or palette index) per class."""
     id: int
-    """nnU-Net dataset id for the new dataset: 1 to 999, not yet in use."""
+    """Id of the new dataset: 1 to 999, not yet in use."""
     name: str
     """Name of the new dataset: --id 11 --name MoNuSeg makes Dataset011_MoNuSeg in $nnUNet_raw."""
     labels: Annotated[tuple[str, ...], arg(metavar="VALUE=NAME [VALUE=NAME ...]", help=_LABELS)]
     test_images: Path | None = None
-    """Folder of test images, which are never trained on."""
+    """Folder of test images, never trained on."""
     test_masks: Path | None = None
     """Folder of their masks; they go to labelsTs."""
     threshold: Annotated[float | None, arg(metavar="LEVEL", help=_THRESHOLD)] = None
@@ -58,12 +59,12 @@ class PairsOptions:
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """What every published dataset needs."""
+    """Options common to all published datasets."""
 
     source: Positional[Path]
-    """Its folder, or the zip or tar file as it was downloaded."""
+    """Folder of the dataset, or the zip or tar file as downloaded."""
     id: int
-    """nnU-Net dataset id for the new dataset: 1 to 999, not yet in use."""
+    """Id of the new dataset: 1 to 999, not yet in use."""
     name: str | None = None
     """Name of the new dataset; each source has a default."""
     groups: Annotated[str | None, arg(metavar="TABLE.csv|PATTERN", help=_GROUPS)] = None
@@ -79,16 +80,15 @@ class SourceOptions:
 class MsdOptions(SourceOptions):
     """Convert a task of the Medical Segmentation Decathlon (NIfTI) into an nnU-Net dataset.
 
-    Reads imagesTr, labelsTr, imagesTs and labelsTs, and takes the names of channels and classes from dataset.json where
-    there is one. The default name is that of the folder without TaskNN_. A volume with several channels becomes one
-    file per channel.
+    Reads imagesTr, labelsTr, imagesTs and labelsTs; channel and class names come from dataset.json, if present. The
+    default name is the folder's, without TaskNN_. A volume with several channels becomes one file per channel.
 
     For example:
       jdm-convert msd Task04_Hippocampus.tar --id 4
     """
 
     max_cases: int | None = None
-    """Convert only this many training cases, the first by id; all test cases are kept."""
+    """Convert only the first N training cases by id, and all test cases."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class NnunetV1Options(SourceOptions):
 class PolypOptions(SourceOptions):
     """Convert PraNet's polyp archives: TrainDataset (1450 images) and the five sets of TestDataset.
 
-    Name the folder that holds both, or a zip file of it. Ids of test cases begin with the name of their set.
+    The source is the folder that holds both, or a zip file of it. Ids of test cases begin with the name of their set.
 
     For example:
       jdm-convert polyp PraNet --id 21
@@ -113,7 +113,7 @@ class PolypOptions(SourceOptions):
 
 @dataclass(frozen=True)
 class KvasirSegOptions(SourceOptions):
-    """Convert Kvasir-SEG: 1000 polyps, JPEG images and JPEG masks, which are cut at > 127.
+    """Convert Kvasir-SEG: 1000 polyps, JPEG images and JPEG masks, which are thresholded at > 127.
 
     For example:
       jdm-convert kvasir-seg kvasir-seg.zip --id 22
@@ -173,8 +173,8 @@ class Dsb2018Options(SourceOptions):
     """Convert the nuclei of the 2018 Data Science Bowl: stage1_train (a folder per image, a mask per nucleus) and
     stage1_test, whose masks are in stage1_solution.csv if that lies beside it.
 
-    All nuclei are one class; instancesTr keeps their numbers. A folder images and a folder masks with one mask per
-    image can be read too.
+    All nuclei are one class; instancesTr keeps their numbers. A folder images and a folder masks, with one mask per
+    image, are also accepted.
 
     For example:
       jdm-convert dsb2018 data-science-bowl-2018.zip --id 28
@@ -185,17 +185,17 @@ class Dsb2018Options(SourceOptions):
 class MonusegOptions(SourceOptions):
     """Convert MoNuSeg 2018: nuclei in histology, outlined in Aperio XML files.
 
-    Name the folder above both downloads (training and MoNuSegTestData). A pixel belongs to a nucleus if its centre lies
-    inside the outline. Left out: rectangles, arrows, rulers, and layers or regions named as something else than nuclei,
-    such as "ambiguous" or "ROI". Negative regions are cut out. conversion.md says what was done with each layer. All
-    nuclei are one class; instancesTr and instancesTs keep their numbers.
+    The source is the folder above both downloads (training and MoNuSegTestData). A pixel belongs to a nucleus if its
+    centre lies inside the outline. Rectangles, arrows, rulers, and layers or regions not named as nuclei, such as
+    "ambiguous" or "ROI", are left out. Negative regions are cut out. conversion.md lists how each layer was handled.
+    All nuclei are one class; instancesTr and instancesTs keep their numbers.
 
     For example:
       jdm-convert monuseg MoNuSeg --id 11 --cases classic
     """
 
     cases: Literal["classic", "all"] = "classic"
-    """classic: the 30 training images of 2017, which most papers mean; all: the 37 of the current download."""
+    """classic: the 30 training images of 2017, used by most papers; all: the 37 of the current download."""
 
 
 @dataclass(frozen=True)
@@ -203,21 +203,21 @@ class IdridOptions(SourceOptions):
     """Convert IDRiD (A. Segmentation): four lesions of the retina and the optic disc, 54 training and 27 test images.
 
     Classes are numbered 1 microaneurysm (MA), 2 haemorrhage (HE), 3 hard exudate (EX), 4 soft exudate (SE), 5 optic
-    disc (OD). An image without a file for a class has none of it.
+    disc (OD). If an image has no file for a class, the class is absent.
 
     For example:
       jdm-convert idrid "A. Segmentation.zip" --id 30
     """
 
     priority: tuple[str, ...] = ("MA", "SE", "EX", "HE", "OD")
-    """Where classes overlap, a pixel belongs to the one named first."""
+    """Order of precedence where classes overlap."""
 
 
 @dataclass(frozen=True)
 class CovidCxrOptions(SourceOptions):
     """Convert the COVID-19 image data collection: X-rays with a class and no mask.
 
-    They go to imagesTs, their findings and patients to classes.csv.
+    Images go to imagesTs, findings and patients to classes.csv.
 
     For example:
       jdm-convert covid-cxr covid-chestxray-dataset --id 31
@@ -228,7 +228,7 @@ class CovidCxrOptions(SourceOptions):
 class ChestXrayOptions(SourceOptions):
     """Convert chest_xray (NORMAL and PNEUMONIA): X-rays with a class and no mask.
 
-    They go to imagesTs, their classes, parts (train, val, test) and patients to classes.csv.
+    Images go to imagesTs; classes, parts (train, val, test) and patients to classes.csv.
 
     For example:
       jdm-convert chest-xray chest_xray --id 32
@@ -240,14 +240,14 @@ class LidcOptions(SourceOptions):
     """Convert LIDC-IDRI: chest CT (DICOM) in Hounsfield units, with the nodules of 3 mm or more that several readers
     outlined.
 
-    Radiographs are left out. An XML file belongs to the CT series that it names. A voxel is nodule if it lies inside
-    the outlines of at least --min-readers readers.
+    Radiographs are left out. Each XML file is matched to the CT series that it names. A voxel is labelled nodule if it
+    lies inside the outlines of at least --min-readers readers.
 
     For example:
       jdm-convert lidc LIDC-IDRI --id 33
     """
 
     min_readers: int = 2
-    """How many of --readers must have a voxel inside their outline."""
+    """Number of readers whose outlines must contain a voxel."""
     readers: tuple[int, ...] = ()
-    """Which readers count: numbers from 1 to 4, in the order of the XML file; by default all."""
+    """Readers to use, 1 to 4, in the order of the XML file; by default all."""

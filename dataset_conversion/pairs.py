@@ -26,13 +26,13 @@ from jdm.data.raster import KIND_OF_ENDING, VOLUME_ENDINGS, ending_of
 from jdm.errors import ConfigError, DataError
 
 IMAGES, MASKS = ("images", "image", "imgs"), ("masks", "mask", "labels")
-"""Folders of an archive that holds both."""
+"""Names of the folders in an archive that holds both."""
 Folders = Mapping[str, tuple[Path, Path | None]]
 """Images and masks of each split."""
 
 
 def convert_pairs(options: PairsOptions) -> Conversion:
-    """Convert, and return what was made.
+    """Convert two folders.
 
     Raises: DataError for missing counterparts, clashing stems, images of several bit depths, pictures among volumes,
         or as `fill`; ExistsError, ConfigError as `new_dataset`.
@@ -69,14 +69,14 @@ def convert_pairs(options: PairsOptions) -> Conversion:
         }
         for images, masks in folders.values():
             if masks is not None and images.resolve() == masks.resolve():
-                raise DataError(f"{images}: is the folder of the images and of the masks; expected two; separate them")
+                raise DataError(f"{images}: is given for both images and masks; expected two folders; separate them")
         ledger = Ledger(asked, shown=shown)
         gather = _volumes if _are_volumes(folders) else _pictures
         return fill(target, gather(folders, coding, ledger), ledger, options.strict, options.groups)
 
 
 def _folder_of(source: Source, names: tuple[str, ...]) -> Path:
-    """The folder of the files: of an archive, past folders that hold only another one, then the one of these names."""
+    """The folder of the files; in an archive, skips folders that hold only another folder, then looks for `names`."""
     folder = source.root
     while source.root != source.given:
         inner = [f for f in folder.iterdir() if not f.name.startswith(".") and f.name != "__MACOSX"]
@@ -88,7 +88,7 @@ def _folder_of(source: Source, names: tuple[str, ...]) -> Path:
 
 
 def _are_volumes(folders: Folders) -> bool:
-    """Whether the folders hold volumes, and not pictures. Raises: DataError if they hold both."""
+    """Whether the folders hold volumes rather than pictures. Raises: DataError if they hold both."""
     kinds: dict[bool, list[Path]] = {True: [], False: []}
     for folder in [folder for pair in folders.values() for folder in pair if folder is not None]:
         for path in sorted(folder.iterdir()):
@@ -99,13 +99,13 @@ def _are_volumes(folders: Folders) -> bool:
     if volumes and pictures:
         raise DataError(
             f"the folders hold {len(pictures)} pictures (such as {pictures[0]}) and {len(volumes)} volumes (such as "
-            f"{volumes[0]}); expected one kind; move one of them elsewhere, and convert it apart"
+            f"{volumes[0]}); expected one kind; move one kind elsewhere, and convert it separately"
         )
     return bool(volumes)
 
 
 def _pictures(folders: Folders, coding: Coding, ledger: Ledger) -> Content:
-    """Pictures named alike, or as in nnU-Net's folders: image a_0000 and mask a."""
+    """Pictures with the same names as their masks, or as in nnU-Net's folders: image a_0000 and mask a."""
     stems = {split: (list_pictures(i)[0], list_pictures(m)[0] if m else {}) for split, (i, m) in folders.items()}
     numbered = _are_numbered(*stems["train"])
 
@@ -134,7 +134,7 @@ def _pictures(folders: Folders, coding: Coding, ledger: Ledger) -> Content:
 
 
 def _volumes(folders: Folders, coding: Coding, ledger: Ledger) -> Content:
-    """Volumes named alike, or as in nnU-Net's folders: images a_0000, a_0001 and label a."""
+    """Volumes with the same names as their labels, or as in nnU-Net's folders: images a_0000, a_0001 and label a."""
     stems = {
         split: tuple(list_volumes(folder, split, ledger, VOLUME_ENDINGS) if folder else {} for folder in pair)
         for split, pair in folders.items()
@@ -166,7 +166,7 @@ def _are_numbered(images: Mapping[str, Path], masks: Mapping[str, Path]) -> bool
 
 
 def _readable(paths: Sequence[Path], read: Callable[[Path], Mask]) -> Iterator[Mask]:
-    """Masks one by one, without those that are refused whatever their values are."""
-    for path in tqdm(paths, desc="looking at mask values", unit="mask", disable=None, leave=False):
+    """Masks one by one, without those that are refused regardless of their values."""
+    for path in tqdm(paths, desc="reading mask values", unit="mask", disable=None, leave=False):
         with contextlib.suppress(DataError):
             yield read(path)

@@ -1,4 +1,4 @@
-"""Pictures and their masks -> cases of one form. Shared by the converters of pictures."""
+"""Pictures and their masks -> cases with the same channels and type. Shared by the converters of pictures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jdm.errors import DataError
 
 @dataclass(frozen=True)
 class Decoded:
-    """A mask understood."""
+    """A decoded mask."""
 
     label: np.ndarray
     """(y, x) class values."""
@@ -29,26 +29,26 @@ class Decoded:
     instances: np.ndarray | None = None
     """(y, x) 0 and a number per object."""
     remarks: list[str] = field(default_factory=list)
-    """What to know, without being a repair."""
+    """Remarks that are not repairs."""
 
 
 Decode = Callable[[np.ndarray, str, Path], Decoded]
-"""(stored mask (channels, y, x), kind of file, its path) -> its meaning."""
+"""(stored mask (channels, y, x), kind of file, its path) -> the decoded mask."""
 Annotate = Callable[[Raster, Path], tuple[np.ndarray, Decoded]]
 """(image as stored, its path) -> the upright image (channels, y, x) and its mask."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image of the source and how to get its mask."""
+    """An image of the source, and how to read its mask."""
 
     split: str
     stem: str
     image: Path
     annotate: Annotate | None = None
-    """None: it has no mask."""
+    """None: no mask."""
     files: tuple[Path, ...] = ()
-    """Of the annotation."""
+    """Files of the annotation."""
     group: str | None = None
     part: str | None = None
     class_name: str | None = None
@@ -56,7 +56,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Form:
-    """What all images of a dataset are stored as."""
+    """Channels and pixel type in which all images of a dataset are stored."""
 
     channels: int
     dtype: np.dtype
@@ -74,9 +74,9 @@ def picture_content(
     pictures: Sequence[Picture], labels: Mapping[str, int], published: Mapping[str, int] | None = None,
     files: Mapping[str, str] | None = None,
 ) -> Content:  # fmt: skip
-    """Cases of pictures, which are all stored as RGB if one of them is in colour, otherwise as grey.
+    """Cases of pictures; all are stored as RGB if any is in colour, otherwise as grey.
 
-    Raises: DataError if their pixels are of several types.
+    Raises: DataError if their pixel types differ.
     """
     form = common_form([picture.image for picture in pictures])
     items = [
@@ -87,7 +87,7 @@ def picture_content(
 
 
 def common_form(paths: Iterable[Path]) -> Form:
-    """Channels and pixel type for all images; those that cannot be read are refused later, one by one."""
+    """Common channels and pixel type of all images; unreadable images are refused later, one by one."""
     paths = list(paths)
     kinds: Counter[str] = Counter()
     channels = 1
@@ -103,13 +103,13 @@ def common_form(paths: Iterable[Path]) -> Form:
     if len(kinds) > 1:
         raise DataError(
             f"{paths[0].parent}: pixels are of several types ({', '.join(f'{n} {k}' for k, n in kinds.items())}); "
-            "expected one, since grey levels would not compare; convert them to one type"
+            "expected one type, so that grey levels are comparable; convert them to one type"
         )
     return Form(channels, np.dtype(next(iter(kinds), "uint8")))
 
 
 def _read(picture: Picture, form: Form) -> Reading:
-    """Read one picture and its mask. Raises: DataError if they cannot be used faithfully."""
+    """Read one picture and its mask. Raises: DataError if they cannot be used without loss."""
     image, _, notes = read_source(picture.image, label=False)
     if picture.annotate is None:
         array, decoded = turn(image.array, image.orientation), None
@@ -127,7 +127,7 @@ def _read(picture: Picture, form: Form) -> Reading:
 
 
 def from_mask(path: Path, decode: Decode) -> Annotate:
-    """The annotation in one mask file of the image's size."""
+    """Annotation from one mask file of the image's size."""
 
     def annotate(image: Raster, where: Path) -> tuple[np.ndarray, Decoded]:
         mask, kind, notes = read_source(path, label=True)
@@ -146,9 +146,9 @@ def folder_pairs(
     """The pictures of a folder, each with the mask of the same stem in another folder, sorted by stem.
 
     Args:
-        mask_stem: the image's stem, from that of its mask.
-        stem: what the case is to be named, from the image's stem.
-        group: its group, from the image's stem.
+        mask_stem: maps a mask's stem to the image's stem.
+        stem: maps the image's stem to the name of the case.
+        group: maps the image's stem to its group.
     Raises: DataError as `list_pictures` and `pair_by_stem`.
     """
     pictures, aside = list_pictures(images)

@@ -12,14 +12,14 @@ def inside_polygon(
 ) -> tuple[np.ndarray, slice, slice]:
     """Which pixels of an image of `shape` (height, width) have their centre inside a closed polygon.
 
-    Inside is where the outline winds around, so an outline that crosses itself where it closes leaves no hole. A centre
-    on a left or upper edge is in, on a right or lower one out: polygons that share an edge share no pixel and leave
-    none between them.
+    Uses the nonzero winding rule, so an outline that crosses itself where it closes leaves no hole. Centres on a left
+    or upper edge are inside, on a right or lower edge outside, so that polygons with a common edge neither overlap nor
+    leave a gap.
 
     Args:
-        vertices: (n, 2), x and y, finite; the last is joined to the first.
+        vertices: (n, 2), x and y, finite; the last is connected to the first.
         centre: coordinate of the centre of pixel 0.
-    Returns: bool (rows, columns) of the polygon's box, and where that lies in the image; empty if it is outside.
+    Returns: bool (rows, columns) of the polygon's bounding box, and its place in the image; empty if it is outside.
     """
     height, width = shape
     x, y = vertices[:, 0] - centre, vertices[:, 1] - centre
@@ -43,7 +43,7 @@ def _crossings(x: np.ndarray, y: np.ndarray, top: int, bottom: int) -> tuple[np.
     edges = np.repeat(np.arange(len(x)), last - first)
     starts = np.repeat(np.cumsum(last - first) - (last - first), last - first)
     rows = first[edges] + np.arange(len(edges)) - starts
-    # from the upper end in either direction, so that an edge shared by two polygons is rounded alike
+    # always from the upper end, so that an edge shared by two polygons is rounded in the same way
     upper = np.where((y <= y1)[edges], edges, (edges + 1) % len(x))
     lower = np.where((y <= y1)[edges], (edges + 1) % len(x), edges)
     at = x[upper] + (rows - y[upper]) * ((x[lower] - x[upper]) / (y[lower] - y[upper]))
@@ -53,9 +53,9 @@ def _crossings(x: np.ndarray, y: np.ndarray, top: int, bottom: int) -> tuple[np.
 def number_polygons(
     polygons: Sequence[np.ndarray], shape: tuple[int, int], centre: float = 0.5
 ) -> tuple[np.ndarray, list[str]]:  # fmt: skip
-    """Pixels (height, width) uint16 of polygons, numbered from 1 in their order, and notes on what was odd.
+    """Pixels (height, width) uint16 of polygons, numbered from 1 in order, and notes on irregularities.
 
-    A pixel that several claim goes to the smallest of them, so that none covers another.
+    A pixel in several polygons belongs to the smallest, so that none hides another.
     """
     filled = [inside_polygon(vertices, shape, centre) for vertices in polygons]
     numbers = np.zeros(shape, np.uint16)

@@ -1,6 +1,6 @@
 """The polyp datasets: Kvasir-SEG, CVC-ClinicDB, CVC-ColonDB, CVC-300, ETIS-LaribPolypDB, and PraNet's archives of them.
 
-Layout and source of each stand at its converter. Masks are black and white, cut at > 127 where they are not exactly so.
+Layout and source are in each converter's docstring. Masks are black and white; if not exactly, thresholded at > 127.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LAST_FRAMES = (
     25, 50, 67, 78, 103, 126, 151, 177, 199, 205, 227, 252, 277, 297, 317, 342, 363, 383, 408, 428, 447, 466, 478, 503,
     528, 546, 571, 591, 612,
 )  # fmt: skip
-"""Number of the last frame of each sequence of CVC-ClinicDB, as polyp.grand-challenge.org/CVCClinicDB lists them."""
+"""Number of the last frame of each sequence of CVC-ClinicDB, from polyp.grand-challenge.org/CVCClinicDB."""
 
 
 def convert_kvasir_seg(options: KvasirSegOptions) -> Conversion:
@@ -107,7 +107,7 @@ def convert_clinicdb(options: ClinicDbOptions) -> Conversion:
 
 
 def sequence_of(stem: str) -> str | None:
-    """The sequence of a frame of CVC-ClinicDB; None if the stem is no frame number of it."""
+    """The sequence of a frame of CVC-ClinicDB; None if the stem is not one of its frame numbers."""
     if not (stem.isascii() and stem.isdigit() and 1 <= int(stem) <= LAST_FRAMES[-1]):
         return None
     return f"sequence_{bisect.bisect_left(LAST_FRAMES, int(stem)) + 1:02d}"
@@ -177,7 +177,7 @@ def _gather_pranet(root: Path, ledger: Ledger) -> Content:
                 f"{folders[0].parent}: is neither {TRAIN} nor one of its test sets ({known}); rename it, or name the "
                 "folder above TrainDataset and TestDataset alone"
             )
-        # the sets number their images alike, so ids carry the name of the set
+        # the sets use the same image numbers, so ids include the name of the set
         pictures += folder_pairs(
             "test", folders[0], folders[1], yes_or_no, ledger, stem=lambda stem, name=name: f"{name}_{stem}",
             group=sequence_of if name == CLINIC else lambda _: None, part=f"test {name}",
@@ -190,7 +190,7 @@ def _gather_pranet(root: Path, ledger: Ledger) -> Content:
 def _folders(
     root: Path, ledger: Ledger, expected: str, images: tuple[str, ...] = IMAGES, masks: tuple[str, ...] = MASKS
 ) -> tuple[Path, Path]:
-    """The folders of images and masks that lie side by side, nearest to `root`; others are noted.
+    """The adjacent folders of images and masks nearest to `root`; others are noted.
 
     Raises: DataError naming the `expected` layout if there are none.
     """

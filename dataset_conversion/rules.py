@@ -1,7 +1,7 @@
-"""Rules that the converters share: which files are taken, which belong together, what is repaired or refused.
+"""Rules shared by the converters: which files are used, how they are paired, what is repaired or refused.
 
-Content decides what a file is, not its ending. Nothing is resized. Files are paired by stem, never by order; stems are
-equal if they look equal (Unicode NFC).
+The kind of a file is determined by its content, not its ending. Nothing is resized. Files are paired by stem, never by
+order; stems are compared in Unicode NFC.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ PICTURE_KINDS = ("png", "jpeg", "bmp", "tiff")
 
 
 def list_pictures(folder: Path) -> tuple[dict[str, Path], list[tuple[Path, str]]]:
-    """Pictures of a folder by stem, and the files left aside with the reason.
+    """Pictures of a folder by stem, and the other files with the reason for leaving them out.
 
-    Raises: DataError if the folder is missing or holds no picture, or if stems differ in upper and lower case only.
+    Raises: DataError if the folder is missing or holds no picture, or if stems differ only in case.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; expected a folder of pictures; correct the path")
@@ -42,8 +42,8 @@ def list_pictures(folder: Path) -> tuple[dict[str, Path], list[tuple[Path, str]]
     clashes = [" and ".join(names) for names in by_stem.values() if len(names) > 1]
     if clashes:
         raise DataError(
-            f"{folder}: {len(clashes)} stems occur twice ({few(clashes)}); expected one picture for each, upper and "
-            "lower case being the same; rename or remove one"
+            f"{folder}: {len(clashes)} stems occur twice ({few(clashes)}); expected one picture for each, ignoring "
+            "case; rename or remove one"
         )
     if not chosen:
         seen = few([path.name + ("/" if path.is_dir() else "") for path, _ in aside], 5) or "nothing"
@@ -55,7 +55,7 @@ def list_pictures(folder: Path) -> tuple[dict[str, Path], list[tuple[Path, str]]
 
 
 def _aside(path: Path) -> str | None:
-    """Why a folder entry is no candidate; None if it is one."""
+    """Why a folder entry is not a candidate; None if it is one."""
     if path.name.startswith("."):
         return "hidden file"
     if path.is_dir():
@@ -69,7 +69,7 @@ def _aside(path: Path) -> str | None:
 
 
 def pair_by_stem(images: Mapping[str, Path], masks: Mapping[str, Path], where: tuple[Path, Path]) -> list[str]:
-    """Stems, sorted. Raises: DataError listing every image without a mask and every mask without an image."""
+    """The common stems, sorted. Raises: DataError listing all images without a mask and masks without an image."""
     no_mask, no_image = sorted(set(images) - set(masks)), sorted(set(masks) - set(images))
     parts = []
     if no_mask:
@@ -85,7 +85,7 @@ def read_source(path: Path, label: bool) -> tuple[Raster, str, list[str]]:
     """A picture by its content, its kind, and the repairs so far. Raises: DataError as `read_picture`."""
     kind = sniff(path)
     if kind not in PICTURE_KINDS:
-        raise DataError(f"{path}: the content is of kind {kind}; expected PNG, JPEG, BMP or TIFF; save it anew")
+        raise DataError(f"{path}: the content is of kind {kind}; expected PNG, JPEG, BMP or TIFF; save it again")
     notes = []
     if KIND_OF_ENDING.get(ending_of(path)) != kind:
         notes.append(f"{path.name} is {kind.upper()} by its content")
@@ -98,10 +98,10 @@ def read_source(path: Path, label: bool) -> tuple[Raster, str, list[str]]:
 
 
 def upright(image: Raster, mask: Raster, where: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Image (channels, y, x) and mask (channels, y, x), turned as their orientation tags say.
+    """Image (channels, y, x) and mask (channels, y, x), turned according to their orientation tags.
 
     A mask without a tag may have been drawn on the upright picture or on the stored pixels.
-    Raises: DataError if the sizes do not tell which, or if they differ.
+    Raises: DataError if the sizes do not show which, or if they differ.
     """
     first, second = image.orientation, mask.orientation
     turned = turn(image.array, first)
@@ -112,8 +112,8 @@ def upright(image: Raster, mask: Raster, where: Path) -> tuple[np.ndarray, np.nd
         pair = turned, mask.array if on_upright else turn(mask.array, first)
     else:
         raise DataError(
-            f"{where}: the image has orientation tag {first}, its mask {second}, and the sizes do not tell how the two "
-            "lie on each other; save both upright, without the tag"
+            f"{where}: the image has orientation tag {first}, its mask {second}, and the sizes do not show how the two "
+            "align; save both upright, without the tag"
         )
     if pair[0].shape[1:] != pair[1].shape[1:]:
         raise DataError(
@@ -137,11 +137,11 @@ def turn(array: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def case_ids(stems: Iterable[str], split: str, taken: set[str]) -> dict[str, str]:
-    """Case ids by stem: plain file names that differ in more than upper and lower case.
+    """Case ids by stem: plain file names that are unique when ignoring case.
 
     Args:
-        taken: ids of other splits in lower case; the new ones are added. A test case with the id of a training case
-            gets a prefix, since the guard against leakage compares ids.
+        taken: lower-case ids of other splits; the new ids are added. A test case with the id of a training case gets a
+            prefix, because the leakage check compares ids.
     Raises: DataError if two stems would have the same id.
     """
     chosen: dict[str, str] = {}
@@ -161,5 +161,5 @@ def case_ids(stems: Iterable[str], split: str, taken: set[str]) -> dict[str, str
 
 
 def plain_name(stem: str) -> str:
-    """A stem in which anything but letters, digits, '.', '_' and '-' is '_'."""
+    """A stem with everything except letters, digits, '.', '_' and '-' replaced by '_'."""
     return re.sub(r"[^\w.-]", "_", normalize("NFC", stem)).lstrip(".") or "_"

@@ -1,4 +1,4 @@
-"""Where a dataset comes from: a folder, or the zip or tar file as it was downloaded."""
+"""The source of a dataset: a folder, or the zip or tar file as downloaded."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ class Source:
     """A dataset to be read."""
 
     given: Path
-    """What the user named."""
+    """The path given by the user."""
     root: Path
-    """Folder with its files; of an archive, a temporary one."""
+    """Folder with its files; temporary for an archive."""
 
     def shown(self, text: str) -> str:
-        """`text` with paths as the user knows them."""
+        """`text` with temporary paths replaced by the user's."""
         return text if self.root == self.given else text.replace(str(self.root), str(self.given))
 
 
 @contextlib.contextmanager
 def open_source(path: Path) -> Iterator[Source]:
-    """A folder as it is, or a zip or tar file unpacked into a temporary folder that goes when the block ends.
+    """A folder, or a zip or tar file unpacked into a temporary folder that is removed when the block ends.
 
-    Errors raised in the block name the archive instead of that folder.
+    Errors raised in the block name the archive instead of the temporary folder.
     Raises: DataError if it is neither, or as `unpack`.
     """
     if path.is_dir():
@@ -40,7 +40,7 @@ def open_source(path: Path) -> Iterator[Source]:
     if not path.exists():
         raise DataError(f"{path}: no such folder or file; expected a folder, or a zip or tar file; correct the path")
     with tempfile.TemporaryDirectory(prefix="jdm-convert-") as temporary:
-        source = Source(path, Path(temporary).resolve() / bare_name(path))  # some layouts are told by the name on top
+        source = Source(path, Path(temporary).resolve() / bare_name(path))  # some layouts are known by the top folder
         source.root.mkdir()
         try:
             unpack(path, source.root)
@@ -51,7 +51,7 @@ def open_source(path: Path) -> Iterator[Source]:
 
 
 def _unpack_inner(root: Path) -> None:
-    """Unpack the archives within an archive, as some sites pack them, each into a folder; one level deep."""
+    """Unpack archives inside an archive, each into a folder, one level deep; some sites nest them."""
     for path in [p for p in visible(root) if p.suffix.lower() in (".zip", ".tar")]:
         folder = path.with_suffix("")
         folder.mkdir(exist_ok=True)
@@ -60,7 +60,7 @@ def _unpack_inner(root: Path) -> None:
 
 
 def visible(root: Path, folders: bool = False) -> list[Path]:
-    """Files below `root` (or folders, with `root`), nearest first, without hidden ones and what macOS adds."""
+    """Files below `root` (or folders, including `root`), nearest first, without hidden and macOS files."""
     found: list[Path] = [root] if folders else []
     level, seen = [root], {root.resolve()}
     while level:
@@ -81,14 +81,14 @@ def visible(root: Path, folders: bool = False) -> list[Path]:
 
 
 def child(folder: Path, *names: str) -> Path | None:
-    """The folder within `folder` that has one of these names, in upper or lower case."""
+    """The folder within `folder` that has one of these names, ignoring case."""
     wanted = [name.lower() for name in names]
     inner = {f.name.lower(): f for f in sorted(folder.iterdir()) if f.is_dir()}
     return next((inner[name] for name in wanted if name in inner), None)
 
 
 def find_with(root: Path, *inner: tuple[str, ...]) -> list[tuple[Path, ...]]:
-    """The inner folders of each folder, nearest to `root` first, that holds one folder of every group of names."""
+    """For each folder that holds one folder of every group of names, these inner folders; nearest to `root` first."""
     found = []
     for folder in visible(root, folders=True):
         parts = [child(folder, *names) for names in inner]
@@ -98,7 +98,7 @@ def find_with(root: Path, *inner: tuple[str, ...]) -> list[tuple[Path, ...]]:
 
 
 def missing_layout(root: Path, expected: str) -> DataError:
-    """The error for a source in which nothing of the expected layout is found."""
+    """The error for a source without the expected layout."""
     seen = sorted(f.name for f in root.iterdir() if not f.name.startswith("."))
     return DataError(
         f"{root}: expected {expected}; found {few(seen, 8) or 'nothing'}; name the folder or archive of the dataset"

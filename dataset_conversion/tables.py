@@ -10,11 +10,11 @@ from jdm.errors import DataError
 
 
 def read_table(path: Path, columns: tuple[str, ...]) -> tuple[list[dict[str, str]], str]:
-    """Rows by column name, blanks around names and values removed, and the text as it is.
+    """Rows by column name, with surrounding blanks removed, and the original text.
 
     Args:
-        columns: those it has to have.
-    Raises: DataError if it is missing, too large, no UTF-8 or CSV, or lacks a column.
+        columns: required columns.
+    Raises: DataError if the file is missing, too large, not UTF-8 or CSV, or lacks a column.
     """
     lines, text = csv_lines(path)
     header = [name.strip() for name in lines[0]] if lines else []
@@ -31,7 +31,7 @@ def read_table(path: Path, columns: tuple[str, ...]) -> tuple[list[dict[str, str
 
 
 def is_plain_file_name(text: str) -> bool:
-    """Whether a name from a table stands for a file in the folder it is looked up in."""
+    """Whether a name from a table is a plain file name, without a path."""
     return (
         bool(text)
         and text not in (".", "..")

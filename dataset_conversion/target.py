@@ -1,4 +1,4 @@
-"""The dataset being made: invisible until complete, never in the way of another."""
+"""The new dataset: hidden until complete, and never replacing another one by accident."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jdm.errors import DataError, ExistsError
 
 @dataclass(frozen=True)
 class Conversion:
-    """What a conversion made."""
+    """Result of a conversion."""
 
     folder: Path
     training: int
@@ -25,21 +25,21 @@ class Conversion:
     counts: dict[str, int]
     """Entries of the ledger by status."""
     fold: str
-    """The first to train."""
+    """The first fold to train."""
     warnings: tuple[str, ...] = ()
-    """What the user should know, one line each."""
+    """Warnings for the user, one line each."""
     report: str = ""
-    """The record, as in conversion.md."""
+    """Content of conversion.md."""
     problem: str | None = None
-    """Of a check: why the conversion would stop."""
+    """For a check: why the conversion would stop."""
 
 
 @contextlib.contextmanager
 def new_dataset(id: int, name: str, overwrite: bool, check: bool = False) -> Iterator[tuple[Path | None, Path]]:
-    """A hidden folder to fill, and the final one under $nnUNet_raw that it becomes when the block ends well.
+    """A hidden folder to fill, and the final folder under $nnUNet_raw to which it is renamed on success.
 
-    If the block raises, the hidden folder is removed and nothing else has changed. With `check` there is no folder to
-    fill; whether the target could be made is looked at all the same.
+    If the block raises, the hidden folder is removed and nothing else has changed. With `check` there is no hidden
+    folder, but the target is still checked.
     Raises: ExistsError if the id or the target is in use; ConfigError for an unusable id, name or $nnUNet_raw.
     """
     final = nnunet_folder("nnUNet_raw") / dataset_name(id, name)
@@ -72,7 +72,7 @@ def _check_free(id: int, final: Path, overwrite: bool) -> None:
             f"choose a free id, such as --id {free}"
         )
     if final.exists() and not overwrite:
-        raise ExistsError(f"{final} is already there; expected a new dataset; choose another --id or add --overwrite")
+        raise ExistsError(f"{final} already exists; expected a new dataset; choose another --id or add --overwrite")
     if final.exists() and not (final / "conversion.json").is_file():
         raise ExistsError(
             f"{final} was not made by jdm-convert (it has no conversion.json), so --overwrite does not replace it; "
@@ -81,23 +81,23 @@ def _check_free(id: int, final: Path, overwrite: bool) -> None:
 
 
 def _stale_results(final: Path) -> list[str]:
-    """Warnings about what nnU-Net derived from an earlier dataset of this name."""
+    """Warnings about nnU-Net data derived from an earlier dataset of this name."""
     stale = [str(f) for folders in used_ids().values() for f in folders if f.name == final.name and f != final]
     if not stale:
         return []
-    return [f"made from an earlier dataset of this name; remove or make anew before training: {', '.join(stale)}"]
+    return [f"made from an earlier dataset of this name; remove or remake before training: {', '.join(stale)}"]
 
 
 def finish(
     target: tuple[Path | None, Path], ledger: Ledger, strict: bool, foreground: int | None, folds: int | None
 ) -> Conversion:
-    """Judge a conversion as a whole, write its ledger, and say what was made.
+    """Check the whole conversion, write its ledger, and return the result.
 
     Args:
-        target: as `new_dataset` gives it; a check writes nothing, and returns its verdict instead of raising it.
-        foreground: training cases whose label is not empty; None for images that have a class and no mask.
-        folds: number of folds by group; None where nnU-Net's own split holds.
-    Raises: DataError if no case is left or all labels are empty; with `strict`, if any case was refused or is double.
+        target: from `new_dataset`; a check writes nothing, and returns the problem instead of raising it.
+        foreground: number of training cases with a non-empty label; None for images with a class and no mask.
+        folds: number of folds by group; None if nnU-Net's own split is used.
+    Raises: DataError if no case is left or all labels are empty; with `strict`, also for refused or duplicate cases.
     """
     partial, final = target
     reasons = [note for entry in ledger.refused() for note in entry.notes]
@@ -107,7 +107,7 @@ def finish(
         if problem:
             raise DataError(problem)
         ledger.write(partial)
-    warnings = [*ledger.notes, *_stale_results(final)]  # what holds for the whole comes first
+    warnings = [*ledger.notes, *_stale_results(final)]  # notes on the whole dataset come first
     if foreground is not None and foreground < training:
         warnings.append(f"{training - foreground} of {training} training labels are empty (background only)")
     warnings += [f"left out: {reason}" for reason in reasons]
@@ -120,7 +120,7 @@ def finish(
 
 
 def _verdict(ledger: Ledger, reasons: list[str], strict: bool, foreground: int | None) -> str | None:
-    """Why the dataset cannot be made; None if it can."""
+    """Why the dataset cannot be created; None if it can."""
     training, refused = len(ledger.kept("train")), len(ledger.refused())
     first = f"all {refused} were refused; the first: {reasons[0]}" if reasons else "the source has none"
     if foreground is None and not training + len(ledger.kept("test")):

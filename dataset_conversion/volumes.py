@@ -32,9 +32,9 @@ DecodeLabel = Callable[[np.ndarray, Path], tuple[np.ndarray, list[str]]]
 def list_volumes(
     folder: Path, split: str, ledger: Ledger, endings: Collection[str] = (".nii.gz", ".nii")
 ) -> dict[str, Path]:
-    """Volumes of a folder by stem; other files are entered as ignored. An absent folder is empty.
+    """Volumes of a folder by stem; other files are recorded as ignored. A missing folder counts as empty.
 
-    Raises: DataError if stems differ in their ending or in upper and lower case only.
+    Raises: DataError if files differ only in their ending or in case.
     """
     stems: dict[str, Path] = {}
     by_stem: dict[str, list[str]] = {}
@@ -49,19 +49,19 @@ def list_volumes(
     clashes = [" and ".join(names) for names in by_stem.values() if len(names) > 1]
     if clashes:
         raise DataError(
-            f"{folder}: {len(clashes)} stems occur twice ({few(clashes)}); expected one volume for each, upper and "
-            "lower case being the same; rename or remove one"
+            f"{folder}: {len(clashes)} stems occur twice ({few(clashes)}); expected one volume for each, ignoring "
+            "case; rename or remove one"
         )
     return stems
 
 
 def volume_stem(path: Path) -> str:
-    """The name without its ending, nor the .seg of 3D Slicer's segmentations."""
+    """The name without its ending and without the .seg of 3D Slicer's segmentations."""
     return normalize("NFC", path.name[: -len(ending_of(path))].removesuffix(".seg"))
 
 
 def by_channel(images: Mapping[str, Path], folder: Path) -> dict[str, list[Path]]:
-    """The files of each case, by channel, of stems such as case_0000; sorted by case.
+    """Group files with stems such as case_0000 by case, in channel order; sorted by case.
 
     Raises: DataError for a stem without a channel number, or if a case lacks a channel.
     """
@@ -85,7 +85,7 @@ def by_channel(images: Mapping[str, Path], folder: Path) -> dict[str, list[Path]
 
 
 def valid_labels(labels: Mapping[str, int]) -> DecodeLabel:
-    """Labels as they are, which raises DataError for values that are not declared."""
+    """A decoder that returns labels unchanged and raises DataError for undeclared values."""
 
     def decode(label: np.ndarray, path: Path) -> tuple[np.ndarray, list[str]]:
         validate_labels(label, labels, str(path))
@@ -138,7 +138,7 @@ def _read(images: tuple[Path, ...], label_path: Path | None, decode: DecodeLabel
 
 
 def _stacked(images: tuple[Path, ...]) -> Raster:
-    """All channels of a case. Raises: DataError if its files do not lie on one grid."""
+    """All channels of a case. Raises: DataError if its files are not on the same grid."""
     rasters = [read_raster(path) for path in images]
     first = rasters[0]
     for path, raster in zip(images[1:], rasters[1:], strict=True):
@@ -146,7 +146,7 @@ def _stacked(images: tuple[Path, ...]) -> Raster:
         if raster.array.dtype != first.array.dtype:
             raise DataError(
                 f"{path}: voxels are {raster.array.dtype}, those of {images[0].name} {first.array.dtype}; expected "
-                "one type for all channels; save them alike"
+                "one type for all channels; save them with the same type"
             )
     if len(rasters) == 1:
         return first
@@ -154,7 +154,7 @@ def _stacked(images: tuple[Path, ...]) -> Raster:
 
 
 def _label(path: Path, image: Raster, decode: DecodeLabel) -> tuple[np.ndarray, list[str]]:
-    """The label (*spatial) on the image's grid, and the repairs. Raises: DataError if it does not lie on that grid."""
+    """The label (*spatial) on the image's grid, and the repairs. Raises: DataError if it is on another grid."""
     raster = read_raster(path, label=True)
     label, notes = decode(raster.array, path)
     _check_grid(path, raster, image, "label", origin=False)
@@ -188,9 +188,9 @@ def _check_grid(path: Path, raster: Raster, image: Raster, what: str, origin: bo
 
 
 def inferred_labels(paths: Sequence[Path], ledger: Ledger) -> tuple[dict[str, int], DecodeLabel]:
-    """Class 0 and a class for each value that the labels hold, with consecutive numbers; and how to read them.
+    """Infer consecutive classes from the values in the labels, and return them with their decoder.
 
-    Raises: DataError if the values are no classes; unreadable files are refused later.
+    Raises: DataError if the values are not classes; unreadable files are refused later.
     """
     found: set[float] = {0}
     for path in tqdm(paths, desc="reading labels", unit="case", disable=None):
@@ -200,7 +200,7 @@ def inferred_labels(paths: Sequence[Path], ledger: Ledger) -> tuple[dict[str, in
     if set(values) != found or values[0] < 0 or not 2 <= len(values) <= MOST_CLASSES:
         raise DataError(
             f"{paths[0].parent}: the labels hold {few([f'{value:g}' for value in sorted(found)], 8)}; expected 0 and 1 "
-            f"to {MOST_CLASSES - 1} other whole numbers, so that classes can be inferred; add the task's dataset.json"
+            f"to {MOST_CLASSES - 1} other integers, to infer the classes; add the task's dataset.json"
         )
     names = ["background", *(f"label_{value}" for value in values[1:])]
     coding = Coding(tuple(values), tuple(range(len(values))), {name: i for i, name in enumerate(names)})

@@ -1,4 +1,4 @@
-"""XML files that come with datasets, read so that they can neither fetch nor blow up anything."""
+"""Safe reading of XML files: no external entities and no entity expansion."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ MAX_BYTES = 2**27
 
 
 def read_xml(path: Path, root: str) -> Element:
-    """The root element; names come without their namespace.
+    """The root element; names have no namespace.
 
     Args:
-        root: the name it has to have.
-    Raises: DataError if the file is missing, too large, no XML, declares entities, or has another root.
+        root: expected name of the root element.
+    Raises: DataError if the file is missing, too large, not XML, declares entities, or has another root.
     """
     from defusedxml import DefusedXmlException, ElementTree
 
@@ -29,8 +29,8 @@ def read_xml(path: Path, root: str) -> Element:
             raise ValueError("it is empty")
     except DefusedXmlException as error:
         raise DataError(
-            f"{path}: declares what an annotation has no use for ({type(error).__name__}); expected plain XML; get "
-            "the original file"
+            f"{path}: declares entities or a document type ({type(error).__name__}); expected plain XML; get the "
+            "original file"
         ) from None
     except (OSError, ParseError, ValueError, LookupError) as error:
         raise DataError(f"{path}: cannot be read as XML ({one_line(error)}); get the original file") from None

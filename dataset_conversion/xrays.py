@@ -1,4 +1,4 @@
-"""Chest X-rays that have a class and no mask -> imagesTs, grey, with classes.csv. Shared by their converters."""
+"""Chest X-rays with a class and no mask -> imagesTs, grey, with classes.csv. Shared by their converters."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from jdm.data.raster import Raster
 from jdm.errors import DataError
 
 LABELS = {"background": 0, "foreground": 1}
-"""nnU-Net's format wants a class; no image here has a mask."""
+"""nnU-Net's format requires a label class, although no image here has a mask."""
 
 
 @dataclass(frozen=True)
 class Xray:
-    """An image and what is known of it."""
+    """An image with its metadata."""
 
     stem: str
     image: Path
@@ -36,7 +36,7 @@ class Xray:
 
 
 def xray_content(xrays: Sequence[Xray], ledger: Ledger, published: Mapping[str, int] | None = None) -> Content:
-    """Images as 8-bit grey PNG in imagesTs, where nnU-Net keeps images without segmentation, and their classes."""
+    """Images as 8-bit grey PNG in imagesTs, nnU-Net's folder for images without segmentation, and their classes."""
     items = [Item("test", x.stem, (x.image,), partial(_read, x.image), x.group, x.part, x.label) for x in xrays]
     counts = Counter(x.label for x in xrays)
     ledger.notes.append("classes: " + ", ".join(f"{count} {label}" for label, count in sorted(counts.items())))
@@ -49,7 +49,7 @@ def _read(path: Path) -> Reading:
     array = image.array
     if array.dtype != np.uint8:
         raise DataError(
-            f"{path}: pixels are {array.dtype}; expected 8 bits as in the others, since grey levels would not compare; "
+            f"{path}: pixels are {array.dtype}; expected 8 bits, as in the others, so that grey levels are comparable; "
             "convert it"
         )
     if array.shape[0] > 1:

@@ -1,6 +1,6 @@
 """Joint image-mask diffusion for nnU-Net datasets; see `jdm.api`."""
 
-# The functions take the place of the packages of their names, which `import jdm.train.loop` still finds.
+# These functions replace the packages of the same names as attributes; `import jdm.train.loop` still works.
 from jdm.api import export, plan, sample, train
 from jdm.errors import JdmError
 from jdm.export.request import ExportRequest

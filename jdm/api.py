@@ -1,4 +1,4 @@
-"""The four steps as functions: what the commands call, for notebooks and scripts too.
+"""The four steps as functions, called by the commands and usable in notebooks and scripts.
 
 ```python
 import jdm
@@ -8,7 +8,7 @@ jdm.export(jdm.ExportRequest("11", "0", count=200, id=511))
 jdm.sample(jdm.VaryRequest("11", "0", level=0.4))
 ```
 
-nnU-Net's environment variables and `jdm_results` say where everything is. What a user can mend is raised as
+Folders are set by nnU-Net's environment variables and `jdm_results`. Errors that a user can fix are raised as
 `jdm.errors.JdmError`. torch is imported by the functions, not by `import jdm`.
 """
 
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 
 def plan(request: TrainRequest) -> Plan:
-    """Plan a training run from its dataset, without training: every decision, and its reason.
+    """Plan a training run from its dataset, without training: every decision with its reason.
 
-    Raises: ConfigError or DataError if it cannot be trained.
+    Raises: ConfigError or DataError if the run cannot be trained.
     """
     from jdm.train.prepare import prepare
 
@@ -47,7 +47,7 @@ def train(request: TrainRequest) -> Checkpoint:
     """Plan a run and train it; under torchrun, together with the other processes.
 
     Returns: the checkpoint to sample from, in $jdm_results/DatasetNNN_Name/fold_F.
-    Raises: JdmError of any kind, in one line, if it cannot be planned or trained.
+    Raises: JdmError if the run cannot be planned or trained.
     """
     started = time.monotonic()
     request = _to_do(request, "jdm.plan")
@@ -65,7 +65,7 @@ def train(request: TrainRequest) -> Checkpoint:
 def export(request: ExportRequest) -> Exported:
     """Write synthetic pairs as another nnU-Net raw dataset, or one shard of it.
 
-    Raises: JdmError of any kind, in one line, if it cannot be sampled or written.
+    Raises: JdmError if the pairs cannot be sampled or written.
     """
     request = _to_do(request, "jdm-export --dry-run")
     from jdm.draw.run import open_run
@@ -76,9 +76,9 @@ def export(request: ExportRequest) -> Exported:
 
 
 def sample(request: SampleRequest) -> Sampled:
-    """Sample with something given; each mode has its request, from `SegmentRequest` to `LikelihoodRequest`.
+    """Sample conditionally; each mode has its own request class, from `SegmentRequest` to `LikelihoodRequest`.
 
-    Raises: JdmError of any kind, in one line, if it cannot be sampled or written.
+    Raises: JdmError if the samples cannot be drawn or written.
     """
     if type(request) not in MODES.values():
         names = ", ".join(kind.__name__ for kind in MODES.values())

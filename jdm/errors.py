@@ -1,17 +1,17 @@
-"""The few kinds of error that a user can mend.
+"""The few kinds of error that a user can fix.
 
-A message of these is one line: what was wrong, what was found, what was expected, what to do.
-Commands print it and exit with status 2. Anything else is a fault of ours and keeps its traceback.
+Their message is one line: what was wrong, what was found, what was expected, what to do.
+Commands print it and exit with status 2. Any other error is a bug and keeps its traceback.
 """
 
-_MOST, _ENDS = 1500, 700  # characters of a message, and of its beginning and end where it has more
+_MOST, _ENDS = 1500, 700  # characters: longest message, and how much of each end of a longer one is kept
 
 
 class JdmError(Exception):
-    """Base of every error that the user can mend."""
+    """Base class of all errors that the user can fix."""
 
     def __str__(self) -> str:
-        """One line whatever a file held that is quoted in it: the unprintable is escaped, a long middle left out."""
+        """The message as one line: unprintable characters are escaped and a long middle is left out."""
         line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in super().__str__())
         return line if len(line) <= _MOST else f"{line[:_ENDS]} ... {line[-_ENDS:]}"
 
@@ -25,12 +25,12 @@ class DataError(JdmError):
 
 
 class CheckpointError(JdmError):
-    """A checkpoint is damaged, unsafe or belongs to something else."""
+    """A checkpoint is damaged, unsafe or of another run or dataset."""
 
 
 class ExistsError(JdmError):
-    """A target is already there, or is held by another process."""
+    """A target already exists, or is locked by another process."""
 
 
 class TrainingError(JdmError):
-    """Training cannot go on: not finite, out of memory, or nothing to train on."""
+    """Training cannot continue: loss not finite, out of memory, or nothing to train on."""

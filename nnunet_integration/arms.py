@@ -18,12 +18,12 @@ DESCRIPTIONS = {
     "synthetic": "synthetic cases only",
     "pretrain-finetune": "synthetic cases, then real ones",
     "mix": "both in every batch",
-    "real-long": "real cases only, also for the updates that others spend on synthetic ones",
+    "real-long": "real cases only, for the total updates of pretrain-finetune and mix",
 }
 
 
 def _shown(metavar: str | None, default: str | None = None) -> Any:
-    """How the command line shows a setting, and a default that depends on others."""
+    """Command-line placeholder of a setting, and the text for a default that depends on others."""
     return tyro.conf.arg(metavar=metavar, help_behavior_hint=None if default is None else f"(default: {default})")
 
 
@@ -31,8 +31,8 @@ def _shown(metavar: str | None, default: str | None = None) -> Any:
 class ExperimentOptions:
     """Measure whether synthetic pairs help nnU-Net. A killed run continues.
 
-    Arms: real; synthetic; pretrain-finetune (synthetic, then real); mix (both at once); real-long, the control (real
-    only, for as many updates as these two).
+    Arms: real; synthetic; pretrain-finetune (synthetic, then real); mix (both together); and the control real-long
+    (real only, for as many updates as the last two).
     """
 
     real: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="REAL")]
@@ -40,7 +40,7 @@ class ExperimentOptions:
     synthetic: Annotated[str, _shown("ID")]
     """Id or name of the synthetic dataset."""
     fold: Annotated[str, _shown("F")] = "0"
-    """Fold to train on, 0 to 4 or all. Without a labelled test set its validation cases are scored."""
+    """Fold to train on, 0 to 4 or all. Its validation cases are scored if there is no labelled test set."""
     arms: Annotated[tuple[ArmName, ...], _shown("ARM ...", "all")] = ARMS
     """Arms to train."""
     seeds: Annotated[tuple[int, ...], _shown("N ...")] = (0, 1, 2)
@@ -50,7 +50,7 @@ class ExperimentOptions:
     pretrain_iterations: Annotated[int | None, _shown("N", "--iterations")] = None
     """Updates on synthetic cases."""
     epochs: Annotated[int, _shown("N")] = 20
-    """Parts of --iterations, each with its own learning rate."""
+    """Epochs that --iterations is divided into; the learning rate changes after each."""
     synthetic_share: Annotated[float | None, _shown("X", "equal updates")] = None
     """Share of synthetic cases in mix."""
     configuration: Annotated[str, _shown("NAME")] = "2d"
@@ -58,7 +58,7 @@ class ExperimentOptions:
     plans: Annotated[str, _shown("NAME")] = "nnUNetPlans"
     """The real dataset's plans."""
     patch_size: Annotated[tuple[int, ...] | None, _shown("N ...", "planned, CPU up to 128")] = None
-    """Sides in pixels."""
+    """Patch size in pixels."""
     batch_size: Annotated[int | None, _shown("N", "planned, CPU 8")] = None
     """Patches per update."""
     network_features: Annotated[tuple[int, ...] | None, _shown("N ...", "planned, CPU 16 to 128")] = None
@@ -70,27 +70,27 @@ class ExperimentOptions:
     )
     """Finetune with the pretrained segmentation head."""
     mirroring: Annotated[bool | None, _shown("{True,False}", "GPU only")] = None
-    """Average over mirrored inputs."""
+    """Test-time mirroring."""
     device: Annotated[Literal["auto", "cpu", "cuda", "mps"], _shown("NAME")] = "auto"
     """auto, cpu, cuda or mps."""
     threads: Annotated[int | None, _shown("N", "fastest")] = None
     """Torch threads on a CPU."""
     workers: Annotated[int | None, _shown("N", "0, GPU up to 12")] = None
-    """Augmentation processes; runs with 0 repeat exactly."""
+    """Augmentation processes; with 0, runs are exactly repeatable."""
     out: Annotated[Path | None, _shown("PATH", "in jdm_results")] = None
-    """Folder of the results."""
+    """Output folder."""
     overwrite: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
     """Discard an experiment with other settings in --out."""
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """An experiment's settings with nothing left open; kept beside the results and compared when continuing."""
+    """An experiment's settings with all defaults resolved; saved with the results and compared when continuing."""
 
     real: str
     synthetic: str
     cases_sha256: str
-    """SHA-256 of the synthetic set's provenance and all case ids: another export is another experiment."""
+    """SHA-256 of the synthetic dataset's provenance and all case ids, so that another export is another experiment."""
     fold: int | str
     iterations_per_epoch: int
     epochs: int
@@ -109,7 +109,7 @@ class Resolved:
     threads: int
     workers: int
     split_sha256: str
-    """SHA-256 of the ids that are trained on and scored: another split or test set is another experiment."""
+    """SHA-256 of the ids trained on and scored, so that another split or test set is another experiment."""
 
     def to_dict(self) -> dict[str, Any]:
         values = dataclasses.asdict(self)
@@ -118,7 +118,7 @@ class Resolved:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Lengths in epochs; an epoch has the same number of updates in every arm."""
+    """Training lengths in epochs; an epoch has the same number of updates in every arm."""
 
     iterations_per_epoch: int
     epochs: int
@@ -128,7 +128,7 @@ class Schedule:
 
 
 def schedule(iterations: int, pretrain_iterations: int, epochs: int, share: float | None) -> Schedule:
-    """Divide updates into epochs, with equally many on real cases in real, pretrain-finetune and mix.
+    """Divide updates into epochs; real, pretrain-finetune and mix get equally many updates on real cases.
 
     Args:
         iterations, pretrain_iterations: wanted updates on real and on synthetic cases.
@@ -139,7 +139,7 @@ def schedule(iterations: int, pretrain_iterations: int, epochs: int, share: floa
         if value < 1:
             raise ConfigError(f"{flag} is {value}; expected at least 1; give a larger number")
     if not 1 <= epochs <= iterations:
-        raise ConfigError(f"--epochs is {epochs}; expected 1 to --iterations ({iterations}); choose one of these")
+        raise ConfigError(f"--epochs is {epochs}; expected 1 to --iterations ({iterations}); correct it")
     if share is not None and not 0 < share < 1:
         raise ConfigError(f"--synthetic-share is {share}; expected a number between 0 and 1; correct it")
     per_epoch = max(1, round(iterations / epochs))
@@ -159,14 +159,14 @@ class Training:
     name: str
     trainer: str
     synthetic_set: bool
-    """Trains on the synthetic dataset, all of it; otherwise on the real one's fold."""
+    """Whether it trains on the whole synthetic dataset; otherwise on the real dataset's fold."""
     epochs: int
     after: str | None = None
-    """Training whose weights it starts from."""
+    """Name of the training that provides its initial weights."""
 
 
 def trainings(settings: Resolved) -> dict[ArmName, Training]:
-    """The training whose network each arm is scored with."""
+    """The training whose network is scored, by arm."""
     return {
         "real": Training("real", "nnUNetTrainerJDM", False, settings.epochs),
         "synthetic": pretraining(settings),
@@ -182,7 +182,7 @@ def pretraining(settings: Resolved) -> Training:
 
 
 def needed_trainings(settings: Resolved, arms: tuple[ArmName, ...]) -> list[Training]:
-    """Each training once; a training that others start from comes first."""
+    """All required trainings, each once; pretraining comes before the trainings that use it."""
     of_arm = trainings(settings)
     chosen = [of_arm[arm] for arm in arms]
     if any(training.after for training in chosen):
@@ -205,10 +205,10 @@ def updates(settings: Resolved, arm: ArmName) -> tuple[float, float]:
 
 
 def padding_of_arm(settings: Resolved, arm: ArmName, real: float, synthetic: float) -> float:
-    """Share of padding in what an arm was trained on.
+    """Share of padding in an arm's training patches.
 
     Args:
-        real, synthetic: the share in a patch of a real and of a synthetic case.
+        real, synthetic: share of padding in patches of real and of synthetic cases.
     """
     on_real, on_synthetic = updates(settings, arm)
     return (on_real * real + on_synthetic * synthetic) / (on_real + on_synthetic)

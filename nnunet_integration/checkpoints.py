@@ -15,9 +15,9 @@ HEAD = ".seg_layers."
 
 
 def read_checkpoint(file: Path) -> dict[str, Any]:
-    """An nnU-Net checkpoint on the CPU, without executing anything in it.
+    """Load an nnU-Net checkpoint to the CPU, without executing anything in it.
 
-    Raises: CheckpointError if the file is missing, truncated, or holds anything but tensors and plain values.
+    Raises: CheckpointError if the file is missing, truncated, or holds anything other than tensors and plain values.
     """
     # nnU-Net's training curves are lists of NumPy scalars; these names only build numbers
     plain = [
@@ -41,9 +41,9 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
 
 
 def load_body(network: torch.nn.Module, file: Path) -> None:
-    """Load all but the segmentation layers of a checkpoint, as nnU-Net's `-pretrained_weights` does.
+    """Load all layers of a checkpoint except the segmentation layers, like nnU-Net's `-pretrained_weights`.
 
-    Unlike nnU-Net it executes nothing in the file, and loads a checkpoint from a GPU on a machine without one.
+    Unlike nnU-Net it executes nothing in the file, and can load a GPU checkpoint on a machine without a GPU.
     Raises: CheckpointError if a layer is missing or has another shape.
     """
     weights = read_checkpoint(file)["network_weights"]
@@ -59,7 +59,7 @@ def load_body(network: torch.nn.Module, file: Path) -> None:
 
 
 def unwrap(network: torch.nn.Module) -> torch.nn.Module:
-    """The network itself, out of DistributedDataParallel and torch.compile."""
+    """The network without the wrappers of DistributedDataParallel and torch.compile."""
     for wrapper in ("module", "_orig_mod"):
         network = getattr(network, wrapper, network)
     return network
@@ -70,8 +70,8 @@ def load_head(network: torch.nn.Module, file: Path, labels: dict) -> str | None:
 
     Args:
         network: the network of a trainer, possibly compiled or wrapped for distributed training.
-        labels: `labels` of the dataset now trained on.
-    Returns: None when loaded, else the reason why not, in one line; the network is then unchanged.
+        labels: `labels` of the current training dataset.
+    Returns: None if loaded, else the reason in one line, with the network unchanged.
     """
     checkpoint = read_checkpoint(file)
     before = checkpoint["init_args"]["dataset_json"]["labels"]
@@ -81,6 +81,6 @@ def load_head(network: torch.nn.Module, file: Path, labels: dict) -> str | None:
     head = {name: value for name, value in checkpoint["network_weights"].items() if HEAD in name}
     own = {name: value.shape for name, value in network.state_dict().items() if HEAD in name}
     if own != {name: value.shape for name, value in head.items()}:
-        return "the pretrained head has other shapes than this network's"
+        return "the shapes of the pretrained head differ from this network's"
     network.load_state_dict(head, strict=False)
     return None

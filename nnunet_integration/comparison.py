@@ -1,8 +1,8 @@
-"""The numbers of an experiment: all arms over the same cells. A cell is one class of one image.
+"""The numbers of an experiment, with all arms over the same cells. A cell is one class of one image.
 
-Dice and IoU are means over the cells whose reference has the class, where every arm and seed has a score. Cells whose
-reference lacks the class are scored apart, by what is predicted there: a Dice of 0 or none would say how often an arm
-hallucinates, and how often a class is absent, but not how well it segments.
+Dice and IoU are means over the cells whose reference has the class, for which every arm and seed has a score. Cells
+whose reference lacks the class are scored separately, by their false positives. Their Dice is 0 or undefined, so it
+would measure how often a class is absent or falsely predicted, not how well it is segmented.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ Scores = Mapping[ArmName, Mapping[int, Mapping[str, Any]]]
 
 @dataclass(frozen=True)
 class Cells:
-    """Scores of all arms over the same cells, which are sorted by image and class."""
+    """Scores of all arms over the same cells, sorted by image and class."""
 
     images: tuple[str, ...]
-    """Of each cell."""
+    """Image of each cell."""
     labels: tuple[str, ...]
     """Class of each cell."""
     classes: tuple[str, ...]
     """All classes, in the dataset's order."""
     units: tuple[str, ...]
-    """What each cell is resampled with: its group, or its image."""
+    """Resampling unit of each cell: its group, or its image."""
     present: np.ndarray
     """(cells,), bool: the reference has the class."""
     scores: dict[ArmName, dict[str, np.ndarray]]
@@ -56,11 +56,11 @@ class Cells:
         return {**asdict(found), "low": max(found.low, 0.0), "high": min(found.high, 1.0), "cells": int(where.sum())}
 
     def difference(self, arms: tuple[ArmName, ArmName], metric: str, where: np.ndarray, tests: int) -> Any:
-        """Mean and interval of one arm minus another over the cells `where`, and what they would have shown.
+        """Mean and interval of one arm minus another over the cells `where`, and the smallest detectable difference.
 
         Args:
-            tests: differences of the experiment that are tested.
-        Returns: a dictionary, its adjusted p yet open; None if there are no such cells.
+            tests: number of differences tested in the experiment.
+        Returns: a dictionary with the adjusted p not yet set; None if there are no such cells.
         """
         if not where.any():
             return None
@@ -75,11 +75,11 @@ class Cells:
 
 
 def read_cells(scores: Scores, group_of: Mapping[str, str]) -> Cells:
-    """Bring the scores of all arms and seeds into one order.
+    """Arrange the scores of all arms and seeds in one order.
 
     Args:
-        group_of: patient or the like of each image. If all images are of one group, each is a unit.
-    Raises: DataError if arms were scored with other seeds, images, classes or references than the first.
+        group_of: group (such as the patient) of each image. If all images are of one group, each image is a unit.
+    Raises: DataError if seeds, images, classes or references of an arm differ from those of the first.
     """
     rows: dict[tuple[ArmName, int], dict[tuple[str, str], Any]] = {
         (arm, seed): {(case["case_id"], case["label"]): case for case in evaluation["cases"]}
@@ -92,9 +92,9 @@ def read_cells(scores: Scores, group_of: Mapping[str, str]) -> Cells:
     for (arm, seed), found in rows.items():
         if set(scores[arm]) != set(seeds) or {key: case["n_ref"] for key, case in found.items()} != expected:
             raise DataError(
-                f"scores/{arm}_seed_{seed}.json holds other seeds, images, classes or references than "
+                f"scores/{arm}_seed_{seed}.json differs in seeds, images, classes or references from "
                 f"scores/{first[0]}_seed_{first[1]}.json; expected the same for all arms; remove both files and the "
-                "folder predictions, and give the same command again"
+                "folder predictions, and repeat the command"
             )
 
     def table(arm: ArmName, value: Any) -> np.ndarray:
@@ -142,7 +142,7 @@ def summarise(
 
 
 def _counts(cells: Cells) -> dict[str, Any]:
-    """Cells with and without the class, in all and per class."""
+    """Number of cells with and without the class, in total and per class."""
     return {
         **_count(cells.present),
         "per_class": {label: _count(cells.present[np.array(cells.labels) == label]) for label in cells.classes},
@@ -154,7 +154,7 @@ def _count(present: np.ndarray) -> dict[str, int]:
 
 
 def _arm(cells: Cells, arm: ArmName) -> dict[str, Any]:
-    """Scores of one arm; None where there is no cell to score."""
+    """Scores of one arm; None for a score without cells."""
     absent = ~cells.present
     own = cells.scores[arm]
     return {
@@ -170,10 +170,10 @@ def _arm(cells: Cells, arm: ArmName) -> dict[str, Any]:
 
 
 def _differences(cells: Cells) -> list[dict[str, Any]]:
-    """Every comparison of two arms that are there.
+    """All comparisons of the arms present.
 
-    Those that answer whether synthetic pairs help are tested, with p adjusted over all of them; the others are context
-    and have no adjusted p.
+    Comparisons that show whether synthetic pairs help are tested, with p adjusted over all of them; the others are
+    context and have no adjusted p.
     """
     pairs = [arms for arms in COMPARISONS if set(arms) <= cells.scores.keys()]
     tested = {arms for arms in pairs if answers(*arms, cells.scores)}
@@ -205,7 +205,7 @@ def _differences(cells: Cells) -> list[dict[str, Any]]:
 
 
 def _not_learned(arms: Mapping[str, Any]) -> list[str]:
-    """Arms and classes too poor for any difference between arms to speak about synthetic pairs."""
+    """Arms and classes with scores too low for differences to say anything about synthetic pairs."""
     return [
         f"{arm}: {label}"
         for arm, facts in arms.items()

@@ -1,4 +1,4 @@
-"""What jdm-doctor sees of this machine and of nnU-Net's folders; each finding with its fix."""
+"""jdm-doctor's checks of this machine and of nnU-Net's folders, with a fix for each finding."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ NEEDS = {
     "nnUNet_raw": FOUR, "nnUNet_preprocessed": "jdm-experiment, jdm-register", "nnUNet_results": "nnUNetv2_train",
     "jdm_results": "jdm-train, jdm-experiment",
 }  # fmt: skip
-"""The commands that write in each folder; of nnUNet_results none of jdm's."""
+"""Commands that write to each folder; no jdm command writes to nnUNet_results."""
 
 
 def examine(dataset: str | None = None) -> Report:
-    """Look at the environment and, where one is named, at a dataset; nothing is changed.
+    """Check the environment and, if named, a dataset; changes nothing.
 
     Raises: ConfigError if there is no such dataset.
     """
@@ -67,7 +67,7 @@ def _software(report: Report) -> None:
 
 
 def _requirements() -> list[str]:
-    """What jdm needs in any case, as its distribution says; nothing where it is not installed."""
+    """jdm's required packages, from its distribution; empty if it is not installed."""
     try:
         lines = importlib.metadata.requires("jdm") or []
     except importlib.metadata.PackageNotFoundError:
@@ -84,15 +84,15 @@ def _machine(report: Report) -> None:
     if not gpus and shutil.which("nvidia-smi"):
         report.note(
             "jdm-train, jdm-export, jdm-experiment",
-            "nvidia-smi is here but torch sees no GPU, so all is done on the CPU; install the torch build of your "
-            "driver's CUDA version, or look whether CUDA_VISIBLE_DEVICES hides it",
+            "nvidia-smi is installed but torch sees no GPU, so everything runs on the CPU; install the torch build for "
+            "your driver's CUDA version, or check whether CUDA_VISIBLE_DEVICES hides the GPU",
         )
     names = ("OMP_WAIT_POLICY", "OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "nnUNet_n_proc_DA", "CUDA_VISIBLE_DEVICES")
     report.fact("threads", ", ".join(f"{name}={os.environ[name]}" for name in names if name in os.environ) or "unset")
     if not gpus and os.environ.get("OMP_WAIT_POLICY", "").lower() != "passive":
         report.note(
             "nnUNetv2_train, nnUNetv2_predict",
-            "OMP_WAIT_POLICY is not passive; on a CPU, threads that spin make nnU-Net many times slower; type: export "
+            "OMP_WAIT_POLICY is not passive; on a CPU, spinning threads make nnU-Net many times slower; type: export "
             "OMP_WAIT_POLICY=passive",
         )
     if os.environ.get("OMP_THREAD_LIMIT") == "1":
@@ -105,7 +105,7 @@ def _machine(report: Report) -> None:
 
 
 def _gpus(report: Report) -> list[str]:
-    if importlib.util.find_spec("torch") is None:  # among the findings already
+    if importlib.util.find_spec("torch") is None:  # already reported
         return []
     try:
         import torch
@@ -133,13 +133,13 @@ def _folders(report: Report) -> None:
     there = next(folder for folder in (results, *results.parents) if folder.exists())
     _writable(report, "jdm_results", there, shown=results)
     if any(os.environ.get(variable, "").startswith("~") for variable in VARIABLES):
-        return  # told above
+        return  # reported above
     for number, folders in used_ids().items():
         names = sorted({folder.name for folder in folders})
         if len(names) > 1:
             report.must(
                 FOUR,
-                f"dataset id {number} belongs to {' and to '.join(names)} in nnU-Net's folders; nnU-Net stops at that; "
+                f"dataset id {number} belongs to {' and to '.join(names)} in nnU-Net's folders, which nnU-Net refuses; "
                 "rename or remove all but one",
             )
     raw = environment_folder("nnUNet_raw")
@@ -148,13 +148,13 @@ def _folders(report: Report) -> None:
             command = "jdm-export" if left.name.startswith(".jdm") else "jdm-convert"
             report.note(
                 command,
-                f"{left} is an unfinished {'export' if command == 'jdm-export' else 'conversion'}; give its command "
-                f"again, or type: rm -r {shlex.quote(str(left))}",
+                f"{left} is an unfinished {'export' if command == 'jdm-export' else 'conversion'}; repeat its command, "
+                f"or type: rm -r {shlex.quote(str(left))}",
             )
 
 
 def _writable(report: Report, name: str, folder: Path, must: bool = True, shown: Path | None = None) -> None:
-    """Write a nameless file into a folder, and see what is free there."""
+    """Check that a folder is writable, with an unnamed temporary file, and report its free space."""
     free = shutil.disk_usage(folder).free
     report.fact(name, f"{shown or folder}, {free / _GIB:.1f} GiB free")
     try:
@@ -163,7 +163,7 @@ def _writable(report: Report, name: str, folder: Path, must: bool = True, shown:
             file.flush()
     except OSError as error:
         text = (
-            f"{name}: cannot write in {folder} ({error.strerror}); expected a folder of yours; choose another: "
+            f"{name}: cannot write in {folder} ({error.strerror}); expected a writable folder; choose another: "
             f"export {name}=/path/to/{name}"
         )
         report.findings.append(Finding(text, NEEDS[name], must))
@@ -177,7 +177,7 @@ def _writable(report: Report, name: str, folder: Path, must: bool = True, shown:
 
 
 def _trainers(report: Report) -> None:
-    """jdm-experiment finds its trainers by itself; nnU-Net's own commands look where a variable says."""
+    """Check nnUNet_extTrainer, through which nnU-Net's own commands find jdm's trainers."""
     needs = "nnUNetv2_train, nnUNetv2_predict with jdm's trainers"
     value = os.environ.get("nnUNet_extTrainer", "")  # noqa: SIM112
     report.fact("nnUNet_extTrainer", value or "unset")
@@ -185,7 +185,7 @@ def _trainers(report: Report) -> None:
     gone = [str(folder) for folder in folders if not folder.is_dir()]
     if gone:
         report.note(
-            needs, f"nnUNet_extTrainer names {few(gone)}, which nnU-Net skips without a word; expected folders; mend it"
+            needs, f"nnUNet_extTrainer names {few(gone)}, which nnU-Net silently skips; expected folders; correct it"
         )
     if ext_folder() not in [folder.resolve() for folder in folders]:
         value = os.pathsep.join(map(str, [ext_folder(), *folders]))

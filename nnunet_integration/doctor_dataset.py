@@ -1,4 +1,4 @@
-"""The part of jdm-doctor's page that is about one dataset."""
+"""jdm-doctor's checks of one dataset."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from nnunet_integration.provenance import read_generator
 
 
 def examine_dataset(report: Report, name: str) -> None:
-    """Facts and findings of one dataset. Raises: ConfigError if there is none of this id or name."""
+    """Facts and findings of one dataset. Raises: ConfigError if there is no dataset of this id or name."""
     report.section(f"Dataset {name}")
     try:
         if environment_folder("nnUNet_raw") is None:
-            report.fact("folder", "not looked for: nnUNet_raw is unusable")
+            report.fact("folder", "not searched: nnUNet_raw is unusable")
             return
         used = used_ids()
-    except ConfigError:  # of a variable, told above
-        report.fact("folder", "not looked for: a variable is unusable")
+    except ConfigError:  # about a variable, reported above
+        report.fact("folder", "not searched: a variable is unusable")
         return
     try:
         dataset = open_dataset(name)
@@ -45,7 +45,7 @@ def examine_dataset(report: Report, name: str) -> None:
     try:
         pair = read_case(dataset, dataset.cases[0])
         report.fact("first case", f"{pair.image.shape} of {pair.image.dtype}, spacing {pair.spacing}")
-    except DataError:  # among the findings that follow
+    except DataError:  # reported in the findings below
         report.fact("first case", "cannot be read")
     report.findings += check_dataset(dataset)
     _folds(report, dataset)
@@ -73,7 +73,7 @@ def _folds(report: Report, dataset: RawDataset) -> None:
 
 
 def _origin(report: Report, dataset: RawDataset) -> None:
-    """Of a synthetic set: its generator, and whether its manifest is of these cases."""
+    """For a synthetic dataset: its generator, and whether its manifest matches the cases."""
     if not (dataset.folder / "provenance.json").is_file():
         return
     from jdm.export.folder import read_manifest
@@ -87,13 +87,13 @@ def _origin(report: Report, dataset: RawDataset) -> None:
         if sorted(named) != list(dataset.cases):
             report.must(
                 "jdm-experiment, jdm-register",
-                f"{path} names {len(named)} cases, the folder holds {len(dataset.cases)}; expected the same ones; "
-                "export the set again",
+                f"{path} names {len(named)} cases, but the folder holds {len(dataset.cases)}; expected the same cases; "
+                "export the dataset again",
             )
 
 
 def _runs(report: Report, dataset: RawDataset) -> None:
-    """Checkpoints of the dataset: whole, and of this dataset."""
+    """Check that the dataset's checkpoints are complete and of this dataset."""
     from jdm.draw.run import check_origin
     from jdm.train.checkpoint import load_checkpoint, run_folder
 

@@ -1,4 +1,4 @@
-"""The page of jdm-doctor: facts, and findings that must be mended or are worth knowing."""
+"""The page of jdm-doctor: facts, problems that must be fixed, and notes."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ class Report:
         self.facts.append((name, str(value)))
 
     def must(self, needs: str, text: str) -> None:
-        """Enter what keeps some commands from working."""
+        """Add a problem that stops some commands from working."""
         self.findings.append(Finding(text, needs, must=True))
 
     def note(self, needs: str, text: str) -> None:
-        """Enter what is worth knowing to those who use some commands."""
+        """Add a note for users of some commands."""
         self.findings.append(Finding(text, needs, must=False))
 
     @contextmanager
     def checked(self, needs: str, must: bool = True) -> Iterator[None]:
-        """Enter what the block refuses, and go on."""
+        """Add any JdmError raised in the block as a finding, and continue."""
         try:
             yield
         except JdmError as error:
             self.findings.append(Finding(str(error), needs, must))
 
     def text(self, most: int | None = 20) -> str:
-        """The page, with at most so many lines under each of its two headings; the home folder is written ~."""
+        """The page, with at most `most` findings under each heading; the home folder is written as ~."""
         lines = [_indented(name, value) if value else f"\n{name}" for name, value in self.facts]
-        for title, must in (("Must be mended", True), ("Notes", False)):
+        for title, must in (("Must be fixed", True), ("Notes", False)):
             found = [finding for finding in self.findings if finding.must == must]
             shown = found if most is None else found[:most]
             lines.append(f"\n{title}: {len(found) or 'none'}")
@@ -57,7 +57,7 @@ class Report:
                 lines.append(f"  and {len(found) - len(shown)} more; add --all to see them")
         text = "\n".join(lines).lstrip("\n") + "\n"
         home = str(Path.home())
-        # a shell takes ~ for the home folder where a word begins, and not in quotes
+        # a shell expands ~ only at the beginning of a word and outside quotes
         return text if home == "/" else re.sub(rf"(?<=[\s=:]){re.escape(home)}(?=/)", "~", text)
 
 

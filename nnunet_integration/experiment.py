@@ -1,4 +1,4 @@
-"""Train nnU-Net with and without synthetic pairs under equal conditions and say whether they helped."""
+"""Train nnU-Net with and without synthetic pairs under equal conditions, and report whether they helped."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def run_experiment(options: ExperimentOptions) -> tuple[Path, dict[str, Any]]:
     """
     folder = output_folder(options).resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with held(folder.parent / f".{folder.name}.lock", folder):  # beside it, since --overwrite removes it
+    with held(folder.parent / f".{folder.name}.lock", folder):  # beside the folder, because --overwrite removes it
         return _run(options)
 
 
@@ -82,7 +82,7 @@ def _run(options: ExperimentOptions) -> tuple[Path, dict[str, Any]]:
 
 
 def claim(experiment: Experiment, overwrite: bool) -> None:
-    """Take the output folder for this experiment.
+    """Claim the output folder for this experiment.
 
     Raises: ExistsError if it holds another experiment (with the first difference) or other files.
     """
@@ -151,7 +151,7 @@ def _predictions(experiment: Experiment, arm: ArmName, seed: int) -> Path:
 
 
 def _score(experiment: Experiment, arm: ArmName, seed: int) -> None:
-    """Predict the evaluated cases and score them at native size, unless that is done."""
+    """Predict the evaluated cases and score them at native size, unless this has been done."""
     file = _score_file(experiment, arm, seed)
     if file.is_file():
         return
@@ -199,7 +199,7 @@ def _write_results(experiment: Experiment, options: ExperimentOptions) -> dict[s
 
 
 def _minutes(experiment: Experiment) -> dict[str, dict[str, Any]]:
-    """Minutes by training, over all seeds on disk; of a continued training only those since its last start."""
+    """Minutes by training, over all seeds on disk; for a continued training, only since its last start."""
     found: dict[str, dict[str, Any]] = {}
     for file in sorted((experiment.folder / "runs").glob("*/seed_*/training.json")):
         minutes = json.loads(file.read_text(encoding="utf-8"))["minutes"]

@@ -1,4 +1,4 @@
-"""nnU-Net training and prediction in this process, without workers, through its Python interface."""
+"""nnU-Net training and prediction in this process, through its Python interface."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FINAL = "checkpoint_final.pth"
 
 @dataclass(frozen=True)
 class HostRun:
-    """One nnU-Net training: what, how long, and where its results lie."""
+    """One nnU-Net training: its data, length and results folder."""
 
     trainer: str
     fold: int | str
@@ -38,7 +38,7 @@ class HostRun:
     results: Path
     """Used as nnUNet_results for this training only, so that seeds and arms do not overwrite each other."""
     training_ids: tuple[str, ...] | None = None
-    """Cases that nnU-Net's split must train on; None: not compared."""
+    """Expected training cases of nnU-Net's split; None: not checked."""
 
     @property
     def model_folder(self) -> Path:
@@ -55,13 +55,13 @@ def train(run: HostRun, device: torch.device, workers: int, on_epoch: Callable[[
 
     Args:
         workers: augmentation processes; 0: none.
-        on_epoch: called once for every epoch, including those that an interrupted run had finished.
-    Raises: DataError if the generator was trained on a case that the run evaluates, or if nnU-Net's split has other
-        training cases than `training_ids`.
+        on_epoch: called once per epoch, including epochs that an interrupted run had finished.
+    Raises: DataError if the generator was trained on an evaluation case, or if the training cases of nnU-Net's split
+        differ from `training_ids`.
     """
     variables: dict[str, str | None] = {**dict.fromkeys(VARIABLES.values()), **run.settings.environment()}
     variables |= {"nnUNet_results": str(run.results), "nnUNet_n_proc_DA": str(workers)}
-    # compiling takes longer than it saves in runs as short as an experiment's
+    # in runs as short as an experiment's, compiling takes longer than it saves
     variables |= {"nnUNet_compile": os.environ.get("nnUNet_compile", "f")}  # noqa: SIM112
     with environment({**variables, "nnUNet_extTrainer": str(ext_folder())}), chatter_to(log):
         latest = run.checkpoint.with_name("checkpoint_latest.pth")
@@ -71,7 +71,7 @@ def train(run: HostRun, device: torch.device, workers: int, on_epoch: Callable[[
         )
         trainer.after_epoch = on_epoch
         if run.training_ids is not None:
-            with alone(run.plans["dataset_name"]):  # where there are no folds yet, nnU-Net writes them now
+            with alone(run.plans["dataset_name"]):  # nnU-Net writes the folds now if there are none
                 found = trainer.do_split()[0]
             _check_split(run, run.training_ids, found)
         if latest.is_file():
@@ -123,7 +123,7 @@ def predict(
         )
         predictor.initialize_from_trained_model_folder(str(run.model_folder), (run.fold,), FINAL)
         for case_id, files in todo.items():
-            # one case at a time: what is done stays done if this process is killed
+            # one case at a time, so that finished cases are kept if this process is killed
             predictor.predict_from_files_sequential([[str(f) for f in files]], [str(partial / case_id)])
             (partial / f"{case_id}{ending}").replace(folder / f"{case_id}{ending}")
     for file in partial.iterdir():

@@ -12,11 +12,11 @@ from jdm.data.raw_dataset import RawDataset, read_case
 from jdm.evaluation.figures import Comparison, comparison
 
 _CROP = 256
-"""Of larger images only the central part is shown, so that outlines stay visible."""
+"""Larger images are cropped to their central part, so that outlines stay visible."""
 
 
 def evenly_spaced(ids: Sequence[str], most: int) -> list[str]:
-    """At most `most` ids, evenly spaced in the sorted list: not chosen by their score."""
+    """At most `most` ids, evenly spaced in the sorted list, not selected by score."""
     positions = np.unique(np.linspace(0, len(ids) - 1, min(most, len(ids))).round().astype(int))
     return [sorted(ids)[position] for position in positions]
 

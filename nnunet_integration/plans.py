@@ -11,13 +11,13 @@ from typing import Any
 from jdm.errors import ConfigError
 
 SMALLEST = 4
-"""Feature maps are not pooled below this side, as in nnU-Net's own planner."""
+"""Minimum side of a feature map, as in nnU-Net's own planner."""
 EXPERIMENT = "jdm_experiment"
-"""Name of the configuration derived from the real one."""
+"""Name of the derived configuration."""
 
 
 def moved_plans(plans_name: str, real_dataset: str) -> str:
-    """Name of the real dataset's plans once moved to a synthetic set: nnUNetPlans -> nnUNetPlansFrom011."""
+    """Name of the real dataset's plans after moving them to a synthetic dataset: nnUNetPlans -> nnUNetPlansFrom011."""
     match = re.match(r"Dataset(\d{3})_", real_dataset)
     if match is None:
         raise ConfigError(f"dataset is named {real_dataset!r}; expected DatasetNNN_Name; give nnU-Net's full name")
@@ -32,7 +32,7 @@ def moved_identifier(identifier: str, source_plans: str, target_plans: str) -> s
 
 
 def resolve(plans: dict[str, Any], configuration: str) -> dict[str, Any]:
-    """A configuration with all it inherits.
+    """A configuration with everything it inherits.
 
     Raises: ConfigError if the plans do not have it.
     """
@@ -54,12 +54,12 @@ def with_experiment_configuration(
     batch_size: int | None,
     features: Sequence[int] | None,
 ) -> tuple[dict[str, Any], str]:
-    """The plans with a configuration of reduced (or the same) patch, batch and network.
+    """The plans with an added configuration of equal or smaller patch, batch and network.
 
     Args:
         patch_size: pixels per axis; None: the plans'.
-        features: channels per stage, highest resolution first; None: the plans', cut to the stages the patch allows.
-    Returns: a copy of the plans and the name of the configuration to train; the given one if all is None.
+        features: channels per stage, highest resolution first; None: the plans', up to the stages the patch allows.
+    Returns: a copy of the plans and the name of the configuration to train (the given one if all are None).
     Raises: ConfigError if the patch is too small for the network.
     """
     if patch_size is None and batch_size is None and features is None:
@@ -94,8 +94,8 @@ def _architecture(architecture: dict[str, Any], patch: list[int], features: Sequ
     stages = len(wanted)
     if not 3 <= stages <= len(strides):
         raise ConfigError(
-            f"patch size {'x'.join(map(str, patch))} allows {len(strides)} resolution stages and the "
-            f"network has {stages}; expected 3 to {len(strides)} entries in --network-features; change either"
+            f"--patch-size {'x'.join(map(str, patch))} allows {len(strides)} resolution stages, but the network "
+            f"has {stages}; expected 3 to {len(strides)} entries in --network-features; change either"
         )
     dims = len(patch)
     kwargs["n_stages"], kwargs["features_per_stage"], kwargs["strides"] = stages, wanted, strides[:stages]
@@ -119,13 +119,13 @@ def stage_strides(patch: Sequence[int]) -> list[list[int]]:
 
 
 def fitting_patch(wanted: Sequence[int], median: Sequence[int], halvings: Sequence[int]) -> tuple[int, ...]:
-    """The patch `wanted`, reduced on each axis to what the median case needs, in sides that can still be halved.
+    """The patch `wanted`, reduced on each axis to the size of the median case, with sides that can still be halved.
 
     Args:
         median: sides of the median case.
         halvings: how often the network halves each axis; a side that is too small is halved less often.
-    Returns: on each axis `wanted`, or the smallest multiple of the network's stride that covers the median; always
-        `wanted` along an axis on which the median case is a single slice.
+    Returns: on each axis `wanted`, or the smallest multiple of the network's stride that covers the median if that is
+        smaller; always `wanted` along an axis on which the median case is a single slice.
     """
     sides = []
     for side, case, times in zip(wanted, median, halvings, strict=True):

@@ -1,4 +1,4 @@
-"""Prepare an experiment: open, check, plan and preprocess the datasets, and decide every open setting."""
+"""Prepare an experiment: open, check, plan and preprocess the datasets, and resolve all settings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SETTINGS_FILE = "experiment.json"
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that is fixed before the first update."""
+    """Everything fixed before the first update."""
 
     real: RawDataset
     synthetic: RawDataset
@@ -38,15 +38,15 @@ class Experiment:
     training_ids: tuple[str, ...]
     evaluated_ids: tuple[str, ...]
     on_test_set: bool
-    """Scored on imagesTs; otherwise on the fold's validation cases."""
+    """Whether imagesTs is scored; otherwise the fold's validation cases."""
     plans: dict[str, dict[str, Any]]
     """Plans with the experiment's configuration, by dataset name."""
     configuration: str
     folder: Path
     patch_note: str
-    """Why the default patch is smaller than the plans'; else empty."""
+    """Reason why the default patch is smaller than the plans'; else empty."""
     group_of: Mapping[str, str]
-    """Patient, sequence or the like of each case of the scored set."""
+    """Group (such as patient or sequence) of each scored case."""
 
     @property
     def device(self) -> torch.device:
@@ -75,7 +75,7 @@ class Experiment:
 
 
 def prepare(options: ExperimentOptions) -> Experiment:
-    """Open, check, plan and preprocess both datasets, and decide every open setting.
+    """Open, check, plan and preprocess both datasets, and resolve all settings.
 
     Raises: JdmError for unusable options, datasets that do not fit, or a generator that was trained on test cases.
     """
@@ -86,8 +86,8 @@ def prepare(options: ExperimentOptions) -> Experiment:
     evaluated = labelled_ids or validation_ids
     if not evaluated:
         raise DataError(
-            f"{real.name} has no labelled test set (labelsTs) and fold all holds no cases back; expected cases to "
-            "score; choose --fold 0 to 4"
+            f"{real.name} has no labelled test set (labelsTs) and --fold all has no validation cases; expected cases "
+            "to score; choose --fold 0 to 4"
         )
     folder = output_folder(options)
     check_generator(read_generator(synthetic), real.name, validation_ids, f"fold {fold} of {real.name}")
@@ -125,7 +125,7 @@ def _fold(text: str) -> int | str:
 
 
 def _known(options: ExperimentOptions, real: RawDataset, synthetic: RawDataset, fold: int | str) -> dict[str, Any]:
-    """The settings that need no plans, by name in `Resolved`."""
+    """The settings that do not depend on plans, by name in `Resolved`."""
     device = _device(options.device)
     small = device == "cpu"
     iterations = options.iterations or (2000 if small else 5000)
@@ -159,30 +159,30 @@ def check_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> Non
     """Raises: ExistsError if `folder` holds files of another kind, or an experiment that differs in `settings`."""
     before = kept_settings(folder)
     if not before and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ExistsError(f"{folder} exists and is no experiment's folder; expected none; choose another --out")
+        raise ExistsError(f"{folder} exists and is not an experiment's folder; expected none; choose another --out")
     if not before or overwrite:
         return
     for name in differing(before, settings):
         raise ExistsError(
-            f"{folder} holds an experiment with {name} = {before.get(name)}, now it is {_plain(settings[name])}; "
-            "expected equal settings to continue; choose another --out, or --overwrite"
+            f"{folder} holds an experiment with {name} = {before.get(name)}, but now it is {_plain(settings[name])}; "
+            "expected equal settings to continue; choose another --out, or add --overwrite"
         )
 
 
 def differing(before: dict[str, Any], settings: dict[str, Any]) -> list[str]:
-    """Names of the settings that differ from those an experiment was started with."""
+    """Names of the settings that have changed since an experiment was started."""
     return [name for name, value in settings.items() if before.get(name) != _plain(value)]
 
 
 def _plain(value: Any) -> Any:
-    """As JSON has it."""
+    """The value as read back from JSON."""
     return list(value) if isinstance(value, tuple) else value
 
 
 def _settle(
     options: ExperimentOptions, real: RawDataset, known: dict[str, Any], median: tuple[int, ...], folder: Path
 ) -> tuple[Resolved, dict[str, Any], str, str]:
-    """Every setting, the real dataset's plans with the experiment's configuration, its name, and the patch's note."""
+    """All settings, the real dataset's plans with the experiment's configuration, its name, and the patch note."""
     small = known["device"] == "cpu"
     plans = host.read_plans(nnunet_folder("nnUNet_preprocessed") / real.name, options.plans)
     batch, features, note = options.batch_size, options.network_features, ""
@@ -204,7 +204,7 @@ def _settle(
 def _default_patch(
     values: dict[str, Any], median: tuple[int, ...], features: tuple[int, ...] | None, small: bool
 ) -> tuple[tuple[int, ...] | None, str]:
-    """The patch of all arms (None: the plans'), and the reason if the synthetic pairs' size made it smaller."""
+    """The patch size of all arms (None: the plans'), and the reason if the size of synthetic pairs reduced it."""
     planned = tuple(int(side) for side in values["patch_size"])
     wanted = tuple(min(side, CPU_PATCH) for side in planned) if small else planned
     steps = np.prod(values["architecture"]["arch_kwargs"]["strides"], axis=0)
@@ -218,7 +218,7 @@ def _default_patch(
 
 
 def _median_shape(preprocessed: Path, dataset: RawDataset) -> tuple[int, ...]:
-    """Median spatial shape of preprocessed cases, whole pixels."""
+    """Median spatial shape of preprocessed cases, in whole pixels."""
     shapes = host.preprocessed_shapes(preprocessed, dataset.cases)
     return tuple(int(side) for side in np.median(shapes, axis=0))
 
@@ -241,7 +241,7 @@ def _device(wanted: str) -> str:
     if wanted == "auto":
         return "cuda" if available["cuda"] else "cpu"
     if not available[wanted]:
-        raise ConfigError(f"--device is {wanted}, which torch does not find here; expected cpu; choose that or auto")
+        raise ConfigError(f"--device is {wanted}, which torch does not find; expected cpu; choose cpu or auto")
     return wanted
 
 

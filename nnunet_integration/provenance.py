@@ -1,7 +1,7 @@
-"""Which real cases a synthetic dataset's generator has seen, and which cases a run evaluates.
+"""Which real cases a synthetic dataset's generator was trained on, and which cases a run evaluates.
 
-`jdm-export` writes `provenance.json` into the synthetic dataset's raw folder; every JDM trainer writes
-`jdm_run.json` beside its checkpoints, so that a run started from another one's weights knows their origin.
+`jdm-export` writes `provenance.json` into the synthetic dataset's raw folder. Every JDM trainer writes `jdm_run.json`
+beside its checkpoints, so that the origin of pretrained weights is known.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def read_generator(dataset: RawDataset) -> dict[str, Any]:
     file = dataset.folder / "provenance.json"
     if not file.exists():
         raise DataError(
-            f"{dataset.name} is not synthetic: it has no provenance.json; expected a dataset that jdm-export wrote; "
+            f"{dataset.name} is not synthetic: it has no provenance.json; expected a dataset written by jdm-export; "
             "give its id"
         )
     try:
@@ -37,12 +37,12 @@ def read_generator(dataset: RawDataset) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             f"cannot tell which real cases {dataset.name} was generated from: {file} gives "
-            f"{type(error).__name__}; expected the file that jdm-export writes; export the set again"
+            f"{type(error).__name__}; expected the file written by jdm-export; export the dataset again"
         ) from None
     if not isinstance(training_ids, list) or not training_ids or not all(isinstance(c, str) for c in training_ids):
         raise DataError(
             f"{file} names {training_ids!r} as generator.training_ids; expected the ids of the cases the "
-            "generator was trained on; export the set again"
+            "generator was trained on; export the dataset again"
         )
     return generator
 
@@ -60,18 +60,18 @@ def read_run(folder: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         run = None
     if not isinstance(run, dict) or not isinstance(run.get("generator") or {}, dict):
-        raise DataError(f"{file} is no JSON object; expected the file a JDM trainer writes; remove that run")
+        raise DataError(f"{file} is not a JSON object; expected the file written by a JDM trainer; remove that run")
     return run
 
 
 def pretrained_weights(setting: str | None, arguments: Sequence[str] = ()) -> Path | None:
-    """The pretrained checkpoint of a run: the setting, else what nnU-Net's command line says, else None."""
+    """The pretrained checkpoint of a run: from the setting, else nnU-Net's command line, else None."""
     arguments = arguments or sys.argv[1:]
     if setting:
         return Path(setting)
     for position, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
-        # argparse accepts any unambiguous beginning of an option
+        # argparse accepts any unambiguous prefix of an option
         if name.startswith("-pr") and "-pretrained_weights".startswith(name):
             if equals:
                 return Path(value)
@@ -85,9 +85,9 @@ def origin_of_weights(weights: Path | None, synthetic: str | None, continued: Pa
 
     Args:
         weights: the pretrained checkpoint; `jdm_run.json` beside it names the generator.
-        synthetic: JDM_SYNTHETIC, used where that file is missing.
-        continued: output folder of a run that continues; its own `jdm_run.json` names the generator.
-    Raises: ConfigError if none of them names it, or if there are no weights to start from.
+        synthetic: JDM_SYNTHETIC, used if that file is missing.
+        continued: output folder of a resumed run; its own `jdm_run.json` names the generator.
+    Raises: ConfigError if none of them names the generator, or if there are no weights to start from.
     """
     if continued is not None and (generator := read_run(continued).get("generator")):
         return generator
@@ -101,13 +101,13 @@ def origin_of_weights(weights: Path | None, synthetic: str | None, continued: Pa
     if synthetic:
         return read_generator(open_dataset(synthetic))
     raise ConfigError(
-        f"cannot tell which synthetic set the weights {weights} come from: no {RUN_FILE} beside them; expected "
-        "those of a nnUNetTrainerJDMPretrain run; else set JDM_SYNTHETIC to the synthetic dataset's id"
+        f"the synthetic dataset of the weights {weights} is unknown: no {RUN_FILE} beside them; expected weights of a "
+        "nnUNetTrainerJDMPretrain run; otherwise set JDM_SYNTHETIC to the synthetic dataset's id"
     )
 
 
 def test_ids(dataset: RawDataset) -> list[str]:
-    """Ids in imagesTs, but not an id that is also a training case with another image."""
+    """Ids in imagesTs, except ids of training cases with a different image."""
     training = set(dataset.cases)
     return [case for case in dataset.test_cases if case not in training or _same_images(dataset, case)]
 
@@ -118,14 +118,14 @@ def _same_images(dataset: RawDataset, case_id: str) -> bool:
 
 
 def check_generator(generator: dict[str, Any], real: str, validation_ids: Sequence[str], what: str) -> None:
-    """Refuse a run that evaluates cases its generator was trained on.
+    """Refuse a run whose evaluation cases its generator was trained on.
 
     Args:
         real: full name of the dataset whose validation cases and test set (imagesTs, if it is on this machine)
-            evaluate the run. A generator of another dataset is refused, even if the ids differ: its cases may
-            themselves be synthetic copies of these.
+            evaluate the run. A generator of another dataset is refused, even if the ids differ, because that dataset
+            may contain copies of these cases.
         validation_ids: the fold's validation cases.
-        what: the run, for the message.
+        what: name of the run, for the message.
     Raises: DataError naming the cases, or the other dataset.
     """
     if (source := generator.get("dataset")) != real:
@@ -139,7 +139,7 @@ def check_generator(generator: dict[str, Any], real: str, validation_ids: Sequen
 
 
 def find_dataset(name: str) -> RawDataset | None:
-    """The raw dataset of that name, or None where the raw data are no longer on this machine."""
+    """The raw dataset of that name, or None if the raw data are no longer on this machine."""
     try:
         return open_dataset(name)
     except (ConfigError, DataError):

@@ -1,4 +1,4 @@
-"""Which preprocessed cases are up to date: a record of the files each was made from."""
+"""Tracks which preprocessed cases are up to date, by a record of each case's source files."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 
 class Records:
-    """What the cases of one folder of preprocessed cases were made from.
+    """Records of the source files of the cases in one folder of preprocessed cases.
 
-    One line of JSON per case, in a file beside the folder: nnU-Net infers the kind of a dataset from the file endings
-    inside. The last line of a case counts. A line that a killed process left incomplete is ignored, so that its case
-    has no record.
+    They are one JSON line per case, in a file beside the folder, because nnU-Net infers the kind of a dataset from the
+    file endings inside. The last line of a case counts. An incomplete line of a killed process is ignored, so that its
+    case has no record.
     """
 
     def __init__(self, folder: Path):
@@ -31,12 +31,12 @@ class Records:
     def is_current(self, case_id: str, results: Sequence[Path], sources: Sequence[Path], export: str | None) -> bool:
         """Whether a case was preprocessed from exactly these files.
 
-        Cases that jdm preprocessed must have the sizes and times of the record: a file that replaces another may be
-        older than what was made from its predecessor. Cases of stock nnU-Net have no record; they are up to date
-        unless they are older than a source.
+        For cases preprocessed by jdm, sizes and times of the sources must equal the record, because a replaced source
+        may be older than the case made from its predecessor. Cases of stock nnU-Net have no record; they are up to
+        date unless they are older than a source.
 
         Args:
-            results: files of the preprocessed case; first the one that nnU-Net writes last.
+            results: files of the preprocessed case, first the one that nnU-Net writes last.
             sources: images, label, plans.
             export: `export_digest` of a synthetic set, whose cases need a record; None for a real set.
         """
@@ -49,19 +49,19 @@ class Records:
         return export is None and results[0].stat().st_mtime_ns >= newest
 
     def add(self, case_id: str, results: Sequence[Path], sources: Sequence[list[int]], export: str | None) -> None:
-        """Record a case once it is written; `sources` are the `stamps` taken before it was read."""
+        """Record a case after it is written; `sources` are the `stamps` taken before its sources were read."""
         entry = {"case": case_id, "results": stamps(results), "sources": list(sources), "export": export}
         with self.file.open("a", encoding="utf-8") as stream:
-            stream.write(f"\n{json.dumps(entry)}")  # line feed first: an incomplete line spoils only itself
+            stream.write(f"\n{json.dumps(entry)}")  # line feed first, so that an incomplete line affects only itself
 
 
 def stamps(files: Sequence[Path]) -> list[list[int]]:
-    """Size in bytes and time of the last change in nanoseconds, of each file."""
+    """Size in bytes and modification time in nanoseconds of each file."""
     return [[found.st_size, found.st_mtime_ns] for found in (file.stat() for file in files)]
 
 
 def export_digest(folder: Path) -> str:
-    """SHA-256 of what jdm-export writes about all pairs of a synthetic raw dataset."""
+    """SHA-256 of the files in which jdm-export describes the pairs of a synthetic raw dataset."""
     digest = hashlib.sha256()
     for name in ("provenance.json", "manifest.jsonl"):
         file = folder / name

@@ -39,10 +39,10 @@ STOCK_PLANS = "nnUNetPlans"
 
 
 class FastFingerprintExtractor(DatasetFingerprintExtractor):
-    """The fingerprint from fewer foreground pixels and without worker processes.
+    """Compute the fingerprint from fewer foreground pixels and without worker processes.
 
-    nnU-Net draws 1e8 pixels even from a few PNGs, which takes half a minute and 4 GB. Percentiles of 1e6 pixels are as
-    good, and only CT uses them.
+    nnU-Net draws 1e8 pixels even from a few PNGs, which takes half a minute and 4 GB. Percentiles of 1e6 pixels are
+    just as good, and are used only for CT.
     """
 
     def __init__(self, dataset_name_or_id: str | int):
@@ -50,7 +50,7 @@ class FastFingerprintExtractor(DatasetFingerprintExtractor):
         self.num_foreground_voxels_for_intensitystats = 1e6
 
     def run(self, overwrite_existing: bool = False) -> dict[str, Any]:
-        """The fingerprint, read where it exists, else computed and written as nnU-Net does."""
+        """The fingerprint: read if it exists, else computed and written as nnU-Net does."""
         file = nnunet_folder("nnUNet_preprocessed") / self.dataset_name / "dataset_fingerprint.json"
         if file.is_file() and not overwrite_existing:
             return json.loads(file.read_text(encoding="utf-8"))
@@ -94,13 +94,13 @@ def _intensity_properties(values: np.ndarray) -> dict[str, float]:
 
 
 def progress(items: Any, description: str) -> Any:
-    """A progress bar over `items` on the terminal, silent when there is none."""
+    """A progress bar over `items`; silent without a terminal."""
     return tqdm(items, desc=description, file=sys.__stderr__, disable=None, leave=False)
 
 
 @contextmanager
 def chatter_to(file: Path) -> Iterator[None]:
-    """Send what nnU-Net prints to a log file."""
+    """Redirect nnU-Net's output to a log file."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a", encoding="utf-8") as stream, redirect_stdout(stream), redirect_stderr(stream):
         yield
@@ -108,7 +108,7 @@ def chatter_to(file: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Registered:
-    """Where a synthetic set's nnU-Net data lie."""
+    """Locations of a synthetic dataset's nnU-Net data."""
 
     plans_name: str
     configuration: str
@@ -117,9 +117,9 @@ class Registered:
 
 
 def plan_dataset(dataset: RawDataset, plans_name: str = STOCK_PLANS) -> Path:
-    """Fingerprint and plan a dataset unless that is done; returns its plans file.
+    """Fingerprint and plan a dataset unless this has been done; returns its plans file.
 
-    Raises: ConfigError if plans of another planner are asked for and are not there.
+    Raises: ConfigError if plans of another planner are requested but do not exist.
     """
     folder = nnunet_folder("nnUNet_preprocessed") / dataset.name
     _copy_splits(dataset, folder)
@@ -140,7 +140,7 @@ def plan_dataset(dataset: RawDataset, plans_name: str = STOCK_PLANS) -> Path:
 
 
 def _copy_splits(dataset: RawDataset, folder: Path) -> None:
-    """Give nnU-Net the folds of the raw dataset, as its planner does, also where its plans are there already."""
+    """Copy the raw dataset's folds for nnU-Net, as its planner does, even if plans already exist."""
     source, target = dataset.folder / "splits_final.json", folder / "splits_final.json"
     if source.is_file() and not target.is_file():
         folder.mkdir(parents=True, exist_ok=True)
@@ -149,7 +149,7 @@ def _copy_splits(dataset: RawDataset, folder: Path) -> None:
 
 
 def move_plans(real: RawDataset, synthetic: RawDataset, plans_name: str = STOCK_PLANS) -> str:
-    """Give the synthetic set the real one's plans and a fingerprint; returns the moved plans' name."""
+    """Give the synthetic dataset the real one's plans and a fingerprint; returns the name of the moved plans."""
     folder = nnunet_folder("nnUNet_preprocessed") / synthetic.name
     FastFingerprintExtractor(synthetic.name).run()
     target = moved_plans(plans_name, real.name)
@@ -157,7 +157,7 @@ def move_plans(real: RawDataset, synthetic: RawDataset, plans_name: str = STOCK_
     before = (file.read_bytes(), file.stat().st_mtime_ns) if file.is_file() else (None, 0)
     move_plans_between_datasets(real.name, synthetic.name, plans_name, target)
     if file.read_bytes() == before[0]:
-        os.utime(file, ns=(before[1], before[1]))  # unchanged plans do not outdate what was preprocessed with them
+        os.utime(file, ns=(before[1], before[1]))  # unchanged plans must not make preprocessed cases look out of date
     shutil.copyfile(synthetic.folder / "dataset.json", folder / "dataset.json")
     return target
 
@@ -166,9 +166,9 @@ def preprocess(dataset: RawDataset, plans_name: str, configuration: str, owned: 
     """Preprocess the cases that are missing or out of date; see `Records`.
 
     Args:
-        owned: the folder belongs to jdm: cases of a replaced export are removed from it.
+        owned: the folder belongs to jdm, so cases of a replaced export are removed from it.
     Returns: the folder of preprocessed cases.
-    Raises: DataError if the folder holds cases the raw dataset does not have.
+    Raises: DataError if the folder holds cases that are not in the raw dataset.
     """
     base = nnunet_folder("nnUNet_preprocessed") / dataset.name
     plans_file = base / f"{plans_name}.json"
@@ -199,7 +199,7 @@ def _refuse_or_remove_leftovers(folder: Path, expected: set[str], owned: bool) -
     extra = sorted(set(nnUNetDatasetBlosc2.get_identifiers(str(folder))) - expected)
     if extra and not owned:
         raise DataError(
-            f"{folder} holds {len(extra)} cases that the raw dataset does not have ({', '.join(extra[:3])}); "
+            f"{folder} holds {len(extra)} cases that are not in the raw dataset ({', '.join(extra[:3])}); "
             "expected only its cases; run nnUNetv2_preprocess for the dataset again"
         )
     for case_id in extra:
@@ -207,7 +207,7 @@ def _refuse_or_remove_leftovers(folder: Path, expected: set[str], owned: bool) -
 
 
 def _case_files(folder: Path, case_id: str) -> list[Path]:
-    # nnU-Net writes the properties last: with them the case is complete
+    # nnU-Net writes the properties last, so a case with them is complete
     return [folder / f"{case_id}.pkl", folder / f"{case_id}.b2nd", folder / f"{case_id}_seg.b2nd"]
 
 
@@ -232,13 +232,13 @@ def check_same_kind(real: RawDataset, synthetic: RawDataset) -> None:
         if ours != theirs:
             raise DataError(
                 f"{synthetic.name} has {what} {ours}; expected those of {real.name}, {theirs}; "
-                "name the dataset the synthetic set was generated from"
+                "name the dataset from which the synthetic dataset was generated"
             )
 
 
 @contextmanager
 def alone(dataset: str) -> Iterator[None]:
-    """Hold the lock on a dataset's preprocessed folder against other processes of jdm, after waiting for it."""
+    """Wait for and hold the lock on a dataset's preprocessed folder, to exclude other jdm processes."""
     lock = nnunet_folder("nnUNet_preprocessed") / f".{dataset}.jdm.lock"
     with ExitStack() as stack:
         if not stack.enter_context(locked(lock, wait=False)):
@@ -250,10 +250,10 @@ def alone(dataset: str) -> Iterator[None]:
 def register(
     synthetic: RawDataset, real: RawDataset, configuration: str = "2d", plans_name: str = STOCK_PLANS
 ) -> Registered:
-    """Plan the real set where needed, move its plans to the synthetic set, preprocess both.
+    """Plan the real dataset if needed, move its plans to the synthetic one, and preprocess both.
 
-    What is up to date is kept, so that a second call is quick and a killed one continues. Waits for another process
-    that prepares one of the datasets.
+    Anything up to date is kept, so that a second call is fast and a killed one continues. Waits for other processes
+    that prepare one of the datasets.
     Raises: DataError if the sets differ in channels, labels or file format; ConfigError for unknown plans.
     """
     check_same_kind(real, synthetic)

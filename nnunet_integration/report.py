@@ -1,4 +1,4 @@
-"""An experiment's results as text: results.md, and the circumstances in results.json."""
+"""An experiment's results as text: results.md, and the provenance in results.json."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def circumstances() -> dict[str, Any]:
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """The results, the verdict first, as tables that can be read without the JSON."""
+    """The results in Markdown, the verdict first, with tables that can be read without the JSON."""
     settings, data = results["settings"], results["data"]
     paragraphs = [
         results["verdict"],
@@ -43,7 +43,7 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 
 def tables(results: Mapping[str, Any]) -> list[Table]:
-    """Tables of arms, differences, classes and false positives; each says how many cells it is over."""
+    """Tables of arms, differences, classes and false positives, each with its number of cells."""
     cells = results["cells"]
     over = f"the {cells['with_class']} cells (image x class) whose reference has the class"
     found = [_arm_table(results, over)]
@@ -57,12 +57,12 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
 
 
 def warning_lines(results: Mapping[str, Any]) -> list[str]:
-    """What a reader must know before the differences; empty if every arm learned every class."""
+    """Warnings to read before the differences; empty if every arm learned every class."""
     if not results["not_learned"]:
         return []
     return [
-        f"Not learned (mean Dice below {NOT_LEARNED}): {'; '.join(results['not_learned'])}. Such differences say "
-        "nothing about synthetic pairs; train longer (--iterations)."
+        f"Not learned (mean Dice below {NOT_LEARNED}): {'; '.join(results['not_learned'])}. Differences that involve "
+        "them say nothing about synthetic pairs; train longer (--iterations)."
     ]
 
 
@@ -70,21 +70,21 @@ def notes(data: Mapping[str, Any]) -> list[str]:
     """A warning if scored cases selected the generator's weights.
 
     Args:
-        data: the part of results.json of that name.
+        data: the entry "data" of results.json.
     """
     if not (chosen := len(data["chose_generator"])):
         return []
     return [
-        f"{chosen} of the {data['test_cases']} scored cases chose the generator's weights (held-out loss); they were "
-        "not trained on."
+        f"{chosen} of the {data['test_cases']} scored cases were used to select the generator's weights (held-out "
+        "loss), but not to train them."
     ]
 
 
 def settings_line(settings: Mapping[str, Any], stock: Mapping[str, Any], patch_note: str) -> str:
-    """Patch, batch, network and device of all arms, and what the plans have where that differs.
+    """Patch, batch, network and device of all arms, and the plans' values if they differ.
 
     Args:
-        patch_note: why the default patch is smaller than the plans'; may be empty.
+        patch_note: reason why the default patch is smaller than the plans'; may be empty.
     """
     ours, theirs = _sizes(settings), _sizes(stock)
     changed = "" if ours == theirs else f" (the plans have {theirs})"
@@ -114,7 +114,7 @@ def _arm_table(results: Mapping[str, Any], over: str) -> Table:
 
 
 def _difference_table(results: Mapping[str, Any], over: str) -> Table:
-    header = ["difference in Dice", "mean [95 % interval]", "p (Holm)", "smallest that would be seen"]
+    header = ["difference in Dice", "mean [95 % interval]", "p (Holm)", "smallest detectable"]
     rates = bool(results["cells"]["without_class"])
     if rates:
         header += ["in false-positive rate", "p (Holm)"]
@@ -127,7 +127,7 @@ def _difference_table(results: Mapping[str, Any], over: str) -> Table:
         if rates:
             cells += [_cell(entry["false_positive_rate"], "+"), _number(rate.get("p_holm"), ".3g", counts)]
         rows.append((f"{entry['arm']} minus {entry['minus']}", *cells))
-    caption = f"Differences over {over}, the same for both arms; those with a p answer whether synthetic pairs help"
+    caption = f"Differences over {over}, the same for both arms; those with a p value test whether synthetic pairs help"
     return Table(caption, tuple(header), tuple(rows))
 
 
@@ -150,7 +150,7 @@ def _false_positive_table(results: Mapping[str, Any]) -> Table:
     ]
     caption = (
         f"False positives in the {results['cells']['without_class']} cells whose reference lacks the class: share of "
-        "cells with something predicted, and how much; less is better"
+        "cells with a prediction, and its mean size; lower is better"
     )
     return Table(caption, ("arm", "rate [95 % interval]", "mean predicted (pixels, or mm³ of volumes)"), tuple(rows))
 
@@ -166,7 +166,7 @@ def _cell(interval: Mapping[str, Any] | None, sign: str = "") -> str:
 
 
 def _number(value: float | None, form: str, wanted: bool = True) -> str:
-    """A number; empty if it is not wanted."""
+    """A formatted number; empty if it is not wanted."""
     return "" if not wanted else "undefined" if value is None else f"{value:{form}}"
 
 

@@ -1,4 +1,4 @@
-"""Settings of the JDM trainers. They come from the environment: nnU-Net fixes the constructor's arguments."""
+"""Settings of the JDM trainers, read from the environment because nnU-Net fixes the constructor's arguments."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jdm.errors import ConfigError
 
 @dataclass(frozen=True)
 class TrainerSettings:
-    """Settings of one nnU-Net run; the defaults are those of stock nnU-Net."""
+    """Settings of one nnU-Net run; the defaults are nnU-Net's."""
 
     epochs: int = 1000
     iterations: int = 250
@@ -27,14 +27,14 @@ class TrainerSettings:
     synthetic: str | None = None
     """Id or name of the synthetic dataset."""
     synthetic_share: float = 0.5
-    """Mix only: expected share of synthetic cases among those drawn."""
+    """Mix only: expected share of synthetic cases in batches."""
     keep_head: bool | None = None
-    """Finetune only: load the segmentation head too. None: where the labels are the same."""
+    """Finetune only: also load the segmentation head. None: if the labels are the same."""
     pretrained_weights: str | None = None
-    """Finetune only: the pretrained checkpoint, where it is not on nnU-Net's command line."""
+    """Finetune only: the pretrained checkpoint, if it is not given on nnU-Net's command line."""
 
     def environment(self) -> dict[str, str]:
-        """The variables from which `read_settings` returns these settings."""
+        """Environment variables for these settings; the inverse of `read_settings`."""
         values = {VARIABLES[f.name]: getattr(self, f.name) for f in fields(self)}
         return {
             name: str(int(value)) if isinstance(value, bool) else str(value)
@@ -121,7 +121,7 @@ def ext_folder() -> Path:
 
 @contextmanager
 def environment(values: Mapping[str, str | None]) -> Iterator[None]:
-    """Set (or, for None, unset) environment variables for the length of a `with` block."""
+    """Set (or, for None, unset) environment variables during a `with` block."""
     before = {name: os.environ.get(name) for name in values}
     try:
         _apply(values)

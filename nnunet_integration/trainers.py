@@ -31,8 +31,8 @@ from nnunet_integration.settings import read_settings
 class nnUNetTrainerJDM(nnUNetTrainer):  # noqa: N801
     """Stock nnU-Net with length, learning rate and seed from the environment.
 
-    With `nnUNet_n_proc_DA=0` on a CPU a run repeats exactly, even if it was killed and continued: every epoch has a
-    seed of its own. Base class of the other trainers, and the trainer of baselines on real cases alone.
+    With `nnUNet_n_proc_DA=0` on a CPU, runs are exactly repeatable, even after a kill and resume, because every epoch
+    has its own seed. Base class of the other trainers, and the trainer for baselines on real cases only.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class nnUNetTrainerJDM(nnUNetTrainer):  # noqa: N801
         self.generator: dict[str, Any] | None = None
         self.continued = False
         self.after_epoch: Callable[[], object] | None = None
-        """Called after each epoch, for a progress bar."""
+        """Callback after each epoch, for a progress bar."""
 
     def initialize(self) -> None:
         self._seed(stream=0)
@@ -76,7 +76,7 @@ class nnUNetTrainerJDM(nnUNetTrainer):  # noqa: N801
             self.after_epoch()
 
     def save_checkpoint(self, filename: str) -> None:
-        """As nnU-Net's, but the previous checkpoint survives if the process is killed while writing."""
+        """Like nnU-Net's, but the previous checkpoint survives if the process is killed while writing."""
         partial = Path(f"{filename}.partial")
         super().save_checkpoint(str(partial))
         if self.local_rank == 0 and partial.is_file():
@@ -89,18 +89,18 @@ class nnUNetTrainerJDM(nnUNetTrainer):  # noqa: N801
         self.continued = True
 
     def find_generator(self) -> dict[str, Any] | None:
-        """The generator of the synthetic cases in this run, checked against the cases that evaluate it."""
+        """The generator of this run's synthetic cases, checked against the evaluation cases."""
         return None
 
     def check_generator(self, generator: dict[str, Any]) -> None:
-        """Raises: DataError if the generator has seen a validation or test case of this run."""
-        # fold "all" has no validation cases of its own: only the test set is evaluated
+        """Raises: DataError if the generator was trained on a validation or test case of this run."""
+        # fold "all" has no validation cases of its own, so only the test set is evaluated
         validation = [] if self.fold == "all" else self.do_split()[1]
         name = self.plans_manager.dataset_name
         provenance.check_generator(generator, name, validation, f"{type(self).__name__} on {name}, fold {self.fold}")
 
     def _seed(self, stream: int) -> None:
-        # three seeds: NumPy and torch run the same generator, and one seed would give both the same stream
+        # different seeds: NumPy and torch use the same generator, and would give the same stream for one seed
         entropy = np.random.SeedSequence([self.settings.seed, stream, self.local_rank])
         for_python, for_numpy, for_torch = (int(word) for word in entropy.generate_state(3))
         random.seed(for_python)
@@ -125,10 +125,10 @@ class nnUNetTrainerJDM(nnUNetTrainer):  # noqa: N801
 
 
 class nnUNetTrainerJDMPretrain(nnUNetTrainerJDM):  # noqa: N801
-    """Trains on a synthetic set (`nnUNetv2_train SYN 2d all`) and predicts none of its cases afterwards."""
+    """Trains on a synthetic dataset (`nnUNetv2_train SYN 2d all`) and skips the final validation."""
 
     def find_generator(self) -> dict[str, Any]:
-        # not JDM_SYNTHETIC: this dataset is what is trained on
+        # the dataset trained on, not JDM_SYNTHETIC
         dataset = open_dataset(self.plans_manager.dataset_name)
         self.settings = replace(self.settings, synthetic=dataset.name)
         generator = provenance.read_generator(dataset)
@@ -137,13 +137,13 @@ class nnUNetTrainerJDMPretrain(nnUNetTrainerJDM):  # noqa: N801
         return generator
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
-        self.print_to_log_file("The synthetic cases are not predicted: their scores would say nothing.")
+        self.print_to_log_file("The synthetic cases are not predicted, because their scores would be meaningless.")
 
 
 class nnUNetTrainerJDMFinetune(nnUNetTrainerJDM):  # noqa: N801
-    """Trains on real cases from pretrained weights (`-pretrained_weights`), by default with their head.
+    """Trains on real cases from pretrained weights (`-pretrained_weights`), by default including the segmentation head.
 
-    Stock nnU-Net restarts the segmentation head. JDM_KEEP_HEAD=0 does the same; with 1 a head that does not fit is an
+    Stock nnU-Net reinitialises the head; so does JDM_KEEP_HEAD=0. With JDM_KEEP_HEAD=1, a head that does not fit is an
     error.
     """
 
@@ -162,22 +162,23 @@ class nnUNetTrainerJDMFinetune(nnUNetTrainerJDM):  # noqa: N801
         if self.continued or weights is None:
             return
         if self.settings.keep_head is False:
-            self.print_to_log_file("The segmentation head starts anew.")
+            self.print_to_log_file("The segmentation head is reinitialised.")
             return
         problem = load_head(cast(torch.nn.Module, self.network), Path(weights), self.dataset_json["labels"])
         if problem and self.settings.keep_head:
-            raise DataError(f"{problem}; unset JDM_KEEP_HEAD to let the segmentation head start anew")
+            raise DataError(f"{problem}; unset JDM_KEEP_HEAD to reinitialise the segmentation head")
         self.print_to_log_file(problem or "The segmentation head continues from the pretrained weights.")
 
 
 class nnUNetTrainerJDMMix(nnUNetTrainerJDM):  # noqa: N801
-    """Trains on both at once; JDM_SYNTHETIC names the synthetic set, JDM_SYNTHETIC_SHARE its share."""
+    """Trains on real and synthetic cases together; JDM_SYNTHETIC names the synthetic dataset, JDM_SYNTHETIC_SHARE its
+    share."""
 
     def find_generator(self) -> dict[str, Any]:
         if self.settings.synthetic is None:
             raise ConfigError(
-                "environment variable JDM_SYNTHETIC is not set; nnUNetTrainerJDMMix expects the id of the "
-                "synthetic dataset in it; export JDM_SYNTHETIC=511"
+                "environment variable JDM_SYNTHETIC is not set; nnUNetTrainerJDMMix expects the synthetic dataset's "
+                "id; type: export JDM_SYNTHETIC=511"
             )
         generator = provenance.read_generator(open_dataset(self.settings.synthetic))
         self.check_generator(generator)
@@ -206,7 +207,7 @@ class nnUNetTrainerJDMMix(nnUNetTrainerJDM):  # noqa: N801
 
 
 class Cases(Protocol):
-    """What nnU-Net's data loader asks of a preprocessed dataset."""
+    """Interface of a preprocessed dataset for nnU-Net's data loader."""
 
     identifiers: list[str]
 
@@ -216,7 +217,7 @@ class Cases(Protocol):
 class MixedDataset:
     """Two preprocessed datasets as one; the second has a fixed share of the draws.
 
-    nnU-Net's loader draws uniformly from `identifiers`; repeating them sets the share, in expectation.
+    nnU-Net's loader draws uniformly from `identifiers`, so repeating them sets the expected share.
     """
 
     def __init__(self, real: Cases, synthetic: Cases, share: float):
@@ -224,7 +225,7 @@ class MixedDataset:
         if collisions:
             raise DataError(
                 f"real and synthetic cases share the ids {', '.join(collisions[:5])}; expected synthetic ids "
-                "to begin with syn_; export the synthetic set again"
+                "to begin with syn_; export the synthetic dataset again"
             )
         times_real, times_synthetic = repetitions(len(real.identifiers), len(synthetic.identifiers), share)
         self.sources = dict.fromkeys(real.identifiers, real) | dict.fromkeys(synthetic.identifiers, synthetic)
@@ -240,8 +241,8 @@ def repetitions(real: int, synthetic: int, share: float, most: int = 100) -> tup
     Args:
         real, synthetic: numbers of cases, at least 1.
         share: wanted share of synthetic entries, between 0 and 1.
-        most: upper limit of the smaller of the two numbers, which bounds the length of the list.
-    Returns: two whole numbers >= 1, whose odds are within 1 % of those wanted as far as `most` allows.
+        most: upper limit of the smaller of the two results, to bound the length of the list.
+    Returns: two integers >= 1, with odds within 1 % of the wanted ones as far as `most` allows.
     """
     ratio = share / (1 - share) * real / synthetic  # synthetic repetitions per real one
     fraction = Fraction(max(ratio, 1 / ratio)).limit_denominator(most)

@@ -8,11 +8,11 @@ from typing import Any, Literal
 Outcome = Literal["helped", "did not help", "cannot tell"]
 
 LEVEL = 0.05
-"""A difference counts below this p, adjusted by Holm over all that are tested."""
+"""A difference is significant below this p, Holm-adjusted over all tested differences."""
 RELEVANT = 0.01
-"""Pairs that cannot have gained this much Dice did not help."""
+"""If a gain of this much Dice can be excluded, the pairs did not help."""
 NOT_LEARNED = 0.05
-"""Below this mean Dice an arm or a class counts as not learned: nnU-Net predicts background alone before it learns."""
+"""Below this mean Dice, an arm or class counts as not learned: nnU-Net predicts only background before it learns."""
 _UNKNOWN: Outcome = "cannot tell"
 _WITH_PAIRS = ("pretrain-finetune", "mix")
 _SAYS: dict[Outcome, str] = {
@@ -23,16 +23,16 @@ _SAYS: dict[Outcome, str] = {
 
 
 def outcomes(summary: Mapping[str, Any]) -> dict[str, Outcome]:
-    """The outcome of each arm that trains on synthetic and real cases, against its control.
+    """The outcome of each arm that trains on both synthetic and real cases, compared with its control.
 
     Args:
-        summary: of `summarise`.
+        summary: result of `summarise`.
     """
     return {entry["arm"]: _outcome(entry, summary["arms"]) for entry in tested(summary)}
 
 
 def verdict(summary: Mapping[str, Any]) -> str:
-    """One paragraph: the outcome, by how much, against what, over what, and what could have been seen."""
+    """One paragraph: outcome, difference, control, scope, and smallest detectable difference."""
     found, entries = outcomes(summary), tested(summary)
     if not entries:
         return (
@@ -57,38 +57,38 @@ def verdict(summary: Mapping[str, Any]) -> str:
 
 
 def limits(interval: Mapping[str, Any], sign: str = "") -> str:
-    """The two ends of an interval; a single unit has none."""
+    """The limits of an interval; a single unit has none."""
     if interval["low"] is None:
         return "[undefined]"
     return f"[{interval['low']:{sign}.4f}, {interval['high']:{sign}.4f}]"
 
 
 def unit(summary: Mapping[str, Any]) -> str:
-    """What intervals and p are over."""
+    """Description of the units behind intervals and p values."""
     images, groups = summary["images"], summary["groups"]
     if groups == images:
         return f"{images} images"
     if groups == 1:
-        return f"{images} images, all of one group (patient, sequence or the like), so that they say nothing of another"
-    return f"{images} images of {groups} groups (patients, sequences or the like), which are resampled whole"
+        return f"{images} images, all of one group (such as a patient), which say nothing about other groups"
+    return f"{images} images of {groups} groups (such as patients or sequences), which are resampled whole"
 
 
 def answers(arm: str, other: str, arms: Container[str]) -> bool:
-    """Whether a comparison answers if pairs help: an arm trained on both kinds of cases, minus the control.
+    """Whether a comparison shows if pairs help: an arm trained on both kinds of cases, minus the control.
 
-    The control has as many updates in total, all on real cases; without it, arm `real` stands in.
+    The control has the same total number of updates, all on real cases; if it is missing, arm `real` replaces it.
     """
     return arm in _WITH_PAIRS and other == ("real-long" if "real-long" in arms else "real")
 
 
 def tested(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The differences that answer whether pairs help."""
+    """The differences that show whether pairs help."""
     return [entry for entry in summary["differences"] if answers(entry["arm"], entry["minus"], summary["arms"])]
 
 
 def _outcome(entry: Mapping[str, Any], arms: Mapping[str, Any]) -> Outcome:
     dice, invented = _sign(entry["dice"]), _sign(entry["false_positive_rate"])
-    if _unlearned(entry, arms) or (dice and dice == invented):  # more Dice, but also more where nothing is
+    if _unlearned(entry, arms) or (dice and dice == invented):  # Dice and false positives contradict
         return "cannot tell"
     if dice > 0 or (dice == 0 and invented < 0):
         return "helped"
@@ -97,7 +97,7 @@ def _outcome(entry: Mapping[str, Any], arms: Mapping[str, Any]) -> Outcome:
 
 
 def _sign(difference: Mapping[str, Any] | None) -> int:
-    """1 or -1 for a difference that counts, else 0."""
+    """1 or -1 for a significant difference, else 0."""
     if difference is None or difference["p_holm"] is None or difference["p_holm"] >= LEVEL:
         return 0
     return 1 if difference["mean"] > 0 else -1
@@ -130,9 +130,9 @@ def _control(entries: list[dict[str, Any]], arms: Mapping[str, Any]) -> str:
         for name in (control, *(entry["arm"] for entry in entries))
     }
     if all(abs(updates - total[control]) <= 0.01 * updates for updates in total.values()):
-        return f"The control, {control}, trains on real cases alone, for equally many updates."
+        return f"The control, {control}, trains only on real cases, for equally many updates."
     counts = ", ".join(f"{name} {updates:.0f}" for name, updates in total.items())
-    return f"The control, {control}, trains on real cases alone, but the numbers of updates differ ({counts})."
+    return f"The control, {control}, trains only on real cases, but the numbers of updates differ ({counts})."
 
 
 def _scope(summary: Mapping[str, Any]) -> str:
@@ -146,8 +146,8 @@ def _scope(summary: Mapping[str, Any]) -> str:
 def _power(entries: list[dict[str, Any]]) -> str:
     seen = [entry["dice"]["detectable"] for entry in entries if entry["dice"]]
     if not seen or None in seen:
-        return "That is too little to see any difference."
-    return f"The smallest difference that would have been seen, in 80 % of such experiments, is {max(seen):.4f} Dice."
+        return "These are too few to detect any difference."
+    return f"The smallest difference detectable in 80 % of such experiments is {max(seen):.4f} Dice."
 
 
 def _false_positives(entries: list[dict[str, Any]], summary: Mapping[str, Any]) -> list[str]:

@@ -18,9 +18,9 @@ from jdm.sample.starts import Plane, Start
 
 
 def channels(scene: Scene) -> dict[str, Any]:
-    """The first channel of a part of each case: do the others that are sampled fit it, and the mask?"""
+    """Sample the other channels and the mask given the first channel of part of each case; measure agreement."""
     if len(scene.edit_ids) < 2:
-        raise ConfigError("--edits is 1; the part channels compares cases; expected at least 2; raise it")
+        raise ConfigError("--edits is 1, but the part channels compares cases; expected at least 2; raise it")
     request = scene.asked(ChannelsRequest, cases=scene.edit_ids, known=("0",))
     starts = prepare(scene.run, request)
     shapes = [start.case.label.shape[1:] for start in starts]
@@ -57,12 +57,12 @@ def channels(scene: Scene) -> dict[str, Any]:
 
 
 def _tile(scene: Scene, image: np.ndarray, label: np.ndarray) -> Tile:
-    """Colours of three channels, else the first that is not known."""
+    """Three channels as colours, else the first unknown channel."""
     return scene.tile(image if len(image) == 3 else image[1:2], label)
 
 
 def _middle(start: Start, sides: Sequence[int]) -> Start:
-    """One plane of a condition, and of that the middle."""
+    """The middle part of one plane of a condition."""
     number = chosen_planes(start.case.label, 1)[0]
     firsts = [(whole - side) // 2 for whole, side in zip(start.case.label.shape[1:], sides, strict=True)]
     crop = tuple(slice(first, first + side) for first, side in zip(firsts, sides, strict=True))

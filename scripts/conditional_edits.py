@@ -21,13 +21,13 @@ from jdm.sample.request import InpaintRequest, InterpolateRequest, VaryRequest, 
 from jdm.system.processes import device_name
 
 _MARGIN = 2
-"""Pixels around the foreground that are inpainted with it."""
+"""Margin in pixels around the foreground that is also inpainted."""
 Slice = tuple[np.ndarray, np.ndarray]
 """Image (channels, *spatial) and label (*spatial) in the plan's spacing, on the codec's intensities."""
 
 
 def inpainting(scene: Scene) -> dict[str, Any]:
-    """The foreground's box of one slice sampled anew, and with an empty mask; files as jdm-sample writes them."""
+    """Inpaint the foreground's box of one slice, and inpaint it with an empty mask, with jdm-sample's files."""
     measured: dict[str, list[dict[str, float]]] = {"real": [], "anew": [], "removed": []}
     outside = {"image": 0, "label": 0}
     lines = []
@@ -47,7 +47,7 @@ def inpainting(scene: Scene) -> dict[str, Any]:
             measured[name] += [_inside(scene, after, before, inside) for after in slices]
             tiles = [scene.tile(*shown, inside) for shown in (before, *slices[:SHOWN])]
             lines.append(Line(f"{case}\n{name}", tiles))
-    title = "inpainting of the dotted box: image and mask anew, and the image with the mask emptied"
+    title = "inpainting of the dotted box: image and mask resampled, and the image with an empty mask"
     write_sheet(scene.options.out / "inpainting.png", title, ["real", *SAMPLE_NAMES], lines[:SHOWN])
     means = {
         f"{name}_{key}": mean_defined(values[key] for values in found)
@@ -58,7 +58,7 @@ def inpainting(scene: Scene) -> dict[str, Any]:
 
 
 def variations(scene: Scene) -> dict[str, Any]:
-    """Pairs noised to several levels and denoised: how far they go, and whether image and mask still agree."""
+    """Variations at several noise levels: distance from the original, and agreement of image and mask."""
     levels = scene.options.levels
     requests = [scene.asked(VaryRequest, cases=scene.edit_ids, level=level) for level in levels]
     starts = prepare(scene.run, requests[0])
@@ -105,7 +105,7 @@ def variations(scene: Scene) -> dict[str, Any]:
 
 
 def interpolations(scene: Scene) -> dict[str, Any]:
-    """Strips between two real pairs and between two draws of noise: distance from both ends along them."""
+    """Interpolations between two real pairs and between two noise samples: distance from both ends."""
     couples, seed = _couples(scene), scene.options.seed
     strips = {
         "pairs": [_strip(scene, couple, seed) for couple in couples],
@@ -141,7 +141,7 @@ def interpolations(scene: Scene) -> dict[str, Any]:
 
 
 def _along(scene: Scene, strips: Sequence[Sequence[Slice]]) -> dict[str, Any]:
-    """Mean distance from the first end at every point of the strips, and how many strips keep going away from it."""
+    """Mean distance from the first end at every point, and the number of strips in which it always increases."""
     table = np.array([[scene.distance(image, strip[0][0]) for image, _ in strip] for strip in strips])
     return {
         "strips": len(strips),
@@ -152,7 +152,7 @@ def _along(scene: Scene, strips: Sequence[Sequence[Slice]]) -> dict[str, Any]:
 
 
 def _strip(scene: Scene, couple: tuple[str, ...], seed: int) -> list[Slice]:
-    """The points between two cases, or two noises of a seed."""
+    """The points between two cases, or between two noise samples of a seed."""
     request = scene.asked(InterpolateRequest, between=couple, seed=seed)
     pairs = interpolation(scene.drawer(request), prepare(scene.run, request), request)
     axis = scene.config.data.slice_axis
@@ -162,7 +162,7 @@ def _strip(scene: Scene, couple: tuple[str, ...], seed: int) -> list[Slice]:
 
 
 def _couples(scene: Scene) -> list[tuple[str, str]]:
-    """Two and two of the cases in turn that have one size as sampled."""
+    """Consecutive pairs of cases that have the same size as sampled."""
     waiting: dict[tuple[int, ...], str] = {}
     couples = []
     for case in scene.edit_ids:
@@ -175,14 +175,14 @@ def _couples(scene: Scene) -> list[tuple[str, str]]:
 
 
 def _fullest(scene: Scene, case: str) -> Slice:
-    """The slice of a case that a strip leads from: that with most foreground."""
+    """The slice of a case used for interpolation: the one with most foreground."""
     canvas = CaseCanvas(read_case(scene.dataset, case), scene.config)
     number = int(np.count_nonzero(canvas.label.reshape(len(canvas.label), -1), axis=1).argmax())
     return canvas.image[number], canvas.label[number]
 
 
 def _inpainted(scene: Scene, case: str, box: tuple[int, ...], lesion: str | None) -> list[Pair]:
-    """What jdm-sample inpaint writes, read back."""
+    """Output of jdm-sample inpaint, read back."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "Dataset999_Inpainted"
         sample(scene.asked(InpaintRequest, case=case, box=box, lesion=lesion, out=out), device_name())
@@ -191,7 +191,7 @@ def _inpainted(scene: Scene, case: str, box: tuple[int, ...], lesion: str | None
 
 
 def box_of(pair: Pair, slice_axis: int | None) -> tuple[tuple[int, ...], int]:
-    """The box of the foreground, a little larger, in the slice that holds most of it, and that slice's number."""
+    """The foreground's box with a margin, in the slice with most foreground, and that slice's number."""
     label, margin, number = pair.label > 0, np.full(pair.label.ndim, _MARGIN), 0
     if slice_axis is not None:
         number = int(np.moveaxis(label, slice_axis, 0).sum(axis=(1, 2)).argmax())
@@ -204,7 +204,7 @@ def box_of(pair: Pair, slice_axis: int | None) -> tuple[tuple[int, ...], int]:
 
 
 def _inside(scene: Scene, after: Slice, before: Slice, region: np.ndarray) -> dict[str, float]:
-    """Of one slice: steps across the box's border, foreground that the segmenter finds in it, change inside it."""
+    """For one slice: steps across the box's border, foreground found in it by the segmenter, change inside it."""
     image, label = after
     return {
         "border_step": border_step(scene.shown(image), region),
@@ -215,7 +215,7 @@ def _inside(scene: Scene, after: Slice, before: Slice, region: np.ndarray) -> di
 
 
 def border_step(image: np.ndarray, region: np.ndarray) -> float:
-    """Mean absolute difference of neighbours of which one lies in the region, in units of the codec's range.
+    """Mean absolute difference of neighbours across the region's border, in units of the codec's range.
 
     NaN for a region that is the whole image.
     """

@@ -1,4 +1,4 @@
-"""The parts of conditionals.py on whole conditions: masks to images, images to masks, and the ways to honour both."""
+"""Parts of conditionals.py with whole conditions: masks to images, images to masks, and a comparison of methods."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from jdm.sample.segment import Segmentation, estimated_shares, shares_of
 from jdm.sample.starts import Planes, Start, draw_planes
 
 COMPARED_PLANES = 1
-"""Slices of each volume for which ways to honour a condition are compared."""
+"""Slices per volume in the comparison of conditioning methods."""
 
 
 def masks_to_images(scene: Scene) -> dict[str, Any]:
-    """Images of the test cases' masks: does a segmenter of real images find the given masks in them?"""
+    """Sample images for the test cases' masks; measure whether a segmenter of real images finds these masks."""
     request, starts = scene.conditions(True, scene.options.planes)
     drawn = scene.drawn(request, starts)
     changed = 0
@@ -52,9 +52,9 @@ def masks_to_images(scene: Scene) -> dict[str, Any]:
 
 
 def images_to_masks(scene: Scene) -> dict[str, Any]:
-    """Masks of the test cases' images beside nnU-Net's own predictions, against references.
+    """Segment the test cases' images; compare with references, and with nnU-Net's predictions.
 
-    "jdm" is what jdm-sample gives by default: estimated masks, or those of the samples where there are none.
+    "jdm" is jdm-sample's default: estimated masks, or masks of the samples if they cannot be estimated.
     """
     request, starts = scene.conditions(False, scene.options.planes)
     drawn = scene.drawn(request, starts)
@@ -98,7 +98,7 @@ def comparison(scene: Scene) -> dict[str, Any]:
     once = Resampling(1, 1)
     ways = {"exact": (True, once), "replacement": (False, once), "RePaint": (False, scene.resampling)}
     if scene.config.preset == "thesis":
-        del ways["exact"]  # its network has one level for image and mask
+        del ways["exact"]  # this network has one level for image and mask
     rows, sheet = [], []
     for condition, masks in (("given-masks", True), ("given-images", False)):
         request, starts = scene.conditions(masks, COMPARED_PLANES)
@@ -117,7 +117,7 @@ def comparison(scene: Scene) -> dict[str, Any]:
 
 
 def _comparison_sheet(scene: Scene, ways: list[tuple[str, Drawn]]) -> None:
-    """Images of the first cases' masks, a row for each way."""
+    """Images for the first cases' masks, one row per method."""
     lines = []
     for case, test in enumerate(scene.tests[:2]):
         for name, drawn in ways:
@@ -125,12 +125,12 @@ def _comparison_sheet(scene: Scene, ways: list[tuple[str, Drawn]]) -> None:
             images = [test.image[number], *(planes[number][0] for planes in drawn[case][:SHOWN])]
             tiles = [scene.tile(image, test.label[number]) for image in images]
             lines.append(Line(f"{test.pair.case_id}\n{name}", tiles))
-    title = "mask to image, the mask honoured in three ways by the same network"
+    title = "mask to image, conditioned in three ways with the same network"
     write_sheet(scene.options.out / "comparison.png", title, ["real", *SAMPLE_NAMES], lines)
 
 
 def _timed(drawer: Drawer, starts: list[Start], request: SampleRequest, exact: bool) -> tuple[Drawn, dict[str, float]]:
-    """The samples, and what a slice of one took: samples put through the network, and seconds of CPU time."""
+    """The samples, and the cost per slice of a sample: network evaluations and seconds of CPU time."""
     calls = counted(drawer.denoiser)
     begin, cpu = time.perf_counter(), time.process_time()
     drawn = draw_planes(drawer, starts, request, functools.partial(drawer.samples, exact=exact))
@@ -157,7 +157,7 @@ def _mask_agreement(scene: Scene, starts: list[Start], drawn: Drawn) -> dict[str
 
 
 def _reference_agreement(scene: Scene, starts: list[Start], drawn: Drawn) -> dict[str, Any]:
-    """Dice by case of the samples' majority, and the mean of single samples', against the references."""
+    """Dice by case against the references: of the samples' majority, and mean of single samples."""
     most, single = [], []
     for test, start, samples in zip(scene.tests, starts, drawn, strict=True):
         reference = test.label[numbers_of(start)]

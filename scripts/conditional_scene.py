@@ -1,4 +1,4 @@
-"""What the parts of conditionals.py share: the run with its cases, the segmenter, distances."""
+"""Shared by the parts of conditionals.py: the run with its cases, the segmenter, distances."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from jdm.sample.starts import Planes, Start, draw_planes
 from jdm.system.processes import device_name
 
 SHOWN = 4
-"""Cases of a sheet, and samples of a case in it."""
+"""Cases per sheet, and samples per case."""
 SAMPLE_NAMES = [f"sample {k + 1}" for k in range(SHOWN)]
 PartName = Literal["masks", "images", "inpaint", "vary", "interpolate", "channels", "classes", "compare"]
 Drawn = list[list[Planes]]
@@ -51,35 +51,34 @@ class Options:
     """Finished experiment beside the checkpoint's folder, or a path: its arm real segments."""
     out: Path = Path("results/conditionals")
     parts: tuple[PartName, ...] = get_args(PartName)
-    """What to do now. Left out where there are none: channels of images with one channel, classes of models trained
-    without."""
+    """Parts to run. Skipped if impossible: channels for images with one channel, classes for models without classes."""
     cases: int = 24
     """Test cases whose masks and images are conditions."""
     edits: int = 8
     """Training cases that are inpainted, varied and interpolated."""
     planes: int = 4
-    """Slices of each volume, evenly over its foreground; 0: all of them. The comparison of ways has one."""
+    """Slices per volume, evenly over its foreground; 0: all. The comparison of ways uses one."""
     samples: int = 4
     levels: tuple[float, ...] = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
-    """Of the variations."""
+    """Noise levels of the variations."""
     steps: int | None = None
-    """By default, as the sampler, those of jdm-sample."""
+    """Sampling steps; by default, like the sampler, those of jdm-sample."""
     batch_size: int = 32
     seed: int = 0
-    """Of sampling."""
+    """Seed of sampling."""
     arm_seed: int = 0
-    """Of the segmenter's training."""
+    """Seed of the segmenter's training."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One run, and what it is shown and measured on."""
+    """One run with the cases and the segmenter used to evaluate it."""
 
     run: Run
     dataset: RawDataset
     options: Options
     segmenter: Segmenter | None
-    """None for the parts that do not ask it."""
+    """None for parts that do not use it."""
     predictions: Path
     """Folder of the segmenter's predictions of the test cases."""
     resampling: Resampling = field(
@@ -96,7 +95,7 @@ class Scene:
 
     @property
     def edit_ids(self) -> tuple[str, ...]:
-        """Cases that jdm-sample edits: held out in training first, then those trained on."""
+        """Cases edited by jdm-sample: first held-out ones, then training cases."""
         metadata = self.run.checkpoint.metadata
         return (*metadata["held_out_ids"], *metadata["training_ids"])[: self.options.edits]
 
@@ -133,7 +132,7 @@ class Scene:
             request = self.asked(SegmentRequest, images=folder)
         starts = prepare(self.run, request)[: len(self.test_ids)]
         if [start.case.pair.case_id for start in starts] != list(self.test_ids):
-            raise DataError(f"{folder} does not begin with {first}; expected the test cases; restore")
+            raise DataError(f"{folder} does not begin with {first}; expected the test cases; restore them")
         return request, [thinned(s, chosen_planes(t.label, planes)) for s, t in zip(starts, self.tests, strict=True)]
 
     def segmented(self, images: np.ndarray) -> np.ndarray:
@@ -143,7 +142,7 @@ class Scene:
         return np.moveaxis(label, self.config.data.slice_axis or 0, 0)
 
     def dice(self, label: np.ndarray, reference: np.ndarray) -> float:
-        """Mean over the classes that occur in either."""
+        """Mean Dice over the classes that occur in either label."""
         values = range(1, self.dataset.classes)
         return mean_defined(overlap(*count(label == v, reference == v)[:3])[0] for v in values)
 
@@ -152,13 +151,13 @@ class Scene:
         return float(np.sqrt(np.mean((2 * (self.shown(image) - self.shown(other))[channels]) ** 2)))
 
     def shown(self, image: np.ndarray) -> np.ndarray:
-        """Intensities (channels, *spatial) of the codec's range as 0 to 1."""
+        """Intensities (channels, *spatial) rescaled from the codec's range to 0 to 1."""
         column = (slice(None), *[None] * (image.ndim - 1))
         low, high = (np.array(bound)[column] for bound in (self.config.facts.low, self.config.facts.high))
         return (image.astype(float) - low) / (high - low)
 
     def tile(self, image: np.ndarray, label: np.ndarray | None = None, region: np.ndarray | None = None) -> Tile:
-        """A slice (channels, *spatial): colours of three channels, else the first in grey."""
+        """A slice (channels, *spatial) for display: three channels as colours, else the first in grey."""
         values = self.shown(image).clip(0, 1)
         return Tile(np.moveaxis(values, 0, -1) if len(values) == 3 else values[0], label, region)
 
@@ -169,7 +168,7 @@ class Scene:
 
 
 def chosen_planes(label: np.ndarray, number: int) -> list[int]:
-    """`number` slices spread evenly over those of label (planes, *spatial) that hold foreground; 0: all slices."""
+    """`number` slices spread evenly over the foreground slices of label (planes, *spatial); 0: all slices."""
     if number == 0:
         return list(range(len(label)))
     holding = np.flatnonzero(label.reshape(len(label), -1).any(axis=1))
@@ -179,7 +178,7 @@ def chosen_planes(label: np.ndarray, number: int) -> list[int]:
 
 
 def thinned(start: Start, numbers: Sequence[int]) -> Start:
-    """A condition of fewer slices."""
+    """A condition restricted to some slices."""
     return dataclasses.replace(start, planes=[plane for plane in start.planes if plane.number in numbers])
 
 
@@ -193,13 +192,13 @@ def numbers_of(start: Start) -> list[int]:
 
 
 def shown_plane(start: Start, case: int) -> int:
-    """The slice that is shown of a condition: of one case the first that is sampled, of the next the second."""
+    """The slice of a condition to show: the first sampled slice of the first case, the second of the next, ..."""
     numbers = numbers_of(start)
     return numbers[case % len(numbers)]
 
 
 def on_planned_grid(label: np.ndarray, like: Pair, config: Config) -> np.ndarray:
-    """A label of a case's own grid by slice, (planes, *spatial)."""
+    """A label on a case's own grid, by slice: (planes, *spatial)."""
     return CaseCanvas(dataclasses.replace(like, label=label), config).label
 
 

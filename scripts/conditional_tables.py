@@ -11,7 +11,7 @@ Found = Mapping[str, Any]
 
 
 def markdown(content: Found) -> str:
-    """What was found, part by part, with the sheets."""
+    """The results part by part, with the sheets."""
     generator, settings, parts = content["generator"], content["settings"], content["parts"]
     head = [
         f"Checkpoint {generator['sha256'][:12]}, step {generator['step']}.",
@@ -184,7 +184,7 @@ def _table(first: str, header: Sequence[str], rows: Sequence[tuple[str, ...]]) -
 
 
 def _rows(found: Found, names: Mapping[str, str]) -> list[tuple[str, ...]]:
-    """A row for each number, by its key and name; differences with their sign."""
+    """A row per number, by key and name; differences are signed."""
     return [(name, _interval(found[key], signed="_minus_" in key)) for key, name in names.items()]
 
 

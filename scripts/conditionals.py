@@ -1,10 +1,9 @@
-"""Every way of conditional sampling on one checkpoint: a sheet of pictures and a number each.
+"""All modes of conditional sampling on one checkpoint, each with a sheet of pictures and a score.
 
 python scripts/conditionals.py 4 all --experiment experiment_fold_all --out results/conditionals
 
-The segmenter is the nnU-Net that the experiment trained on real cases only; conditions are the first test cases in the
-order of their ids, edits start from the cases held out in training and then from those trained on. Finished parts are
-kept in results.json and not done again.
+The segmenter is the experiment's nnU-Net trained on real cases only. Conditions are the first test cases by id; edits
+start from held-out cases, then training cases. Finished parts are kept in results.json and not repeated.
 """
 
 from __future__ import annotations
@@ -45,13 +44,13 @@ PARTS: dict[str, Callable[[Scene], dict[str, Any]]] = {
     "compare": comparison,
 }
 JUDGED = {"masks", "images", "inpaint", "vary", "compare"}
-"""The parts that ask the segmenter."""
+"""Parts that use the segmenter."""
 TESTED = {"masks", "images", "compare"}
-"""Those whose conditions are test cases."""
+"""Parts whose conditions are test cases."""
 
 
 def main(options: Options) -> None:
-    """Do the parts asked for that are not there yet, and write results.json and results.md after each."""
+    """Run the requested parts that are missing, and write results.json and results.md after each."""
     scene = scene_of(options)
     found = circumstances(scene)
     content = kept(options.out / "results.json", found) | found
@@ -72,13 +71,13 @@ def main(options: Options) -> None:
 
 
 def fitting(config: Config) -> set[str]:
-    """The parts that a model can do."""
+    """The parts that the model supports."""
     missing = {"channels": config.image_channels == 1, "classes": not config.facts.class_names}
     return {name for name in PARTS if not missing.get(name)}
 
 
 def scene_of(options: Options) -> Scene:
-    """The scene of some options. Raises: ConfigError for too many cases; else as the loading of what is named."""
+    """The scene for the options. Raises: ConfigError for too many cases; else as loading the named files."""
     run = open_run(options.dataset, options.fold)
     dataset = run.real_for("scripts/conditionals.py")
     metadata, experiment = run.checkpoint.metadata, run.folder.parent / options.experiment
@@ -95,7 +94,7 @@ def scene_of(options: Options) -> Scene:
 
 
 def circumstances(scene: Scene) -> dict[str, Any]:
-    """What the results depend on."""
+    """Settings that the results depend on."""
     metadata, way = scene.run.checkpoint.metadata, way_for(scene.config, scene.asked(SegmentRequest, images=Path()))
     generator = {key: metadata[key] for key in ("dataset", "fold", "step", "training_ids", "held_out_ids", "sha256")}
     settings = {key: value for key, value in asdict(scene.options).items() if key not in ("out", "parts", "experiment")}

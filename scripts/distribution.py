@@ -1,7 +1,7 @@
-"""How far images and masks are from real ones as sets: kernel distance of features, distance of foreground shares.
+"""Distances between sets of synthetic and real images and masks: kernel distance of features, foreground shares.
 
-Every number can be had for resamples of the set too. A resample is a row of counts, how often each image is in it, so
-that the same row applied to two sets of the same cases compares them in pairs.
+Every number can also be computed for resamples of the set. A resample is a row of counts, one per image; applying the
+same row to two sets of the same cases gives a paired comparison.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from jdm.errors import DataError
 
 
 def standardised(features: np.ndarray, like: np.ndarray) -> np.ndarray:
-    """Features (n, d) with the mean and standard deviation of `like` (m, d) taken out, float64.
+    """Features (n, d) standardised by the mean and standard deviation of `like` (m, d), float64.
 
-    The polynomial kernel is no better than its scale: averages of a network's activations differ by orders of
-    magnitude, and far less between images than from zero. Features that are constant in `like` are only shifted.
+    The polynomial kernel depends on the scale of features. Averaged activations differ by orders of magnitude, and much
+    less between images than from zero. Features that are constant in `like` are only shifted.
     """
     mean, deviation = like.mean(0, dtype=np.float64), like.std(0, dtype=np.float64)
     return (features - mean) / np.where(deviation > 0, deviation, 1)
 
 
 class KernelDistance:
-    """The kernel distance of feature sets to a reference set: squared maximum mean discrepancy, unbiased.
+    """Kernel distance of feature sets to a reference set: unbiased squared maximum mean discrepancy.
 
-    With k(x, y) = (x . y / d + 1)^3 it is zero in expectation where the first three moments are equal, and may be
-    negative. On Inception features it is the Kernel Inception Distance (KID).
+    With k(x, y) = (x . y / d + 1)^3 its expectation is zero if the first three moments are equal; it may be negative.
+    With Inception features it is the Kernel Inception Distance (KID).
     Source: Binkowski et al. 2018 (arXiv:1801.01401); the estimator is that of Gretton et al. 2012, Lemma 6.
     """
 
@@ -43,15 +43,15 @@ class KernelDistance:
     def resampled(self, samples: np.ndarray, counts: np.ndarray) -> np.ndarray:
         """Distances (resamples,) of resamples of `samples` (n, d).
 
-        An image drawn twice is not compared with itself, which would bias the distance upwards.
+        An image drawn twice is not compared with itself, because that would bias the distance upwards.
 
         Args: counts: (resamples, n).
         """
         x = _checked(samples, "the set")
         if x.shape[1] != self.reference.shape[1]:
             raise DataError(
-                f"the set has {x.shape[1]} features; expected {self.reference.shape[1]} as the reference set; take "
-                "both from one network"
+                f"the set has {x.shape[1]} features; expected {self.reference.shape[1]}, as in the reference set; use "
+                "the same network for both"
             )
         across = counts @ _kernel(x, self.reference).mean(1) / counts.sum(1)
         return _within(_kernel(x, x), counts) + self._within - 2 * across
@@ -62,7 +62,7 @@ def share_distances(shares: np.ndarray, reference: np.ndarray, counts: np.ndarra
 
     Args:
         shares, reference: (n, classes) and (m, classes).
-        counts: (n,), of one resample of `shares`.
+        counts: (n,), one resample of `shares`.
     Source: `scipy.stats.wasserstein_distance`.
     """
     from scipy.stats import wasserstein_distance
@@ -71,9 +71,9 @@ def share_distances(shares: np.ndarray, reference: np.ndarray, counts: np.ndarra
 
 
 def pooled_dice(overlap: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Dice (resamples,) of all images of a resample taken as one, mean over the classes that occur; else NaN.
+    """Dice (resamples,) pooled over all images of a resample, averaged over the classes that occur; else NaN.
 
-    Small objects in single images, where Dice is all or nothing, so weigh as much as they cover.
+    Pooling weights small objects in single images, for which Dice is 0 or 1, by their area.
 
     Args:
         overlap: (n, classes, 3), true positives, false positives and false negatives.
@@ -95,9 +95,9 @@ class Estimate(NamedTuple):
 
 
 def estimate(value: float, resampled: np.ndarray) -> Estimate:
-    """The bootstrap interval of a number, moved so that the mean over resamples lies at the number itself.
+    """The bootstrap interval of a number, shifted so that the mean over resamples equals the number.
 
-    Resampling adds to every distance that is zero at best; what it adds is no part of the uncertainty.
+    Resampling increases every nonnegative distance; this bias is not part of the uncertainty.
     """
     spread = np.quantile(resampled - resampled.mean(), [0.025, 0.975])
     return Estimate(float(value), float(value + spread[0]), float(value + spread[1]))
@@ -109,7 +109,7 @@ def bootstrap_counts(n: int, resamples: int, seed: int) -> np.ndarray:
 
 
 def subset_counts(n: int, size: int, resamples: int, seed: int) -> np.ndarray:
-    """Counts (resamples, n) of random subsets of `size` images, or of all where there are fewer."""
+    """Counts (resamples, n) of random subsets of `size` images, or of all images if there are fewer."""
     order = np.random.default_rng(seed).random((resamples, n)).argsort(1)
     return (order < size).astype(np.float64)
 

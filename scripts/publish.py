@@ -1,5 +1,5 @@
-"""What results/ holds of a synthetic dataset: the experiment's tables and pictures, small enough for the repository;
-how near its pairs come to training pairs (copies.json); whether borders of windows show in them (seams.json).
+"""Collect the results of a synthetic dataset for results/: the experiment's tables and pictures, in a size suitable for
+the repository; distances of its pairs from training pairs (copies.json); visibility of window borders (seams.json).
 
 python scripts/publish.py 511 results/monuseg
 """
@@ -27,9 +27,9 @@ from jdm.evaluation.statistics import mean_interval
 from jdm.system.files import write_json
 
 CROPS, TRAINING_CROPS = 300, 4000
-"""Of the synthetic and of the held-out cases, and of the training cases, at least one of each image."""
+"""Number of crops of synthetic and held-out cases, and of training cases (at least one per image)."""
 SIZE = 16
-"""Crops are averaged to this many pixels per side before they are compared."""
+"""Crops are reduced by averaging to this many pixels per side before comparison."""
 TEST_PICTURES = 2
 
 
@@ -39,7 +39,7 @@ def main(synthetic: str, out: Path, /, *, experiment: Path | None = None) -> Non
     Args:
         synthetic: Id or name of the dataset.
         out: Folder to write to.
-        experiment: Folder of the experiment, where it is not the usual one.
+        experiment: Folder of the experiment, if not the default one.
     """
     dataset = open_dataset(synthetic)
     run, origin = generator_of(dataset)
@@ -58,7 +58,7 @@ def main(synthetic: str, out: Path, /, *, experiment: Path | None = None) -> Non
 
 
 def generator(run: Run, origin: dict[str, Any]) -> dict[str, Any]:
-    """What made the pairs."""
+    """How the pairs were made."""
     metadata = run.checkpoint.metadata
     return {
         "commit": metadata["commit"],
@@ -75,8 +75,8 @@ def generator(run: Run, origin: dict[str, Any]) -> dict[str, Any]:
 
 
 def copies(run: Run, synthetic: RawDataset) -> dict[str, Any]:
-    """How near training-sized crops come to those of training cases (image and mask channels, RMS distance), beside
-    crops of held-out cases."""
+    """Nearest-neighbour RMS distances (image and mask channels) of training-sized crops to crops of training cases,
+    compared with crops of held-out cases."""
     config, real = run.config, run.real_for("scripts/publish.py")
     training, held_out = (
         PairDataset(real, run.checkpoint.metadata[key], config) for key in ("training_ids", "held_out_ids")
@@ -103,7 +103,7 @@ def crops(pairs: PairDataset, count: int) -> np.ndarray:
 
 
 def seams(run: Run, synthetic: RawDataset, overlap: float) -> dict[str, Any]:
-    """Gradients across borders of windows over those elsewhere, of image and label; 1: no seam."""
+    """Ratio of gradients across window borders to gradients elsewhere, for image and label; 1: no seam."""
     window = run.config.data.patch_size
     ratios: dict[str, list[float]] = {"image": [], "label": []}
     for case_id in synthetic.cases:
@@ -115,7 +115,7 @@ def seams(run: Run, synthetic: RawDataset, overlap: float) -> dict[str, Any]:
 
 
 def seam_ratio(channels: np.ndarray, window: tuple[int, ...], overlap: float) -> float:
-    """Mean absolute difference of neighbours across window borders over the mean elsewhere; channels is (C, H, W).
+    """Mean absolute difference of neighbours across window borders divided by that elsewhere; channels is (C, H, W).
 
     NaN for an image that is no larger than a window.
     """

@@ -1,4 +1,4 @@
-"""Reduce NeoPolyp's pictures to a fourth of their width and height, and list the class of each: what its polyps are.
+"""Reduce NeoPolyp's pictures to a quarter of their width and height, and list each picture's class (kind of polyps).
 
 python scripts/reduce_neopolyp.py ../shared/data/neopolyp/train reduced
 
@@ -25,7 +25,7 @@ FACTOR = 4
 
 
 def main(source: Path, out: Path, /) -> None:
-    """Reduce NeoPolyp's pictures to a fourth of their width and height, and list the class of each.
+    """Reduce NeoPolyp's pictures to a quarter of their width and height, and list the class of each.
 
     Args:
         source: Folder with images and masks.

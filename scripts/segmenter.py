@@ -1,4 +1,4 @@
-"""A trained nnU-Net as a judge of images in memory: what it segments, and its features."""
+"""A trained nnU-Net as a judge of images in memory: its segmentation and features."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from nnunet_integration.register import chatter_to
 from nnunet_integration.settings import environment, ext_folder
 
 PICTURE_SPACING = 999.0
-"""nnU-Net takes a picture for the one slice, this thick, of a volume."""
+"""Slice thickness that nnU-Net assigns to a picture, which it treats as a volume of one slice."""
 
 
 def real_arm(experiment: Path, seed: int) -> Path:
     """Folder of the checkpoint of a finished experiment's arm `real`.
 
-    Raises: DataError if the experiment has none of that seed, or it was trained on synthetic cases too.
+    Raises: DataError if the experiment has none with that seed, or it was also trained on synthetic cases.
     """
     found = sorted((experiment / "runs" / "real" / f"seed_{seed}").glob(f"*/*/fold_*/{FINAL}"))
     if len(found) != 1:
@@ -50,7 +50,7 @@ def as_volume(planes: np.ndarray, config: Config) -> tuple[np.ndarray, tuple[flo
 class Segmenter:
     """nnU-Net's own preprocessing and sliding window, without mirroring.
 
-    The features of an image are the outputs of the encoder's stages averaged over space, and over windows.
+    The features of an image are the outputs of the encoder's stages, averaged over space and windows.
     """
 
     def __init__(self, folder: Path, device: str, log: Path) -> None:
@@ -59,7 +59,7 @@ class Segmenter:
         Raises: CheckpointError if the checkpoint is missing, damaged, or holds more than data.
         """
         self.log, self._seen = log, list[np.ndarray]()
-        # nnU-Net unpickles what it loads, and so would execute code; after this reading there is none
+        # nnU-Net unpickles checkpoints, which could execute code; this check ensures that they contain none
         read_checkpoint(folder / FINAL)
         with environment({"nnUNet_extTrainer": str(ext_folder())}), chatter_to(log):
             self.predictor = nnUNetPredictor(

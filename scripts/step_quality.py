@@ -1,4 +1,4 @@
-"""What samplers give for their network evaluations: numbers with intervals, beside those of real images."""
+"""Quality of samplers against network evaluations: numbers with intervals, compared with those of real images."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from jdm.export.amount import Order
 from jdm.system.files import replaced
 
 METRICS = ("kernel_distance", "agreement", "share_distance")
-"""Of `agreement` more is better, of the others less."""
+"""Higher is better for `agreement`, lower for the others."""
 _RESAMPLES, _SETS = 1000, 200
 _LEAST_STEPS, _MOST_STEPS = 2, 1000
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What a network trained on real images says about n pairs."""
+    """Features and segmentations of n pairs by a network trained on real images."""
 
     features: np.ndarray
     """(n, d)"""
@@ -44,7 +44,7 @@ class Judged:
     shares: np.ndarray
     """(n, foreground classes): share of the mask's pixels."""
     cases: np.ndarray
-    """(n,): number of the case that an image or slice is of."""
+    """(n,): index of the case of each image or slice."""
 
     def __len__(self) -> int:
         return len(self.features)
@@ -54,7 +54,7 @@ class Judged:
         return Judged(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
     def save(self, file: Path) -> None:
-        """Write an .npz file, whole or not at all."""
+        """Write an .npz file, complete or not at all."""
         with replaced(file) as partial:
             np.savez(partial, **{field.name: getattr(self, field.name) for field in fields(self)})
 
@@ -69,10 +69,10 @@ Measured = tuple[Mapping[str, Any], Judged]
 
 
 def steps_by_evaluations(config: Config, order: Order, wanted: Sequence[int]) -> dict[int, int]:
-    """The largest number of steps of an order's sampler that takes no more than each wanted number of evaluations.
+    """For each wanted number of evaluations, the largest number of steps of an order's sampler that does not exceed it.
 
-    Left out are numbers that the sampler cannot do. A sampler that chooses its steps itself has one entry, of the
-    order's steps.
+    Numbers that the sampler does not support are left out. A sampler that chooses its own steps has a single entry,
+    with the order's steps.
 
     Returns: steps by number of evaluations.
     """
@@ -85,7 +85,7 @@ def steps_by_evaluations(config: Config, order: Order, wanted: Sequence[int]) ->
 
 
 class Reference:
-    """Real images that others are compared with."""
+    """Real images for comparison."""
 
     def __init__(self, images: Judged, scale: np.ndarray) -> None:
         """Args: scale: features (m, d) that give each feature its unit; see `standardised`."""
@@ -110,14 +110,14 @@ def real_scores(training: Judged, other: Judged, size: int) -> dict[str, dict[st
     """`METRICS` of sets of `size` real images: their mean and the range of 95 % of the sets.
 
     Returns:
-        training: random training images against all other ones, which is what a sampler scores that only repeats them.
-        other: random images of one half of the other cases against the other half, halved anew for each set: what
-            is left where there is no difference.
-    Raises: DataError if the other images are of fewer than two cases.
+        training: random training images against all other images: the score of a sampler that only repeats them.
+        other: random images from half of the other cases against the other half, split again for each set: the score
+            without any difference.
+    Raises: DataError if the other images are from fewer than two cases.
     """
     cases, rng = np.unique(other.cases), np.random.default_rng(0)
     if len(cases) < 2:
-        raise DataError("the real images to compare with are of one case; expected at least two; hold back more")
+        raise DataError("the real images for comparison are from one case; expected at least two; hold out more")
     scale = training.features
     sets = {"training": Reference(other, scale).resampled(training, subset_counts(len(training), size, _SETS, 0))}
     halves = []
@@ -135,15 +135,15 @@ def real_scores(training: Judged, other: Judged, size: int) -> dict[str, dict[st
 def sampler_scores(rows: Sequence[Measured], training: Judged, other: Judged, classes: Sequence[str]) -> list[dict]:
     """Plain values of each row: `METRICS` with bootstrap intervals over pairs, foreground per class, and `ties`.
 
-    `ties` names the metrics in which a row cannot be told from the best one: the interval of their difference holds
-    zero. All rows have the same starting noises, so pairs are resampled together.
+    `ties` names the metrics in which a row does not differ from the best one: the interval of their difference includes
+    zero. All rows have the same initial noise, so pairs are resampled together.
 
     Args: classes: names of the foreground classes.
     Raises: DataError if rows have different numbers of pairs.
     """
     sizes = {len(judged) for _, judged in rows}
     if len(sizes) != 1:
-        raise DataError(f"samplers with {sorted(sizes)} pairs; expected the same number; measure them anew")
+        raise DataError(f"samplers with {sorted(sizes)} pairs; expected the same number; measure them again")
     reference = Reference(other, training.features)
     counts = bootstrap_counts(sizes.pop(), _RESAMPLES, 0)
     values = [reference.values(judged) for _, judged in rows]

@@ -18,7 +18,7 @@ _TITLES = {
 }
 _FACTORS = {"kernel_distance": 1.0, "agreement": 1.0, "share_distance": 100.0}
 _LINES = (("training", "training images", "--"), ("other", "other real images", ":"))
-_SHADES = (*(COLOURS[index] for index in (4, 5, 2, 1, 6, 0, 8, 9)), (90, 90, 90))  # none too pale for a line
+_SHADES = (*(COLOURS[index] for index in (4, 5, 2, 1, 6, 0, 8, 9)), (90, 90, 90))  # no colour too pale for a line
 _MARKERS = "osD^vP*Xd"
 _TICKS = (5, 10, 20, 50, 100, 250, 1000)
 
@@ -39,7 +39,7 @@ def step_table(rows: Rows, real: Real) -> str:
 
 
 def fewest_evaluations(rows: Rows) -> Mapping[str, Any] | None:
-    """The row of fewest evaluations that ties with the best in every number; None where no row does."""
+    """The row with the fewest evaluations that ties with the best in every number; None if no row does."""
     level = [row for row in rows if set(row["ties"]) == set(_TITLES)]
     return min(level, key=lambda row: row["evaluations"], default=None)
 

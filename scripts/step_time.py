@@ -1,8 +1,8 @@
-"""CPU time of one training step: jdm's U-Net, and diffusers' of the same shape if it is installed.
+"""CPU time of one training step of jdm's U-Net and, if diffusers is installed, of its U-Net of the same size.
 
 Both take 64 px, 4 channels in and out, 32 channels times 1, 2, 2, 4, two blocks per level, attention at 16 and 8 px,
-batch 8, and do a forward pass, a mean square error, a backward pass and a fused AdamW step on one thread. The
-contestants take turns, so that a machine that slows down slows all of them.
+batch 8, and run a forward pass, a mean square error, a backward pass and a fused AdamW step on one thread. They take
+turns, so that a slowdown of the machine affects all of them.
 
   python scripts/step_time.py --steps 20 > results/step_time.json
 """
@@ -64,7 +64,7 @@ def theirs(layout: torch.memory_format) -> tuple[nn.Module, Callable[[Tensor], T
 
 
 def stepper(network: nn.Module, forward: Callable[[Tensor], Tensor]) -> Callable[[], float]:
-    """A function that does one training step and returns its CPU seconds."""
+    """A function that runs one training step and returns its CPU seconds."""
     optimizer = torch.optim.AdamW(network.parameters(), fused=True)
     x, target = torch.randn(2, BATCH, CHANNELS, SIDE, SIDE)
 
@@ -83,7 +83,7 @@ def main(steps: int = 20, warm_up: int = 3) -> None:
     """CPU time of a training step of jdm's and of diffusers' U-Net, as JSON.
 
     Args:
-        steps: Timed steps of each contestant; the median is reported.
+        steps: Timed steps per network; the median is reported.
     """
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -92,7 +92,7 @@ def main(steps: int = 20, warm_up: int = 3) -> None:
         contestants["diffusers bf16"] = theirs(torch.contiguous_format)
         contestants["diffusers bf16, channels last"] = theirs(torch.channels_last)
     except ImportError:
-        print("diffusers is not installed and is left out; pip install diffusers", file=sys.stderr)
+        print("diffusers is not installed, so it is left out; type: pip install diffusers", file=sys.stderr)
     timed = {name: stepper(*parts) for name, parts in contestants.items()}
     times: dict[str, list[float]] = {name: [] for name in timed}
     for turn in range(warm_up + steps):

@@ -83,7 +83,7 @@ def test_what_is_no_checkpoint_of_jdm_is_refused(tmp_path, weights):
     newer = {**unsigned, "config": {**header["config"], "network": {**header["config"]["network"], "width": 3}}}
     digest = hashlib.sha256(json.dumps(newer, sort_keys=True).encode()).hexdigest()
     cases = {
-        "not a whole jdm checkpoint": [
+        "not a complete jdm checkpoint": [
             None,
             "{}",
             json.dumps(unsigned),
@@ -139,7 +139,7 @@ def test_a_damaged_resume_state_falls_back_to_the_one_before_and_says_so(tmp_pat
     state = load_resume_state(tmp_path)
     assert state["step"] == 1 and (state["weights"] == 1).all()
     warning = capsys.readouterr().err
-    assert "resume.pt cannot be read" in warning and "falling back" in warning and warning.count("\n") == 1
+    assert "resume.pt cannot be read" in warning and "previous state" in warning and warning.count("\n") == 1
 
 
 def test_a_process_that_dies_between_the_renames_leaves_a_state_to_resume(tmp_path, monkeypatch):

@@ -169,7 +169,7 @@ def test_guidance_is_refused_where_it_is_not_possible(run):
     one, (held_out,) = run.checkpoint, run.checkpoint.metadata["held_out_ids"]
     leaking = {**one.metadata, "training_ids": [*one.metadata["training_ids"], held_out]}
     for guided, names, scale, weaker, problem in (
-        (plain, ["dark"], 1.0, None, "jdm-train --classes.*--class-label"),
+        (plain, ["dark"], 1.0, None, "--classes.*--class-label"),
         (plain, [], 2.0, None, "--guidance.*--class-label.*--guide"),
         (one, [], 2.0, None, "--guidance.*--class-label.*--guide"),
         (one, ["grey"], 1.0, None, "--class-label is 'grey'.*bright, dark"),

@@ -60,7 +60,7 @@ def test_what_is_well_has_no_findings_and_nothing_is_changed(folders, tmp_path, 
     before = tree(tmp_path)
     status, page, told = typed(monkeypatch, capsys, "21")
     assert (status, told) == (0, "")
-    assert page.endswith("Must be mended: none\n\nNotes: none\n") and len(page.splitlines()) < 60
+    assert page.endswith("Must be fixed: none\n\nNotes: none\n") and len(page.splitlines()) < 60
     for fact in (
         sys.version.split()[0], "torch ", "nnunetv2 ", str(folders["nnUNet_raw"]), str(ext_folder()), "5 training",
         "0 background, 1 class1", "(1, 16, 24) of uint8", "weights of step 1", checkpoint.sha256[:12], "GiB free",
@@ -157,7 +157,7 @@ def test_every_finding_of_a_sick_dataset_has_its_fix(folders, monkeypatch, capsy
     (folder / "splits_final.json").write_text('[{"train": ["a", "zz"], "val": ["b"]}]')
     status, page, _ = typed(monkeypatch, capsys, "7")
     assert status == 1
-    must, notes = page[page.index("Must be mended: 2") :].split("Notes: 4")
+    must, notes = page[page.index("Must be fixed: 2") :].split("Notes: 4")
     for text, expected in ((must, ("e_0000.png", "zz")), (notes, ("A and a", "equal to", "empty", "extra"))):
         lines = re.findall(r"^  \d+\. (.*) \[jdm-\S+.*\]$", text, re.M)
         assert len(lines) == len(expected)
@@ -220,7 +220,7 @@ def test_a_page_stays_a_page_and_its_commands_work_with_the_home_folder_hidden(m
     report = Report([("Folders", ""), ("nnUNet_raw", "/home/ann/raw, 1 GiB free")], findings)
     page = report.text()
     assert "rm -r ~/x; or: export A=~/b:~/c; or: rm '/home/ann/d e'" in page and " ~/raw" in page
-    for heading, last in (("Must be mended: 30", 19), ("Notes: 30", 49)):
+    for heading, last in (("Must be fixed: 30", 19), ("Notes: 30", 49)):
         assert heading in page and f"  20. finding {last} [jdm-train]\n  and 10 more" in page
     assert page.count("--all") == 2 and "  30. finding 59 " in report.text(None)
 

@@ -82,7 +82,7 @@ def test_an_export_of_noise_is_stopped_and_says_how_long_to_train(real, run):
     [
         ([0, 0, 0, 1], None), ([0, 0, 1, 1], None),
         ([0, 0, 0, 0], "label 0 fills"), ([1, 1, 1, 1], "label 0 is missing"),
-        ([0, 1, 1, 1], "label 0 covers 0.2500, real samples 0.4500 to 0.8000"),
+        ([0, 1, 1, 1], "label 0 covers 0.2500 of the sample (real samples 0.4500 to 0.8000)"),
     ],
 )  # fmt: skip
 def test_what_is_plausible_is_what_real_samples_hold(label, problem):

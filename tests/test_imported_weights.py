@@ -117,14 +117,14 @@ def test_weights_that_do_not_fit_are_refused_by_name_in_one_line(tmp_path):
         "class_cond": {**good, "label_emb.weight": torch.zeros(10, 512)},
         "resblock_updown": renamed(good, "output_blocks.1.2.conv", "output_blocks.1.2.in_layers.2"),
         "conv_resample": without(good, "input_blocks.2.", "output_blocks.1.2."),
-        "3 dimensions": {**good, first: torch.zeros(128, 3, 3, 3, 3)},
-        "1 dimensions": {**good, first: torch.zeros(128, 3, 3)},
+        "3-D network": {**good, first: torch.zeros(128, 3, 3, 3, 3)},
+        "1-D network": {**good, first: torch.zeros(128, 3, 3)},
         "out_conv": without(good, "out.2.bias"),
         "emb_layers": {**good, modulation: good[modulation][::2]},  # without scale-shift norm
         "64 base channels": {n: torch.zeros([s // 2 if s % 64 == 0 else s for s in t.shape]) for n, t in good.items()},
         "head.weight": {**good, "head.weight": torch.zeros(1)},
         "time_embed": {"conv.weight": torch.zeros(3)},
-        "more than tensors": {"state_dict": good},
+        "other than named tensors": {"state_dict": good},
     }
     for found, state in cases.items():
         torch.save(state, tmp_path / "model.pt")

@@ -294,7 +294,7 @@ def test_the_dry_run_is_a_table_of_decisions_with_reasons(nnunet_folders, typed)
     printed, rows = rows_of("--train.batch-size", "2")
     assert rows["augment.mirror_axes"].startswith("0 1 ") and rows["augment.quarter_turns"].startswith("True ")
     assert rows["network.base_channels"].split()[:2] == ["8", "given"] and rows["data.patch_size"].startswith("16 16 ")
-    assert "4 cases, 4 images" in printed and "background 0.00%" in printed and "s a step on this machine" in printed
+    assert "4 cases, 4 images" in printed and "background 0.00%" in printed and "s per step on this machine" in printed
     assert not list(nnunet_folders["jdm_results"].iterdir())
     others = "--augment.no-quarter-turns --augment.mirror-axes --data.slice-axis none --budget-minutes 0.01"
     plain, rows = rows_of(*others.split())

@@ -66,7 +66,7 @@ def test_a_run_that_fails_early_leaves_the_one_it_was_to_replace(run, train, mon
     step, act, status = FAILURES[kind]
     at_step(monkeypatch, step, act)
     found, told = train("--overwrite")
-    assert found == status and f"{run} is the earlier run again" in told
+    assert found == status and f"{run} was restored" in told
     assert tree(run) == before and not set_aside(run).exists()
 
 
@@ -112,7 +112,7 @@ def test_what_a_kill_left_is_put_back_by_the_next_command(run, train, left):
         load_checkpoint(run)
     status, told = train()
     assert status == 2  # there is a run, as before
-    assert f"{run} is the earlier run again" in told and "holds a run already" in told.splitlines()[-1]
+    assert f"{run} was restored" in told and "holds a run already" in told.splitlines()[-1]
     assert tree(run) == before and not set_aside(run).exists()
 
 

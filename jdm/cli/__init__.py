@@ -1,4 +1,4 @@
-"""Commands: each parses, calls, and prints. Failures the user can mend are one line and exit status 2."""
+"""Commands: each parses, calls, and prints. Errors that the user can fix are one line with exit status 2."""
 
 import errno
 import io
@@ -12,20 +12,20 @@ from typing import NoReturn
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
 
 _TUNABLES = (
-    "glibc.malloc.hugetlb=1",  # large pages where the system gives them on request
+    "glibc.malloc.hugetlb=1",  # large pages, if the system provides them on request
     "glibc.malloc.trim_threshold=4294967296",
     "glibc.malloc.top_pad=67108864",
-    "glibc.malloc.mmap_threshold=33554432",  # the most it takes
+    "glibc.malloc.mmap_threshold=33554432",  # glibc's maximum
 )
 
 
 def run_command(command: Callable[[], None], *, tuned_memory: bool = False) -> None:
-    """Run `command`; turn what the user can mend into one line on stderr and exit status 2, Ctrl-C into 130.
+    """Run `command`; an error that the user can fix is one line on stderr and exit status 2, Ctrl-C is 130.
 
-    What a terminal's encoding lacks is written as \\xe9. A reader that closes its pipe, such as head, ends the command
-    quietly.
+    Characters that the terminal cannot encode are printed as \\xe9. If the reader closes the pipe (such as head), the
+    command ends quietly.
 
-    Args: tuned_memory: see `_with_tuned_memory`; for commands that call the network for long.
+    Args: tuned_memory: see `_with_tuned_memory`; for commands that run the network for long.
     """
     if tuned_memory:
         _with_tuned_memory()
@@ -38,31 +38,31 @@ def run_command(command: Callable[[], None], *, tuned_memory: bool = False) -> N
         try:
             command()
         finally:
-            sys.stdout.flush()  # a reader that has gone is noticed here, or at the interpreter's end
+            sys.stdout.flush()  # otherwise a closed pipe is noticed only when the interpreter exits
     except JdmError as error:
         _refuse(error)
     except BrokenPipeError:
-        if not _reader_has_gone():  # some other pipe
+        if not _reader_has_gone():  # a pipe other than stdout and stderr
             raise
-        sys.exit(128 + 13)  # as SIGPIPE ends a program
+        sys.exit(128 + 13)  # the exit status after SIGPIPE
     except OSError as error:
         if error.errno not in _DISK:
             raise
         _refuse(
-            f"cannot use {error.filename or 'the disk'}: {error.strerror}; expected room and the right to write; free "
-            "space or choose another folder, and give the same command again; what is there is whole"
+            f"cannot use {error.filename or 'the disk'}: {error.strerror}; expected free space and write permission; "
+            "free space or choose another folder, and repeat the command; existing files are intact"
         )
     except MemoryError as error:
         _refuse(
-            f"memory ran out ({error or 'MemoryError'}); expected enough for this data; end other programs, or work "
-            "on smaller images or batches"
+            f"memory ran out ({error or 'MemoryError'}); expected enough for this data; close other programs, or use "
+            "smaller images or batches"
         )
     except KeyboardInterrupt:
         sys.exit(130)
 
 
 def _reader_has_gone() -> bool:
-    """Whether stdout or stderr goes to a closed pipe; such a one leads nowhere from now on, so that Python can end."""
+    """Whether stdout or stderr is a closed pipe; redirects it to os.devnull, so that Python can exit."""
     gone = False
     for stream in (sys.stdout, sys.stderr):
         poll = select.poll()
@@ -74,17 +74,17 @@ def _reader_has_gone() -> bool:
 
 
 def _with_tuned_memory() -> None:
-    """Start this command's process again with `_TUNABLES`, which glibc reads at the start only.
+    """Restart this process with `_TUNABLES`, which glibc reads only at startup.
 
-    On a CPU a training step frees and asks for some 100 MB. Handed back to the system each time, that was 25,000 page
-    faults a step, and in pages of 4 kB a lookup for every few operations: half of the time went there.
-    Other C libraries do not know the variable. Commands that are called inside another program are left alone.
+    On a CPU, each training step frees and allocates some 100 MB. Returning them to the system each time caused 25,000
+    page faults per step, and 4 kB pages caused a page lookup every few operations: half of the time was spent on both.
+    Other C libraries ignore the variable. Commands called from another program are not restarted.
     """
     found = os.environ.get("GLIBC_TUNABLES", "")
     if sys.platform != "linux" or sys.orig_argv[-len(sys.argv) :] != sys.argv:
         return
-    if found.startswith(_TUNABLES[0]):  # started again already
-        os.environ["GLIBC_TUNABLES"] = ":".join(_TUNABLES)  # for children: glibc 2.36 cuts what it read at the colon
+    if found.startswith(_TUNABLES[0]):  # already restarted
+        os.environ["GLIBC_TUNABLES"] = ":".join(_TUNABLES)  # for children: glibc 2.36 truncates it at the first colon
     elif "glibc.malloc." not in found:
         environment = {**os.environ, "GLIBC_TUNABLES": ":".join(filter(None, (*_TUNABLES, found)))}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
@@ -96,7 +96,7 @@ def _refuse(reason: object) -> NoReturn:
 
 
 def with_fold(words: list[str]) -> list[str]:
-    """Words of a command whose first ones are DATASET FOLD, or the path of a run's folder: then an empty FOLD."""
+    """Arguments that begin with DATASET FOLD; if they begin with a run's folder, an empty FOLD is inserted."""
     if words and (Path(words[0]) / "checkpoint.safetensors").is_file():
         return [words[0], "", *words[1:]]
     return words

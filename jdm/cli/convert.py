@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Bring annotated images into nnU-Net's raw format, in the folder $nnUNet_raw.
 
-Choose the kind of your data. A source is a folder, or the zip or tar file as it was downloaded. "jdm-convert pairs
---help" shows the options of one kind, with an example; --check reports without writing anything."""
+Choose the kind of your data. A source is a folder, or the zip or tar file as downloaded. "jdm-convert pairs --help"
+shows the options of one kind, with an example. --check reports without writing anything."""
 KINDS: dict[str, tuple[type, str]] = {
     "pairs": (of.PairsOptions, "a folder of images and a folder of masks: pictures, or volumes"),
     "msd": (of.MsdOptions, "a task of the Medical Segmentation Decathlon (NIfTI)"),
@@ -35,7 +35,7 @@ KINDS: dict[str, tuple[type, str]] = {
     "covid-cxr": (of.CovidCxrOptions, "COVID-19 image data collection: X-rays with a class, no mask"),
     "chest-xray": (of.ChestXrayOptions, "chest_xray: NORMAL and PNEUMONIA, no mask"),
 }
-"""Options of each kind of source, and its line in the list of kinds."""
+"""Options of each kind of source, and its line in --help."""
 SHEET = "preview.png"
 SHEET_CASES = 12
 
@@ -46,7 +46,7 @@ def main() -> None:
 
     def kind(name: str) -> Any:
         options, line = KINDS[name]
-        # the list of kinds has a line for each; the help of one kind, its whole description
+        # one line each in the list of kinds, the whole description in the help of one kind
         brief = None if name in sys.argv[1:2] else line
         return Annotated[options, tyro.conf.subcommand(name, description=brief)]
 
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def _report(options: Any) -> None:
-    """Convert or check, and print what was made and what to type next."""
+    """Convert or check, and print the result and the next command."""
     from jdm.errors import DataError
 
     made = _converters()[type(options)](options)
@@ -100,7 +100,7 @@ def _converters() -> dict[type, Callable[[Any], Conversion]]:
 
 
 def write_sheet(folder: Path) -> None:
-    """Write a sheet of cases, evenly chosen by id, read back from the dataset: image, and image with mask outlined."""
+    """Write a sheet of cases, evenly spaced by id and read back from disk: image, and image with mask outlined."""
     import numpy as np
 
     from jdm.data.raw_dataset import Pair, read_case, read_dataset, read_image
@@ -125,7 +125,7 @@ def _cases(made: Conversion) -> str:
 
 
 def print_summary(made: Conversion, most_warnings: int = 10) -> None:
-    """Folder, counts, ledger and next command on stdout; what needs a look on stderr."""
+    """Print folder, counts, record and next command to stdout, and warnings to stderr."""
     for line in made.warnings[:most_warnings]:
         print(f"jdm-convert: note: {line}", file=sys.stderr)
     if len(made.warnings) > most_warnings:

@@ -1,4 +1,4 @@
-"""`jdm-demo`: the four commands on one annotated field of nuclei, and a report of what came out."""
+"""`jdm-demo`: the four commands on one annotated field of nuclei, and a report of the results."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _EPOCHS = 10
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """Convert, train, export and measure on one annotated field of nuclei; the left half is yours, the right the test.
+    """Convert, train, export and evaluate on one field of nuclei: train on the left half, test on the right half.
 
-    Prints each command before it runs. Needs the extra "demo". All files go below --out.
+    Prints each command before running it. Needs the extra "demo". All files go below --out.
     """
 
     out: Path = Path("demo_run")
@@ -34,11 +34,11 @@ class DemoOptions:
     budget_minutes: float = 5.0
     """Minutes of training for the generator."""
     ratio: float = 5.0
-    """Synthetic pairs for each training tile."""
+    """Synthetic pairs per training tile."""
     iterations: int = 120
-    """Updates on real tiles in each arm of the comparison, and as many on synthetic ones."""
+    """Updates on real tiles, and updates on synthetic tiles, in each arm of the comparison."""
     seeds: tuple[int, ...] = (0,)
-    """Seeds of the comparison; each takes as long as the first."""
+    """Seeds of the comparison; each takes the same time."""
     overwrite: bool = False
     """Discard an earlier demo in --out."""
 
@@ -85,7 +85,7 @@ def commands(options: DemoOptions) -> list[list[str]]:
          "--test-images", "pictures/test/images", "--test-masks", "pictures/test/masks",
          "--labels", "0=background", "255=nuclei"],
         ["jdm-train", real, "all", "--budget-minutes", f"{options.budget_minutes:g}"],
-        # the report shows what the pairs are like, however short the training
+        # --anyway: the report shows the pairs even after a very short training
         ["jdm-export", real, "all", "--ratio", str(options.ratio), "--id", synthetic, "--anyway"],
         ["jdm-experiment", real, "--synthetic", synthetic, "--fold", "all",
          "--iterations", str(options.iterations), "--epochs", str(min(_EPOCHS, options.iterations)),
@@ -96,14 +96,14 @@ def commands(options: DemoOptions) -> list[list[str]]:
 def claim(out: Path, overwrite: bool) -> Path:
     """Make `out` an empty folder marked as a demo's.
 
-    Raises: ExistsError if it holds anything, unless that is an earlier demo and `overwrite` is given.
+    Raises: ExistsError if it is not empty, unless it holds an earlier demo and `overwrite` is given.
     """
     from jdm.errors import ExistsError
 
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         if not (out / MARK).is_file():
             raise ExistsError(
-                f"{out} is there and is not a demo's; expected a new or empty folder; choose another --out"
+                f"{out} exists and was not made by jdm-demo; expected a new or empty folder; choose another --out"
             )
         if not overwrite:
             raise ExistsError(f"{out} holds a demo already; expected none; choose another --out, or add --overwrite")
@@ -116,7 +116,7 @@ def claim(out: Path, overwrite: bool) -> Path:
 def call(command: list[str], folder: Path, variables: dict[str, str]) -> Step:
     """Print a command and run it in `folder`, with nnU-Net's folders set for it alone.
 
-    Raises: JdmError if it fails; its own message is on the terminal by then.
+    Raises: JdmError if it fails, after it has printed its own message.
     """
     from jdm.cli.demo_report import Step
     from jdm.errors import JdmError

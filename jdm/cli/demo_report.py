@@ -1,4 +1,4 @@
-"""The demo's picture, and its report: one annotated field of nuclei, half of it yours and half of it the test."""
+"""The demo's image and report: one annotated field of nuclei, half for training and half for testing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Places:
-    """Where the demo's commands left what the report shows."""
+    """Folders with the demo's results."""
 
     real: Path
     synthetic: Path
@@ -41,7 +41,7 @@ class Places:
 
 
 def read_field() -> tuple[np.ndarray, np.ndarray]:
-    """A field of nuclei and its hand-drawn annotation, both uint8 (512, 512), the latter 0 or 255.
+    """A field of nuclei and its manual annotation, both uint8 (512, 512); the annotation is 0 or 255.
 
     Source: stardist's test image, from the 2018 Data Science Bowl (Caicedo et al. 2019, Nature Methods 16:1247).
     Raises: ConfigError if stardist is not installed.
@@ -50,7 +50,7 @@ def read_field() -> tuple[np.ndarray, np.ndarray]:
         from stardist.data import test_image_nuclei_2d
     except ImportError:
         raise ConfigError(
-            "the demo's picture comes with the package stardist, which was not found; expected the extra 'demo'; "
+            "the demo's image comes with the package stardist, which is not installed; expected the extra 'demo'; "
             "run make demo, or pip install 'jdm[demo]'"
         ) from None
     image, instances = test_image_nuclei_2d(return_mask=True)
@@ -107,16 +107,16 @@ def write_demo_report(path: Path, places: Places, steps: Sequence[Step], setup: 
 def _results_section(results: Mapping[str, Any], experiment: Path) -> Section:
     pictures = sorted((experiment / "pictures").glob("*.png"))[:_SHOWN_CASES]
     return Section(
-        "What the test half says",
+        "Results on the test half",
         (
             "nnU-Net was trained on the left half of the field, on synthetic pairs, or on both, and scored on the "
-            "right half, which neither it nor the generator has seen.",
+            "right half, which was not used to train nnU-Net or the generator.",
         ),
         tuple(tables(results)),
         tuple(Figure(p, f"Test tile {p.stem}: image, reference, prediction of every arm", p.stem) for p in pictures),
         (
-            f"All {results['images']} test tiles come from one field of one microscope, {TEST_TILE} px each, and the "
-            "networks are small and trained briefly: this shows that the line works, not how much synthetic pairs "
+            f"All {results['images']} test tiles ({TEST_TILE} px) come from one field of one microscope, and the "
+            "networks are small and trained briefly. This shows that the pipeline works, not how much synthetic pairs "
             "help elsewhere. Nuclei on the middle line lie in both halves.",
             *warning_lines(results),
         ),
@@ -157,14 +157,14 @@ def _nearest_section(real: RawDataset, synthetic: RawDataset, trained: Mapping[s
     ]
     figures.nearest_sheet(matches, folder / "nearest.png", ("nearest synthetic pair", "training tile"))
     caption = (
-        f"Right: {len(matches)} training tiles, evenly spaced. Left: the synthetic pair nearest to each, flipped and "
-        "turned to match it, with the root mean square difference of image (0 to 1) and mask (0 or 1)."
+        f"Right: {len(matches)} evenly spaced training tiles. Left: the synthetic pair nearest to each, flipped and "
+        "rotated to match, with the root mean square difference of image (0 to 1) and mask (0 or 1)."
     )
     return Section(
         "Are they copies?",
         (
-            "A copy would be much nearer to one training tile than to the second nearest. Held-out tiles, which "
-            "cannot be copies, are measured the same way.",
+            "A copy would be much nearer to one training tile than to all others. Held-out tiles, which cannot be "
+            "copies, are measured the same way.",
         ),
         (_audit_table(found),),
         (Figure(folder / "nearest.png", "Training tiles beside the synthetic pairs nearest to them", caption),),
@@ -188,14 +188,14 @@ def _stack(pairs: Sequence[Pair]) -> np.ndarray:
 
 
 def _turned(pair: Pair, flipped: bool, turns: int) -> Pair:
-    """The pair mirrored along its last axis, then turned counter-clockwise by quarters."""
+    """The pair mirrored along its last axis, then rotated counter-clockwise by quarter turns."""
     image, label = (array[..., ::-1] if flipped else array for array in (pair.image, pair.label))
     return replace(pair, image=np.rot90(image, turns, (-2, -1)), label=np.rot90(label, turns))
 
 
 def _curves_section(trained: Mapping[str, Any], training: Path) -> Section:
     text = (
-        f"The weights in use are those of step {trained['step']}, where the smoothed loss on "
+        f"The exported weights are those of step {trained['step']}, at which the smoothed loss on "
         f"{len(trained['held_out_ids'])} held-out tiles was lowest."
     )
     return Section("The generator's training", (text,), (), (Figure(training / "curves.png", "Loss curves", ""),))
@@ -205,4 +205,4 @@ def _run_section(steps: Sequence[Step], setup: Sequence[str]) -> Section:
     rows = tuple((step.command, f"{step.seconds / 60:.1f}") for step in steps)
     minutes = sum(step.seconds for step in steps) / 60
     table = Table(f"{minutes:.1f} minutes in all", ("command", "minutes"), rows)
-    return Section("What was run", ("Each after these lines:", *setup), (table,))
+    return Section("Commands", ("Run these lines before each command:", *setup), (table,))

@@ -1,4 +1,4 @@
-"""jdm-doctor: what is wrong with this installation or a dataset, and what to do about it."""
+"""jdm-doctor: check the installation or a dataset, and say how to fix what is wrong."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from jdm.cli import run_command
 class Doctor:
     """Check the installation and, if named, every file of a dataset.
 
-    Prints a page to act on: each finding with its fix and what commands need it.
+    Prints each finding with its fix and the commands that it affects.
 
-    Exit status 0, or 1 if something must be mended, or 2 if there is no dataset.
+    Exit status: 0, 1 if something must be fixed, 2 if the dataset does not exist.
     """
 
     dataset: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[DATASET]")] = None

@@ -16,7 +16,7 @@ class EvaluateArguments:
     """Score predicted masks: Dice, IoU and HD95 per case and class."""
 
     predictions: Path
-    """Folder of predicted masks, named as the references."""
+    """Folder of predicted masks, named like the references."""
     references: Path
     """Folder of reference masks."""
     convention: Literal["nnunet", "thesis", "pranet"] = "nnunet"
@@ -24,17 +24,17 @@ class EvaluateArguments:
     dataset: str | None = None
     """nnU-Net dataset whose dataset.json declares the labels."""
     labels: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N ...", help_behavior_hint="")] = ()
-    """All label values, instead of --dataset. Without either, dataset.json beside the masks declares them."""
+    """All label values, instead of --dataset. Without both, they are read from dataset.json beside the masks."""
     out: Path | None = None
     """Folder for evaluation.json, evaluation.csv and evaluation.md."""
     allow_missing: bool = False
-    """Score the cases that both folders hold."""
+    """Score only the cases that are in both folders."""
     hd95: Annotated[
         bool, tyro.conf.arg(help="Skip the 95 % surface distance, the slowest part.", help_behavior_hint="")
     ] = True
     """Compute the 95 % surface distance."""
     empty_hd95: Literal["left-out", "diagonal"] = "left-out"
-    """HD95 where just one mask is empty: left out of the mean, or the image diagonal."""
+    """HD95 if only one mask is empty: left out of the mean, or the image diagonal."""
 
 
 def main() -> None:
@@ -64,7 +64,7 @@ def evaluate(arguments: EvaluateArguments) -> None:
 
 
 def find_labels(arguments: EvaluateArguments) -> dict[str, int | tuple[int, ...]] | None:
-    """Labels as in dataset.json: --labels, else of --dataset, else for `nnunet` of dataset.json beside the masks."""
+    """Labels as in dataset.json: from --labels, else --dataset, else (for `nnunet`) dataset.json beside the masks."""
     from jdm.data.labels import declared_labels
     from jdm.data.raw_dataset import dataset_folder, read_description
 

@@ -12,7 +12,7 @@ from nnunet_integration.arms import ExperimentOptions
 
 
 def run(options: ExperimentOptions) -> None:
-    # before torch is imported: threads that spin make a busy small machine many times slower
+    # Must be set before torch is imported: spinning threads slow a small, busy machine down many times.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("nnUNet_def_n_proc", "1")
     from jdm.data.raw_dataset import nnunet_folder

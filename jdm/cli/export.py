@@ -45,11 +45,11 @@ def _run() -> None:
         return
     done = export_pairs(factory)
     if not done.finished:
-        print(f"shard {request.shard} is done; the dataset appears when the others are")
+        print(f"shard {request.shard} is done; the dataset appears when all shards are done")
         return
     if done.found:
-        print(f"{done.folder} is already finished, of the same settings and checkpoint; shard {index} had no work")
-    print(f"{done.count} pairs in {done.folder}; {done.redrawn} degenerate draws were repeated")
+        print(f"{done.folder} is already complete with these settings and checkpoint; shard {index} had nothing to do")
+    print(f"{done.count} pairs in {done.folder}; {done.redrawn} degenerate samples were redrawn")
     real = metadata["dataset"]
     print(f"next: jdm-experiment {real} --synthetic {request.id} --fold {metadata['fold']}")
     print(f"  or, for stock nnU-Net: jdm-register {request.id} --like {real}")

@@ -15,14 +15,14 @@ from jdm.cli import run_command
 class Register:
     """Prepare a synthetic dataset for nnU-Net, with the plans of the real dataset it was generated from.
 
-    Plans the real dataset if that is not done, gives its plans to the synthetic one, preprocesses both, and prints the
-    nnU-Net commands to run next. What is up to date is kept.
+    Plans the real dataset if needed, copies its plans to the synthetic one, preprocesses both, and prints the nnU-Net
+    commands to run next. Anything up to date is kept.
     """
 
     synthetic: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SYNTHETIC")]
-    """Id or name of the synthetic dataset, for instance 511."""
+    """Id or name of the synthetic dataset, e.g. 511."""
     like: str
-    """Id or name of the real dataset, for instance 11."""
+    """Id or name of the real dataset, e.g. 11."""
     configuration: str = "2d"
     """nnU-Net configuration to preprocess for."""
     plans: str = "nnUNetPlans"
@@ -30,7 +30,7 @@ class Register:
 
 
 def run(options: Register) -> None:
-    # before torch is imported: threads that spin make a busy small machine many times slower
+    # Must be set before torch is imported: spinning threads slow a small, busy machine down many times.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("nnUNet_def_n_proc", "1")
     from jdm.data.raw_dataset import nnunet_folder, open_dataset

@@ -1,4 +1,4 @@
-"""jdm-sample: samples with something given, as files of the dataset's kind and a sheet of pictures."""
+"""jdm-sample: conditional samples, as files in the dataset's format and a sheet of pictures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jdm.cli import run_command, with_fold
 from jdm.config.command import checked
 from jdm.sample.request import MODES
 
-_DESCRIPTION = "Sample from a trained run with something given; jdm-sample MODE --help lists the options of a mode."
+_DESCRIPTION = "Sample conditionally from a trained run; jdm-sample MODE --help lists the options of a mode."
 
 
 def main() -> None:

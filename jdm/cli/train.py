@@ -1,4 +1,4 @@
-"""jdm-train: plan a run from the dataset, and train."""
+"""jdm-train: plan a run from the dataset and train it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jdm.train.checkpoint import Checkpoint
 
 _FEW_STEPS = 500
-"""After about a hundred steps masks are full of specks, after some hundreds they are not (seen on nuclei)."""
+"""Masks are full of specks after about a hundred steps, but not after several hundred (observed on nuclei)."""
 _EXPORT_MINUTES = 10
 _PARTS = ("codec", "data", "augment", "network", "noise", "diffusion", "train")
 
@@ -52,7 +52,7 @@ def _run() -> None:
     print(f"weights of step {metadata['step']} (held-out loss {measured}) are in {folder}")
     done, ceiling = int(read_log(folder / "log.csv")[-1]["step"]), checkpoint.config.train.steps
     if done < _FEW_STEPS:
-        more = "train anew with more --train.steps" if ceiling <= done else "train on with --resume and"
+        more = "train again with more --train.steps" if ceiling <= done else "continue with --resume and"
         more += " --overwrite" if ceiling <= done else " a larger --budget-minutes"
         print(f"jdm-train: note: {done} steps are few: masks may be full of specks; {more}", file=sys.stderr)
     count, minutes = affordable_count(checkpoint)
@@ -62,7 +62,7 @@ def _run() -> None:
 
 
 def affordable_count(checkpoint: Checkpoint) -> tuple[int, float]:
-    """Pairs to export in some minutes on a machine like this one, a round number, and the minutes."""
+    """A round number of pairs that a machine like this one exports in a few minutes, and the minutes."""
     from jdm.draw.cost import evaluations, windows
     from jdm.export.request import ExportRequest, export_way
 
@@ -79,13 +79,13 @@ def affordable_count(checkpoint: Checkpoint) -> tuple[int, float]:
 
 
 def parse(arguments: Sequence[str]) -> TrainRequest:
-    """The request of a command line: its own flags, and those of the settings."""
+    """The request of a command line, from the command's own flags and the flags of settings."""
     request, rest = tyro.cli(TrainRequest, prog="jdm-train", args=arguments, return_unknown_args=True)
     return dataclasses.replace(request, settings=settings_of(rest))
 
 
 def settings_of(arguments: Sequence[str]) -> dict[str, Any]:
-    """Nested values of settings from flags such as --train.steps 5. Raises: ConfigError for another flag."""
+    """Nested settings from flags such as --train.steps 5. Raises: ConfigError for an unknown flag."""
     if not arguments:
         return {}
     names = [word.split("=")[0].removeprefix("--").replace("-", "_") for word in arguments if word.startswith("--")]
@@ -93,7 +93,7 @@ def settings_of(arguments: Sequence[str]) -> dict[str, Any]:
     if unknown or not arguments[0].startswith("--"):
         found = f"--{unknown[0].replace('_', '-')}" if unknown else arguments[0]
         raise ConfigError(
-            f"unknown argument {found!r}; expected a flag of jdm-train --help or a setting of its plan "
+            f"unknown argument {found!r}; expected a flag of jdm-train --help or a plan setting "
             f"(--{', --'.join(_PARTS)} followed by .NAME); see jdm-train DATASET FOLD --dry-run"
         )
     words = [re.sub("(^|=)none$", r"\1None", word) for word in arguments]  # as tyro spells it
@@ -108,7 +108,7 @@ def settings_of(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def plan_table(found: Plan) -> str:
-    """The plan as a table of decision, value and reason, and what training will take."""
+    """The plan as a table of decision, value and reason, followed by the expected training time."""
     from jdm.config.files import to_dict
 
     config = found.config

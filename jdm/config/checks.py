@@ -1,4 +1,4 @@
-"""Whether the settings of a config go together; the bounds of each are with the settings."""
+"""Checks that the settings of a config are consistent; the bounds of single settings are in `settings`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from jdm.config.settings import Config, DiffusionConfig
 from jdm.errors import ConfigError
 
 _Checks = list[tuple[bool, str, Any, str]]
-"""What must hold, the setting, its value, and what is expected of it."""
+"""(condition, setting, value, expected)."""
 
 
 def validate(config: Config) -> Config:
-    """Return `config` if its values are within their bounds and fit together.
+    """Return `config` if its settings are consistent.
 
-    Raises: ConfigError naming the setting, the value and what it must be.
+    Raises: ConfigError naming the setting, its value and what was expected.
     """
     from_dict(Config, to_dict(config))
     for holds, name, found, expected in (*_data_checks(config), *_model_checks(config)):
@@ -25,7 +25,7 @@ def validate(config: Config) -> Config:
 
 
 def _data_checks(config: Config) -> _Checks:
-    """Of settings that say what a training sample is."""
+    """Checks of the settings that define a training sample."""
     network_multiple = 2 ** (len(config.network.channel_multipliers) - 1)
     data, codec, augment, classes = config.data, config.codec, config.augment, config.facts.classes
     return [
@@ -59,7 +59,7 @@ def _data_checks(config: Config) -> _Checks:
 
 
 def _model_checks(config: Config) -> _Checks:
-    """Of settings that say what is learnt of samples."""
+    """Checks of the settings of the network, the noise and the diffusion process."""
     noise, network = config.noise, config.network
     shares = noise.equal + noise.independent + noise.known_mask + noise.known_image
     return [
@@ -74,7 +74,7 @@ def _model_checks(config: Config) -> _Checks:
         (
             not config.diffusion.zero_terminal_snr or config.diffusion.prediction == "v",
             "diffusion.prediction", config.diffusion.prediction,
-            "v with diffusion.zero_terminal_snr: where there is no signal the noise says nothing of the image",
+            "v with diffusion.zero_terminal_snr: without signal, the noise does not determine the image",
         ),
         (
             config.preset == "thesis" or config.diffusion == DiffusionConfig(),

@@ -13,7 +13,7 @@ from jdm.errors import ConfigError
 Dataset = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET", help_behavior_hint="")]
 """Id or name of an nnU-Net raw dataset."""
 Fold = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLD", help_behavior_hint="")]
-"""0 to 4 as nnU-Net splits, or "all"."""
+"""0 to 4 as in nnU-Net's splits, or "all"."""
 Count = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")]
 Number = Annotated[float | None, tyro.conf.arg(metavar="X", help_behavior_hint="")]
 Text = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]

@@ -1,4 +1,4 @@
-"""The fingerprint of a dataset: what was measured of its training cases, and nothing that was decided."""
+"""The fingerprint of a dataset: measurements of its training cases, no decisions."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from typing import Any, ClassVar
 
 
 class Strict:
-    """Base of what is read from files: unknown names and numbers that are not finite are refused."""
+    """Base class of everything read from files: refuses unknown names and non-finite numbers."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
 
 
 @dataclass(frozen=True)
 class Foreground(Strict):
-    """Share of the pixels per label value over real crops of one size: least and most, (classes,) each."""
+    """Range over real crops of one size of the pixel share of each label value: least and most, (classes,) each."""
 
     size: tuple[int, ...]
-    """Sides of the crops in pixels; images that are smaller count whole."""
+    """Sides of the crops in pixels; smaller images are used whole."""
     least: tuple[float, ...]
     most: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class Fingerprint(Strict):
-    """What planning, training, export and sampling need to know of the training cases; no image is in it.
+    """Everything that planning, training, export and sampling need to know about the training cases; no images.
 
-    Spatial values are in the order of the trained axes (those of a slice, for volumes) and in the trained spacing.
+    Spatial values follow the order of the trained axes (for volumes, the axes of a slice) and the trained spacing.
     """
 
     channel_names: tuple[str, ...]
@@ -35,7 +35,7 @@ class Fingerprint(Strict):
     """Names by label value; the background first."""
     file_ending: str
     dtype: str
-    """NumPy name of the stored image type; decoding returns to it."""
+    """NumPy name of the stored image type, which decoding returns."""
     low: tuple[float, ...]
     """Stored intensity per image channel that is encoded as -1; below it is clipped."""
     high: tuple[float, ...]
@@ -49,17 +49,17 @@ class Fingerprint(Strict):
     spacing: tuple[float, ...]
     """Median spacing; other cases are resampled to it."""
     sizes: tuple[tuple[tuple[int, ...], int, int], ...]
-    """How many cases of which size there are: (shape, slices worth training on or 1, cases), sorted."""
+    """Number of cases by size: (shape, slices worth training on or 1, cases), sorted."""
     slice_axis: int | None = None
-    """Volumes: the array axis along which they are measured and trained as slices."""
+    """Volumes: the array axis along which slices are measured and trained."""
     slice_spacing: float = 1.0
-    """Volumes: median spacing across slices, which exported volumes get."""
+    """Volumes: median slice spacing, also that of exported volumes."""
     direction: tuple[float, ...] = ()
-    """Volumes: the most frequent direction cosines, row by row, which exported volumes get."""
+    """Volumes: the most frequent direction cosines, row by row, also those of exported volumes."""
     stored_axes: str = ""
-    """Volumes: how the files of those store their axes, see `jdm.data.raster.Geometry`."""
+    """Volumes: axis order of the files with that direction, see `jdm.data.raster.Geometry`."""
     reader: str = ""
-    """nnU-Net's image reader where dataset.json names one (overwrite_image_reader_writer)."""
+    """nnU-Net's image reader, if dataset.json names one (overwrite_image_reader_writer)."""
     case_mean: tuple[float | None, ...] = ()
     """Of channels whose intensities have arbitrary units and that nnU-Net standardises: the mean that each case is
     brought to; None: taken as stored; empty: all are. With zero_border it is 0, and only the standard deviation is
@@ -67,23 +67,23 @@ class Fingerprint(Strict):
     case_std: tuple[float | None, ...] = ()
     """Standard deviation about case_mean that each case is brought to, per channel."""
     zero_border: bool = False
-    """A fifth of the cases or more have a border of exact zeros, and 0 is the low end of what is encoded."""
+    """Whether a fifth of the cases or more have a border of exact zeros and 0 is the low end of the encoded range."""
     clipped: tuple[float, ...] = ()
     """Share of the pixels of each label value that lie outside low and high."""
     mirror_axes: tuple[int, ...] = ()
-    """Spatial axes along which mirrored cases look like those that there are."""
+    """Spatial axes along which mirrored cases look like real ones."""
     quarter_turns: bool = False
     """Whether cases turned by 90 degrees look like those that there are."""
     symmetry: str = ""
-    """The reason of the two above."""
+    """The reason for the two above."""
     object_diameter: float = 0.0
-    """Median diameter of the connected objects in pixels, the smallest left out; 0 where there are none."""
+    """Median diameter of the connected objects in pixels, without the smallest; 0 if there are no objects."""
     class_names: tuple[str, ...] = ()
-    """Classes of whole cases, such as benign and malignant, that the model is conditioned on; sorted."""
+    """Case-level classes that the model is conditioned on, such as benign and malignant; sorted."""
     class_sizes: tuple[tuple[int, int], ...] = ()
     """Training cases of each class, and their pixels."""
     likeness: tuple[tuple[float, float], ...] = ()
-    """5th and 95th percentiles over held-out real cases of each number of `jdm.evaluation.likeness`."""
+    """5th and 95th percentiles of each number of `jdm.evaluation.likeness` over held-out real cases."""
     foreground: tuple[Foreground, ...] = ()
     """Range of the foreground over real crops, smallest crops first, whole images last."""
 

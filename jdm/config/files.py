@@ -1,4 +1,4 @@
-"""Settings from and to plain values and TOML, refused by name where they are unknown, ill-typed or out of bounds."""
+"""Read and write settings as plain values and TOML; refuse unknown, ill-typed or out-of-bounds ones by name."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ T = TypeVar("T")
 
 
 def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
-    """A dataclass of this room from nested plain values; what they leave out has its default.
+    """Build a dataclass of this room from nested plain values; missing ones get their default.
 
     Raises: ConfigError naming the setting, the value found and what was expected.
     """
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        # JSON knows lists but no tuples, and no other conversion is wanted.
-        text = json.dumps(_unset(values), default=str)  # TOML knows dates, which no setting is
+        # JSON has lists but no tuples; no other conversion is wanted.
+        text = json.dumps(_unset(values), default=str)  # default=str: TOML has dates, but no setting is one
         return TypeAdapter(cls).validate_json(text, strict=True)
     except ValidationError as failure:
         raise _refusal(cls, failure.errors()[0]) from None
 
 
 def _unset(value: Any) -> Any:
-    """Plain values with None for "none", which TOML has no word for."""
+    """Plain values with None for "none", since TOML has no null."""
     if isinstance(value, Mapping):
         return {key: _unset(item) for key, item in value.items()}
     return None if value == "none" else value
@@ -42,7 +42,7 @@ def _refusal(cls: type, problem: Any) -> ConfigError:
     name = ".".join(place)
     if problem["type"] == "unexpected_keyword_argument":
         known = ", ".join(_names(cls, place[:-1]))
-        return ConfigError(f"unknown setting {name!r}: known here are {known}; correct the name")
+        return ConfigError(f"unknown setting {name!r}; expected one of {known}; correct the name")
     expected = problem["msg"].removeprefix("Input should be ")
     return ConfigError(f"setting {name} is {problem['input']!r}; expected {expected}; correct it")
 
@@ -57,12 +57,12 @@ def _names(cls: Any, place: list[str]) -> list[str]:
 
 
 def to_dict(settings: Any) -> dict[str, Any]:
-    """Nested plain values of a dataclass of this room; `from_dict` of them returns it."""
+    """Nested plain values of a dataclass of this room; the inverse of `from_dict`."""
     return json.loads(json.dumps(dataclasses.asdict(settings)))
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested plain values with others over them."""
+    """Nested plain values, overridden by others."""
     result = dict(base)
     for name, value in changes.items():
         inner = result.get(name)
@@ -73,7 +73,7 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 
 
 def differences(found: Mapping[str, Any], expected: Mapping[str, Any], path: str = "") -> list[str]:
-    """Setting by setting, where nested plain values differ: `train.steps: 100, expected 200`."""
+    """Differences of nested plain values, one line per setting: `train.steps: 100, expected 200`."""
     lines = []
     for key in sorted({*found, *expected}):
         a, b = found.get(key), expected.get(key)
@@ -101,7 +101,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def to_toml(settings: Settings, reasons: Mapping[str, str]) -> str:
-    """TOML text of the settings that have a reason, which follows as a comment, or that differ from their default.
+    """TOML text of the settings that differ from their default or have a reason, which is added as a comment.
 
     Args: reasons: by dotted name, such as "train.steps".
     """
@@ -129,7 +129,7 @@ def to_toml(settings: Settings, reasons: Mapping[str, str]) -> str:
 
 
 def updated_toml(text: str, settings: Settings) -> str:
-    """TOML text with the values that the settings have now, and its other comments."""
+    """TOML text updated to the current values of the settings; comments on unchanged values are kept."""
     import tomlkit
 
     document, before = tomlkit.parse(text), to_dict(from_dict(Settings, tomllib.loads(text)))

@@ -1,4 +1,4 @@
-"""The samplers by their names of --sampler, their settings and what they cost; no torch, so that --help is quick."""
+"""The samplers by name, their settings and their cost. Does not import torch, so that --help is fast."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from jdm.errors import ConfigError
 Sampler = Literal[
     "heun", "heun-stochastic", "dpmpp-2m", "unipc", "ddim", "euler-maruyama", "predictor-corrector", "ode", "ancestral"
 ]
-"""All but "ancestral", which is the thesis's own over its process, serve every preset and canvas."""
+"""All work with every preset and canvas, except "ancestral", which needs the discrete process of the thesis."""
 
 SAMPLERS = tuple(name for name in get_args(Sampler) if name != "ancestral")
 DETERMINISTIC = ("heun", "dpmpp-2m", "unipc", "ddim", "ode")
-"""Those whose sample is a function of its starting noise; ddim with eta 0."""
+"""Samplers whose sample depends only on the initial noise; ddim only with eta 0."""
 
 _STEPS = {"heun-stochastic": 25, "euler-maruyama": 250, "predictor-corrector": 250, "ancestral": 250}
 _ODE_CALLS = 100
-"""About, at the default tolerance."""
+"""Approximate, at the default tolerance."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerSettings:
-    """What some samplers can be set to; each setting belongs to one sampler."""
+    """Settings of single samplers."""
 
     churn: Number = None
-    """heun-stochastic: noise renewed in all (40); 0 is heun."""
+    """heun-stochastic: total noise added (40); 0 is heun."""
     snr: Number = None
     """predictor-corrector: signal-to-noise ratio (0.16)."""
     tolerance: Number = None
-    """ode: error allowed in a step (0.001)."""
+    """ode: error tolerance per step (0.001)."""
     eta: Number = None
-    """ddim: noise renewed, 0 to 1; at 1 take 100 steps."""
+    """ddim: noise added, 0 (none) to 1; with 1 use 100 steps."""
 
 
 _OWNERS = {
@@ -46,23 +46,28 @@ _OWNERS = {
 
 
 def check_sampler(sampler: str, settings: SamplerSettings) -> None:
-    """Raises: ConfigError, naming the flag, if there is no such sampler, or a setting is out of bounds or another's."""
+    """Raises: ConfigError naming the flag, for an unknown sampler, or a setting out of bounds or of another sampler."""
     if sampler not in get_args(Sampler):
         raise ConfigError(f"--sampler is {sampler}; expected one of {', '.join(get_args(Sampler))}; correct it")
     for name, value in asdict(settings).items():
         owner, least, most = _OWNERS[name]
         if value is not None and sampler != owner:
-            raise ConfigError(f"--{name} is {value} with --sampler {sampler}; it is for {owner}; leave it out")
+            raise ConfigError(
+                f"--{name} is {value} with --sampler {sampler}; expected --sampler {owner}; leave --{name} out"
+            )
         if value is not None and not least <= value <= most:
             raise ConfigError(f"--{name} is {value}; expected {least:g} to {most:g}; correct it")
 
 
 def check_wholly_known(sampler: str, whole: bool) -> None:
-    """Raises: ConfigError if something is to be kept by replacement, at levels that the sampler does not know."""
+    """Raises: ConfigError if replacement is needed but the sampler chooses its own noise levels.
+
+    Args: whole: whether the known part is a whole image or a whole mask, which needs no replacement.
+    """
     if sampler == "ode" and not whole:
         raise ConfigError(
-            "--sampler is ode, which chooses its own noise levels, with an image or mask known in part or preset "
-            f"thesis; expected one of {', '.join(name for name in SAMPLERS if name != 'ode')}; choose another"
+            "--sampler is ode, which cannot condition on part of an image or mask, nor with preset thesis; "
+            f"expected one of {', '.join(name for name in SAMPLERS if name != 'ode')}; choose another"
         )
 
 
@@ -75,7 +80,7 @@ def default_steps(sampler: str) -> int:
 
 
 def evaluations(sampler: str, steps: int) -> int:
-    """Calls of the network that a sample takes; of "ode" only about."""
+    """Network evaluations per sample; approximate for "ode"."""
     if sampler == "ode":
         return _ODE_CALLS
     if sampler == "predictor-corrector":

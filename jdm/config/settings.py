@@ -1,7 +1,7 @@
-"""Every setting, once: frozen dataclasses whose docstrings are the help texts, and their bounds.
+"""All settings with their bounds: frozen dataclasses whose docstrings are the help texts.
 
-`Settings` are the decisions of a plan and the expert defaults: `jdm.plan` decides some of them from a dataset's
-fingerprint, and each is a flag of `jdm-train` (`--train.batch-size 8`). `Config` is both together: what is trained.
+`Settings` holds the plan's decisions and the expert defaults: `jdm.plan` decides some of them from a dataset's
+fingerprint, and each is a flag of `jdm-train` (`--train.batch-size 8`). `Config` adds the fingerprint to the settings.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ class DataConfig(Strict):
 
     dims: Literal[2, 3] = 2
     patch_size: tuple[Count, ...] = (64, 64)
-    """Sides of a training sample in pixels, multiples of the network's."""
+    """Sides of a training sample in pixels, multiples of the network's downsampling factor."""
     whole: bool = True
     """Train on whole images, padded to patch_size; otherwise on patches at native resolution."""
     canvas_size: tuple[Count, ...] = (64, 64)
-    """Sides of an exported sample in pixels, at least patch_size; larger ones are sampled by overlapping windows."""
+    """Sides of an exported sample in pixels, at least patch_size; larger samples use overlapping windows."""
     slice_axis: Axis | None = None
     """Volumes only: the array axis along which slices are taken, as in nnU-Net's 2d configuration."""
 
 
 @dataclass(frozen=True)
 class AugmentConfig(Strict):
-    """Augmentation of training samples. The network is conditioned on it, and samples with none."""
+    """Augmentation of training samples. The network is conditioned on it; sampling uses the condition "none"."""
 
     probability: Share = 0.12
-    """Probability of each kind below per sample (Karras et al. 2022, appendix F.2)."""
+    """Probability of each augmentation below, per sample (Karras et al. 2022, appendix F.2)."""
     mirror_axes: tuple[Axis, ...] = ()
     """Spatial axes that may be flipped."""
     quarter_turns: bool = False
@@ -87,17 +87,17 @@ class NoiseConfig(Strict):
 
     log_mean: float = -0.8
     log_std: Positive = 1.6
-    """ln(sigma) of training is normal with this mean and standard deviation.
+    """In training, ln(sigma) is normal with this mean and standard deviation.
 
-    Wider than -1.2 and 1.2 of Karras et al. 2022: the layout is decided above sigma = 1, and a run of minutes would see
-    too little of it (31 % of the levels instead of 16 %).
+    Karras et al. 2022 use -1.2 and 1.2. The layout is decided above sigma = 1, where those draw only 16 % of the
+    levels, too few for a run of minutes; these draw 31 %.
     """
     sigma_min: Positive = 0.002
     sigma_max: Positive = 80.0
     equal: Share = 0.5
-    """Share of training samples whose image and mask have the same level (the joint model)."""
+    """Share of training samples with the same level for image and mask (the joint model)."""
     independent: Share = 0.3
-    """Share with a level drawn for each."""
+    """Share with independent levels for image and mask."""
     known_mask: Share = 0.1
     """Share with the mask known (level zero): mask -> image."""
     known_image: Share = 0.1
@@ -110,11 +110,11 @@ class DiffusionConfig(Strict):
 
     steps: Annotated[int, Ge(2), Le(10**6)] = 1000
     schedule: Literal["linear", "cosine"] = "linear"
-    """linear is the VP SDE of Song et al. 2021 in discrete steps."""
+    """linear: the VP SDE of Song et al. 2021 in discrete steps."""
     prediction: Literal["epsilon", "v"] = "epsilon"
-    """What the network estimates: the noise as in the thesis, or v (Salimans & Ho 2022)."""
+    """What the network predicts: the noise, as in the thesis, or v (Salimans & Ho 2022)."""
     zero_terminal_snr: bool = False
-    """The last step has no signal left, so that brightness is free (Lin et al. 2023); with prediction v."""
+    """Leave no signal in the last step, so that mean brightness is not fixed (Lin et al. 2023); needs prediction v."""
     vlb_weight: NotNegative = 0.001
 
 
@@ -126,30 +126,30 @@ class TrainConfig(Strict):
     batch_size: Count = 16
     learning_rate: Positive = 1e-3
     decay: Literal["constant", "linear"] = "linear"
-    """linear: the rate falls to zero over the steps, or over the budget if that ends first."""
+    """linear: the learning rate falls to zero over the steps, or over the budget if it ends first."""
     warmup_steps: Annotated[int, Ge(0)] = 200
     gradient_clip: Positive = 1.0
     ema_decay: Share = 0.9999
-    """Ceiling of the exponential moving average of the weights; it warms up with the step count."""
+    """Final decay of the exponential moving average of the weights; it increases with the step count."""
     precision: Literal["bf16", "fp32"] = "bf16"
     validate_every: Count = 250
     checkpoint_minutes: NotNegative = 2.0
-    """Wall-clock minutes between checkpoints, from which a killed run resumes."""
+    """Wall-clock minutes between checkpoints; a killed run resumes from the last one."""
     sample_every: Count = 2_000
     budget_minutes: Positive | None = None
-    """Wall-clock minutes after which training ends, whatever the step; none: no limit."""
+    """Wall-clock minutes after which training ends at any step; none: no limit."""
     class_dropout: Rate = 0.1
-    """Share of training samples without their class, so that the model can sample without a class too."""
+    """Share of training samples whose class is dropped, so that the model can also sample without a class."""
     select: Literal["best", "last"] = "best"
-    """Exported weights: those at the smoothed minimum of the held-out loss, or the last."""
+    """Exported weights: at the smoothed minimum of the held-out loss, or the last."""
     cache_bytes: Annotated[int, Ge(0)] = 4 * 2**30
-    """Cases are kept in memory up to this size and read from disk beyond it."""
+    """Bytes of memory for caching cases; the rest are read from disk."""
     seed: Annotated[int, Ge(0), Lt(2**63)] = 0
 
 
 @dataclass(frozen=True)
 class Settings(Strict):
-    """What is decided of a run."""
+    """All settings of a run."""
 
     preset: Preset = "default"
     codec: CodecConfig = field(default_factory=CodecConfig)
@@ -162,12 +162,12 @@ class Settings(Strict):
 
 
 _LEAST_MASK_STD = 0.1
-"""Rarer foreground would weigh more than all else."""
+"""Lower bound: the loss would otherwise be dominated by a very rare foreground."""
 
 
 @dataclass(frozen=True)
 class Config(Settings):
-    """What is trained: the settings, and the facts that they were decided from."""
+    """Full configuration of a run: the settings, and the facts on which they are based."""
 
     facts: Fingerprint = field(kw_only=True)
 
@@ -208,7 +208,7 @@ class Config(Settings):
 
 
 def code_words(code: str, classes: int) -> list[list[int]]:
-    """Signs (classes, channels), each -1 or 1; a binary code is that of analog bits of two classes."""
+    """Signs (classes, channels), each -1 or 1; the binary code equals analog bits of two classes."""
     if code == "one-hot":
         return [[1 if channel == value else -1 for channel in range(classes)] for value in range(classes)]
     width = max(1, (classes - 1).bit_length())

@@ -1,4 +1,4 @@
-"""Commands and flags that error lines name, made so that they can be typed as they stand."""
+"""Commands and flags for error messages, which can be typed as printed."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import numpy as np
 from jdm.data.raw_layout import used_ids
 
 MOST_VALUES = 16
-"""Values of a mask that are worth naming one by one; more are no classes but grey levels."""
+"""Most values of a mask that are listed one by one; more are grey levels, not classes."""
 MOST_COLOURS = 64
-"""Colours of a mask that is drawn in colours; more make a photograph."""
+"""Most colours of a mask drawn in colour; more indicate a photograph."""
 
 
 def label_words(found: Collection[float], labels: Mapping[str, float], all_masks: bool = False) -> str | None:
-    """The --labels of `jdm-convert pairs` that fit masks of other values than expected; None if none can be told.
+    """Suggested --labels of `jdm-convert pairs` for masks with unexpected values; None if there is no suggestion.
 
-    Values that number the classes (0, 1, 2 ...) get their names in order, and so do values of the same count as the
-    classes. Otherwise expected values keep their names, and each other value gets the name of a new class.
+    If the values are class numbers (0, 1, 2 ...) or as many as the classes, they get the class names in order.
+    Otherwise expected values keep their names, and every other value gets the name of a new class.
 
     Args:
         found: the values in the masks.
         labels: expected value by class name, background first.
-        all_masks: no mask holds other values, so names of expected values that none holds go to others.
+        all_masks: `found` covers all masks, so names of expected values that do not occur may go to other values.
     """
     names, values = list(labels), sorted(float(value) for value in found)
     if len(values) > MOST_VALUES or not all(value.is_integer() and 0 <= value < 100_000 for value in values):
@@ -52,7 +52,7 @@ def labels_flag(meaning: Mapping[float, str], background: str) -> str:
 
 
 def map_values(label: Path, found: Collection[float], labels: Mapping[str, float]) -> str:
-    """What to do with a label whose values are not the declared ones: a command, if there are images to go with it."""
+    """Advice for a label with undeclared values: a command, if its images are found."""
     folder, words, used = label.absolute().parent, label_words(found, labels), used_ids()
     images = folder.with_name(re.sub("labels|masks", "images", folder.name))
     if not words or images == folder or not images.is_dir():
@@ -63,12 +63,12 @@ def map_values(label: Path, found: Collection[float], labels: Mapping[str, float
 
 
 def save_as_rgb(path: Path) -> str:
-    """A command that replaces a picture by the same one in RGB."""
+    """A command that converts a picture to RGB in place."""
     return _python("from PIL import Image; p=sys.argv[1]; Image.open(p).convert('RGB').save(p)", path)
 
 
 def flatten(path: Path) -> str:
-    """A command that replaces a picture by the same one on black, without transparency."""
+    """A command that flattens a transparent picture onto black, in place."""
     return _python(
         "from PIL import Image; p=sys.argv[1]; i=Image.open(p).convert('RGBA'); b=Image.new('RGBA',i.size,'black'); "
         "b.alpha_composite(i); b.convert('RGB').save(p)", path,
@@ -76,23 +76,23 @@ def flatten(path: Path) -> str:
 
 
 def drop_transparency(path: Path) -> str:
-    """A command that replaces a picture in which one colour counts as transparent by the same one without that."""
+    """A command that removes a picture's transparent colour, in place."""
     return _python(
         "from PIL import Image; p=sys.argv[1]; i=Image.open(p); i.load(); i.info.pop('transparency'); i.save(p)", path
     )
 
 
 def one_channel(path: Path, label: np.ndarray) -> str:
-    """What to do with a label (channels, *spatial) whose channels differ: a command, if it is drawn in few colours."""
+    """Advice for a label (channels, *spatial) whose channels differ: a command, if it has few colours."""
     if label.ndim > 3:
         return f"type: {merge_layers(path)}"
     if len(np.unique(label.reshape(len(label), -1), axis=1).T) > MOST_COLOURS:
-        return "are images and masks mixed up? Otherwise save it with one grey value per class"
+        return "check that images and masks are not swapped, or save it with one grey value per class"
     return "type: " + _python("from PIL import Image; p=sys.argv[1]; Image.open(p).convert('L').save(p)", path)
 
 
 def split_channels(path: Path) -> str:
-    """A command that replaces a volume of several values per voxel by one file for each, case_0000, case_0001, ..."""
+    """A command that splits a volume with several values per voxel into one file each: case_0000, case_0001, ..."""
     ending = ".nii.gz" if path.name.lower().endswith(".nii.gz") else path.suffix
     stem = path.with_name(path.name[: -len(ending)].removesuffix("_0000"))
     return _python(
@@ -103,7 +103,7 @@ def split_channels(path: Path) -> str:
 
 
 def merge_layers(path: Path) -> str:
-    """A command that replaces a segmentation in layers by one: later layers lie on top, and no two share a value."""
+    """A command that merges a layered segmentation into one layer: later layers on top, with distinct values."""
     return _python(
         "import numpy as n, SimpleITK as s; p=sys.argv[1]; i=s.ReadImage(p); d=i.GetDimension(); "
         "a=n.int32(s.GetArrayFromImage(i)); a=n.moveaxis(a,0,-1) if d==4 else a; k=n.cumsum([0,*a.max((0,1,2))])[:-1]; "
@@ -113,5 +113,5 @@ def merge_layers(path: Path) -> str:
 
 
 def _python(code: str, *arguments: object) -> str:
-    """A shell command; the code has no double quotes, dollar signs, backquotes or backslashes."""
+    """A shell command; the code must not contain double quotes, dollar signs, backquotes or backslashes."""
     return f'python -c "import sys; {code}" ' + " ".join(shlex.quote(str(argument)) for argument in arguments)

@@ -1,6 +1,6 @@
-"""Single cases of a raw dataset: read, checked and written one at a time; nothing is kept.
+"""Reads, checks and writes single cases of a raw dataset, without caching.
 
-Machinery of `jdm.data.raw_dataset`.
+Used by `jdm.data.raw_dataset`.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ class Pair:
     image: np.ndarray
     """(channels, *spatial), stored dtype."""
     label: np.ndarray
-    """(*spatial), class values as in dataset.json; as read, of the `label_dtype` of all that the dataset has."""
+    """(*spatial), class values as in dataset.json; when read, in the `label_dtype` of the dataset."""
     spacing: tuple[float, ...]
     """Per spatial axis in array order, in the dataset's unit; (1.0, 1.0) for pictures."""
     geometry: Geometry | None = None
-    """Where a volume lies; None for pictures and TIFF volumes."""
+    """Position and orientation of a volume; None for pictures and TIFF volumes."""
 
 
 def read_case(dataset: RawDataset, case_id: str, test: bool = False) -> Pair:
-    """Read one case as the dataset's reader has it, all files on the grid of the first image.
+    """Read one case like the dataset's reader, with all files on the grid of the first image.
 
-    Raises: DataError if a file is unreadable, the number of channels is not that of dataset.json, no flips and
-        exchanges of axes bring all files onto one grid, or the label holds values that dataset.json does not declare.
+    Raises: DataError if a file is unreadable, the number of channels differs from dataset.json, the files' grids differ
+        by more than flips and permutations of axes, or the label holds values not declared in dataset.json.
     """
     path = dataset.label_file(case_id, test)
     image = joined(dataset, case_id, test, read_channels(dataset, case_id, test))
@@ -57,7 +57,7 @@ def read_image(
 
 
 def read_channels(dataset: RawDataset, case_id: str, test: bool) -> list[Raster]:
-    """The image files of one case, each as it is."""
+    """The image files of one case, each on its own grid."""
     return [read_raster(path, reader=dataset.reader) for path in dataset.image_files(case_id, test)]
 
 
@@ -68,7 +68,7 @@ def joined(dataset: RawDataset, case_id: str, test: bool, channels: list[Raster]
         if raster.array.dtype != first.array.dtype:
             raise DataError(
                 f"{path}: pixels are {raster.array.dtype}, but those of {files[0].name} are {first.array.dtype}; "
-                "expected one type for all channels; save them alike"
+                "expected one type for all channels; save them with the same type"
             )
     arrays = [
         aligned(raster.array, raster.geometry, raster.spacing, first, f"{path} and {files[0].name}")
@@ -78,7 +78,7 @@ def joined(dataset: RawDataset, case_id: str, test: bool, channels: list[Raster]
     if image.shape[0] != len(dataset.channel_names):
         raise DataError(
             f"{files[0]}: case {case_id!r} has {image.shape[0]} channels; expected {len(dataset.channel_names)} "
-            f"({', '.join(dataset.channel_names)}) as dataset.json says; correct one of them"
+            f"({', '.join(dataset.channel_names)}), as in dataset.json; correct one of them"
         )
     return replace(first, array=image)
 
@@ -93,9 +93,9 @@ def paired(dataset: RawDataset, case_id: str, test: bool, image: Raster, label: 
 
 
 def read_label(path: Path, reader: str = "") -> Raster:
-    """A label file as one channel, (1, *spatial), of values that mean classes.
+    """Read a label file as one channel of class values, (1, *spatial).
 
-    Args: reader: that of the dataset it belongs to, see `read_raster`.
+    Args: reader: the dataset's reader, see `read_raster`.
     Raises: DataError if it cannot be read, or as `one_channel`.
     """
     raster = read_raster(path, True, reader)
@@ -103,10 +103,10 @@ def read_label(path: Path, reader: str = "") -> Raster:
 
 
 def slice_axis(shapes: Sequence[Sequence[int]], spacing: Sequence[float]) -> int:
-    """The array axis along which volumes are cut into images.
+    """The array axis along which volumes are sliced.
 
-    A volume of one slice is an image, so it is the axis of length 1 that most cases have; without one, that of the
-    widest spacing. Among equals the widest, then the first. nnU-Net's 2d configuration looks at the spacing alone.
+    A volume of one slice is an image, so it is the axis that has length 1 in most cases or, without one, the axis of
+    widest spacing. Ties: the widest, then the first. nnU-Net's 2d configuration uses only the spacing.
 
     Args:
         shapes: (*spatial) of each case; spacing: median over the cases, per axis.
@@ -126,14 +126,14 @@ def one_channel(array: np.ndarray, where: Path) -> np.ndarray:
 
 
 def label_dtype(classes: int) -> type[np.uint8] | type[np.uint16]:
-    """The type that holds labels of so many classes."""
+    """The smallest dtype for labels of this number of classes."""
     return np.uint8 if classes <= 256 else np.uint16
 
 
 def validate_labels(label: np.ndarray, labels: Mapping[str, int], where: str) -> None:
     """Check that every value of `label` is declared in `labels`.
 
-    Raises: DataError with the values found outside and the place `where`.
+    Raises: DataError naming the undeclared values and the file `where`.
     """
     found = np.unique(label)
     outside = found[~np.isin(found, list(labels.values()))]
@@ -151,7 +151,7 @@ def write_case(
     """Write one case under nnU-Net's names: `imagesTr/<id>_0000<ending> ..` and `labelsTr/<id><ending>`.
 
     Each file is complete or absent, and equal pairs give equal bytes.
-    Raises: DataError as `write_image`, or if the shapes disagree or the label is no label.
+    Raises: DataError as `write_image`, or if the shapes disagree or the label is not valid.
     """
     image, label = pair.image, pair.label
     if image.shape[1:] != label.shape or label.dtype.kind not in "iub" or label.size == 0:
@@ -169,11 +169,11 @@ def write_case(
 
 
 def write_image(folder: Path, case_id: str, image: Raster, file_ending: str) -> None:
-    """Write the image files of one case: three channels as one RGB file where the format has that, else one each.
+    """Write the image files of one case: three channels as one RGB file if the format allows it, else one file each.
 
     Args:
-        folder: imagesTr or imagesTs; made if absent.
-    Raises: DataError if the id is no file name or the format cannot hold the image.
+        folder: imagesTr or imagesTs; created if missing.
+    Raises: DataError if the id is not a valid file name or the format cannot hold the image.
     """
     if not is_case_id(case_id):
         raise DataError(f"case id {case_id!r}: expected a plain file name; rename the case")

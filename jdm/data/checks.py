@@ -1,4 +1,4 @@
-"""What is wrong with a raw dataset, beyond what nnU-Net's own check sees. Part of `jdm.data.raw_dataset`."""
+"""Checks of a raw dataset beyond nnU-Net's own integrity check. Part of `jdm.data.raw_dataset`."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ JDM, NNUNET = "jdm-train, jdm-export", "jdm-experiment, nnU-Net"
 
 @dataclass(frozen=True)
 class Finding:
-    """One line on what was found, what it leads to and what to do."""
+    """One line with a finding, its consequence and its fix."""
 
     text: str
     needs: str
-    """The commands that it concerns."""
+    """The commands affected."""
     must: bool
-    """They stop or go wrong until it is mended; otherwise it is only worth knowing."""
+    """Whether the commands fail or give wrong results until it is fixed; otherwise it is only a note."""
 
     def __str__(self) -> str:
         return self.text
@@ -37,15 +37,15 @@ class Finding:
 
 @dataclass
 class _Survey:
-    """Files or cases by what there is to say of them, so that each kind takes one line."""
+    """Files or cases grouped by kind of finding, so that each kind takes one line."""
 
     dataset: RawDataset
     faults: dict[str, list[Path]] = field(default_factory=dict)
-    """Files of another format than their name, or that nnU-Net reads otherwise than jdm; see `_fault_texts`."""
+    """Files whose format differs from their name, or that nnU-Net reads differently from jdm; see `_fault_texts`."""
     refused: dict[str, list[str]] = field(default_factory=dict)
-    """Why jdm cannot read a case, by what the messages have in common."""
+    """Reasons why jdm cannot read cases, grouped by the common part of the messages."""
     notes: dict[str, list[str]] = field(default_factory=dict)
-    """Cases by what is worth knowing of them."""
+    """Cases by kind of note."""
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     """(*spatial) of the training cases, and their spacings."""
     spacings: list[tuple[float, ...]] = field(default_factory=list)
@@ -76,16 +76,16 @@ class _Survey:
         return lines
 
     def _thin(self) -> Iterator[Finding]:
-        """Volumes of one slice that nnU-Net cuts along another axis."""
+        """Volumes of one slice that nnU-Net slices along another axis."""
         if not self.shapes or len(self.shapes[0]) != 3:
             return
         spacing = np.median(self.spacings, axis=0)
         axis, widest = slice_axis(self.shapes, spacing), int(np.argmax(spacing))
         if axis != widest:
             yield Finding(
-                f"cases are one slice thick along {'zyx'[axis]}, but their spacing is widest along {'zyx'[widest]}, "
-                f"{spacing[widest]:g}, where nnU-Net's 2d configuration cuts them into lines; give the files a spacing "
-                f"above that along {'zyx'[axis]}, such as {999 * spacing[widest]:g}",
+                f"cases are one slice thick along {'zyx'[axis]}, but their spacing is widest along {'zyx'[widest]} "
+                f"({spacing[widest]:g}), so that nnU-Net's 2d configuration cuts them into lines; give the files a "
+                f"larger spacing along {'zyx'[axis]}, such as {999 * spacing[widest]:g}",
                 NNUNET,
                 must=True,
             )
@@ -96,12 +96,12 @@ def _counted(what: str, unit: str, found: list[str], cure: str) -> str:
 
 
 def check_dataset(dataset: RawDataset) -> list[Finding]:
-    """What nnU-Net's `--verify_dataset_integrity` misses; reads every file once.
+    """Find problems that nnU-Net's `--verify_dataset_integrity` misses; reads every file once.
 
-    Each kind of fault is one finding, with the number of files, one of them, and what to do: first cases that jdm
-    cannot read, then files that nnU-Net reads otherwise than jdm, then what is only worth knowing: empty labels, labels
-    without images, test images without labels where others have one, images that are there twice (in training and test
-    too), ids that differ in upper and lower case only, and files outside the dataset and $nnUNet_raw.
+    Each kind of problem is one finding, with the number of files, an example and the fix. The order is: cases that jdm
+    cannot read; files that nnU-Net reads differently from jdm; notes. The notes are on empty labels, labels without
+    images, test images without labels if others have one, duplicate images (also between training and test), ids that
+    differ only in case, and files outside the dataset and $nnUNet_raw.
     """
     survey = _Survey(dataset)
     seen: dict[bytes, str] = {}
@@ -110,7 +110,7 @@ def check_dataset(dataset: RawDataset) -> list[Finding]:
         for case in cases:
             where = f"{'test' if test else 'training'} case {case}"
             if not test and (other := ids.setdefault(case.lower(), case)) != case:
-                _note(survey, "ids that differ in upper and lower case only; rename one", f"{other} and {case}")
+                _note(survey, "ids that differ only in upper and lower case; rename one", f"{other} and {case}")
             files = (dataset.test_files if test else dataset.training_files)[case]
             paths = [*files.images, *([files.label] if files.label else [])]
             if not all(_lies_inside(path, dataset.folder) for path in paths):
@@ -122,7 +122,7 @@ def check_dataset(dataset: RawDataset) -> list[Finding]:
                 continue
             digest = hashlib.sha256(f"{image.shape}{image.dtype}".encode() + image.tobytes()).digest()
             if seen.setdefault(digest, where) != where:
-                _note(survey, "images that are there twice; remove one of them", f"{where}, equal to {seen[digest]}")
+                _note(survey, "duplicate images; remove one of them", f"{where}, equal to {seen[digest]}")
     return [*survey.findings(), *_unpaired(dataset)]
 
 
@@ -131,7 +131,7 @@ def _note(survey: _Survey, text: str, case: str) -> None:
 
 
 def _is_renamed(path: Path) -> bool:
-    """Whether a file is a picture of another format than its name says."""
+    """Whether a file is a picture whose format differs from its name."""
     try:
         kind, expected = sniff(path), KIND_OF_ENDING.get(ending_of(path))
     except DataError:
@@ -148,7 +148,7 @@ def _lies_inside(path: Path, folder: Path) -> bool:
 
 
 def _check_case(survey: _Survey, case: str, test: bool, where: str) -> np.ndarray:
-    """Note what there is to say of a case's files, and return its image. Raises: DataError as `read_case`."""
+    """Note the findings in a case's files, and return its image. Raises: DataError as `read_case`."""
     dataset = survey.dataset
     channels = read_channels(dataset, case, test)
     for path, raster in zip(dataset.image_files(case, test), channels, strict=True):
@@ -166,12 +166,12 @@ def _check_case(survey: _Survey, case: str, test: bool, where: str) -> np.ndarra
         survey.shapes.append(label.shape)
         survey.spacings.append(image.spacing)
     if not label.any():
-        _note(survey, "empty labels (background only); annotate them, or leave them if nothing is there", where)
+        _note(survey, "empty labels (background only); annotate them, or keep them if that is correct", where)
     return image.array
 
 
 def _faults(path: Path, raster: Raster, first: Raster, label: bool) -> Iterator[str]:
-    """Keys of what makes nnU-Net read a file, of a case that begins with `first`, otherwise than jdm does."""
+    """Keys of the properties that make nnU-Net read a file differently from jdm. first: the case's first image."""
     tiff = path.name.endswith(".tif")
     if raster.dropped_alpha:
         yield "alpha"
@@ -188,27 +188,27 @@ def _faults(path: Path, raster: Raster, first: Raster, label: bool) -> Iterator[
 
 
 def _fault_texts(dataset: RawDataset) -> dict[str, tuple[str, str]]:
-    """What a file has, and what that leads to and what to do, by key."""
+    """By key: a property of files, and its consequence with the fix."""
     cure = f"type: {_conversion(dataset)}"
     if any(len(files.images) > 1 for files in dataset.training_files.values()):
         cure = "save them as plain grey values"
     reader = "NibabelIOWithReorient" if dataset.file_ending.startswith(".nii") else "SimpleITKIOWithReorient"
     return {
-        "format": ("pictures of another format than their name says", f"jdm reads none under a wrong name; {cure}"),
-        "alpha": ("pictures with an alpha channel", f"nnU-Net takes it for one channel more and stops; {cure}"),
+        "format": ("pictures whose format differs from their name", f"jdm refuses them; {cure}"),
+        "alpha": ("pictures with an alpha channel", f"nnU-Net reads it as an extra channel and stops; {cure}"),
         "channels": ("labels of several equal channels", f"nnU-Net's training stops at them; {cure}"),
         "label palette": ("labels with a palette", f"nnU-Net reads the palette's colours; {cure}"),
         "image palette": ("TIFF images with a palette", f"nnU-Net reads the palette's indices; {cure}"),
         "axes": (
             "volumes stored along other axes than the first image of their case",
-            f'nnU-Net lays them on each other as they are; add "overwrite_image_reader_writer": "{reader}" to '
+            f'nnU-Net overlays them without reordering; add "overwrite_image_reader_writer": "{reader}" to '
             f"{dataset.folder / 'dataset.json'}",
         ),
     }
 
 
 def _conversion(dataset: RawDataset) -> str:
-    """The command that makes a dataset of plain pictures from one that jdm can read and nnU-Net cannot."""
+    """The command that converts a dataset that only jdm can read to plain pictures."""
     folder, used = dataset.folder, used_ids()
     free = next((id for id in (*range(dataset.id + 1, 1000), *range(1, 1000)) if id not in used), dataset.id)
     words = ["jdm-convert", "pairs", "--images", f"{folder}/imagesTr", "--masks", f"{folder}/labelsTr"]
@@ -234,6 +234,6 @@ def _unpaired(dataset: RawDataset) -> Iterator[Finding]:
 
 
 def _is_explicit(dataset: RawDataset) -> bool:
-    """Whether dataset.json names the files of each case, so that labelsTr needs no counterpart in imagesTr."""
+    """Whether dataset.json names the files of each case, so that labelsTr and imagesTr need not match."""
     named = {files.label for files in dataset.training_files.values()}
     return any(dataset.folder / "labelsTr" / (case + dataset.file_ending) not in named for case in dataset.cases)

@@ -1,4 +1,4 @@
-"""The class of each case as a whole, such as benign or malignant: a CSV file with the columns case and class."""
+"""Case-level classes, such as benign or malignant, in a CSV file with the columns case and class."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _SHOWN = 5
 
 
 def read_classes(path: Path, dataset: RawDataset) -> dict[str, str]:
-    """The class of every training case of a dataset, sorted by case; an empty string where it has none.
+    """The class of every training case of a dataset, sorted by case; an empty string if it has none.
 
-    The file has two columns, or a header with "case" and "class" among others, as in those that `jdm-convert` and
-    `jdm-export` write. It may list test cases too.
-    Raises: DataError naming the file and the line if it is no such table, lists a case twice or one that is not there,
-        or lacks a training case.
+    The file has two columns, or a header that includes "case" and "class", as written by `jdm-convert` and
+    `jdm-export`. It may list test cases too.
+    Raises: DataError naming the file and line if it is not such a table, lists a case twice or an unknown case, or
+        lacks a training case.
     """
     found: dict[str, str] = {}
     for number, case, label in case_column(path, "class", {*dataset.cases, *dataset.test_cases}):
@@ -33,21 +33,21 @@ def read_classes(path: Path, dataset: RawDataset) -> dict[str, str]:
         found[case] = label
     if strange := sorted({*found} - {*dataset.cases, *dataset.test_cases}):
         raise DataError(
-            f"{path}: lists {few(strange, _SHOWN)}, which {dataset.name} does not have; expected ids such as "
+            f"{path}: lists {few(strange, _SHOWN)}, which are not cases of {dataset.name}; expected ids such as "
             f"{dataset.cases[0]}; correct or remove them"
         )
     if missing := sorted({*dataset.cases} - {*found}):
         raise DataError(
             f"{path}: lacks {len(missing)} of {len(dataset.cases)} training cases: {few(missing, _SHOWN)}; expected a "
-            "line for each; add them, with an empty class where it is not known"
+            "line for each; add them, with an empty class if it is unknown"
         )
     return {case: found[case] for case in dataset.cases}
 
 
 def class_names(classes: Mapping[str, str], cases: Collection[str], source: Path | str) -> tuple[str, ...]:
-    """The classes that some cases have, sorted.
+    """The classes of some cases, sorted and without repeats.
 
-    Args: source: of the classes, for the message.
+    Args: source: where the classes come from, for the message.
     Raises: DataError if there are fewer than two.
     """
     names = tuple(sorted({classes[case] for case in cases} - {""}))

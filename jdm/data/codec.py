@@ -1,4 +1,4 @@
-"""(image, label) <-> model channels, exactly invertible."""
+"""Exactly invertible encoding of (image, label) as model channels."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from jdm.data.case_io import label_dtype
 from jdm.errors import DataError
 
 ZERO_GAP = 0.1
-"""Of the encoded range [-1, 1], how far exact zeros lie below all else, in datasets with borders of them."""
+"""Gap in the encoded range [-1, 1] between exact zeros and all other values, in datasets with zero borders."""
 
 
 class PairCodec:
-    """Images to [-1, 1] per channel, labels to channels of +-amplitude, and back.
+    """Encodes images to [-1, 1] per channel and labels to channels of +-amplitude, and decodes them.
 
-    Every label value has a code word of signs; decoding takes the value whose code word correlates best with the
-    mask channels, which for one channel is the sign and for one-hot the largest channel. Analog bits: Chen et al.
-    2022 (arXiv:2208.04202).
+    Every label value has a code word of signs. Decoding selects the value whose code word correlates best with the mask
+    channels: the sign for a single channel, the largest channel for one-hot. Analog bits: Chen et al. 2022
+    (arXiv:2208.04202).
     """
 
     def __init__(self, config: Config) -> None:
@@ -25,7 +25,7 @@ class PairCodec:
         self.image_channels, self.mask_channels = config.image_channels, config.mask_channels
         self.words = np.array(config.code_words, np.int8)  # (classes, mask channels), +-1
         self.span = 2.0 - (ZERO_GAP if config.facts.zero_border else 0.0)
-        """Of the encoded range, what low to high takes."""
+        """Width in the encoded range of the interval from low to high."""
         self._dtype = np.dtype(config.facts.dtype)
         self._low = np.array(config.facts.low, dtype=np.float64)
         self._high = np.array(config.facts.high, dtype=np.float64)
@@ -34,16 +34,16 @@ class PairCodec:
         """Model channels of a pair.
 
         Args:
-            image: (image_channels, *spatial), stored intensities; what lies outside [low, high] is clipped. Of datasets
-                with borders of exact zeros, pixels that are zero in every channel lie a gap below all others, so that
-                the model learns where they are.
+            image: (image_channels, *spatial), stored intensities, clipped to [low, high]. In datasets with zero
+                borders, pixels that are zero in every channel are encoded a gap below all others, so that the model
+                learns where they are.
             label: (*spatial), values 0 .. classes - 1.
         Returns: float32, (image_channels + mask_channels, *spatial).
-        Raises: DataError on another number of channels, unequal sizes, or a label outside the classes.
+        Raises: DataError for a wrong number of channels, unequal sizes, or a label outside the classes.
         """
         if image.shape[0] != self.image_channels or image.shape[1:] != label.shape:
             raise DataError(
-                f"a pair of image {image.shape} and label {label.shape} does not fit the codec; expected "
+                f"a pair of image {image.shape} and label {label.shape} does not fit the model; expected "
                 f"{self.image_channels} channels and equal sizes; use the checkpoint of this dataset"
             )
         if label.size and (label.min() < 0 or label.max() >= len(self.words)):
@@ -59,9 +59,9 @@ class PairCodec:
         return np.concatenate([scaled, mask]).astype(np.float32)
 
     def decode(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The pair that `x` stands for: stored intensities in the stored type, and uint8 or uint16 label values.
+        """Decode `x` to intensities in the stored type and uint8 or uint16 label values.
 
-        Borders become exactly zero again, as nnU-Net crops and masks them.
+        Borders become exactly zero again, because nnU-Net crops and masks by exact zeros.
 
         Args:
             x: (image_channels + mask_channels, *spatial), any floating type.
@@ -77,13 +77,13 @@ class PairCodec:
         return image.astype(self._dtype), label
 
     def probabilities(self, mean: np.ndarray) -> np.ndarray:
-        """Probability of each label value per pixel, float32 (classes, *spatial), that an expected mask stands for.
+        """Probability of each label value per pixel, float32 (classes, *spatial), from the mean of the mask channels.
 
-        Args: mean: of the mask channels, (mask_channels, *spatial), any floating type.
-        Raises: ValueError for analog bits, whose mean does not tell.
+        Args: mean: (mask_channels, *spatial), any floating type.
+        Raises: ValueError for analog bits, whose mean does not determine the probabilities.
         """
         if self.codec.mask_code == "bits":
-            raise ValueError("the mean of analog bits does not tell the probabilities of labels")
+            raise ValueError("the mean of analog bits does not determine the probabilities of labels")
         up = np.clip((mean.astype(np.float32) / self.codec.mask_amplitude + 1) / 2, 1e-6, 1 - 1e-6)
         shares = up if self.codec.mask_code == "one-hot" else np.concatenate([1 - up, up])
         return shares / shares.sum(axis=0)

@@ -1,4 +1,4 @@
-"""Which cases belong together, such as those of a patient or of a video sequence."""
+"""Groups of cases that belong together, such as those of one patient or video sequence."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from jdm.errors import DataError
 
 
 def read_groups(dataset: RawDataset, test: bool = False) -> dict[str, str]:
-    """Group of every training case (with `test`: of every case in imagesTs), from the record `jdm-convert` left.
+    """Group of every training case (with `test`: of every case in imagesTs), from jdm-convert's conversion.json.
 
-    A case whose group is not known is a group by itself; so are all cases where there is no conversion.json.
-    Raises: DataError if conversion.json is there and cannot be read.
+    A case of unknown group is its own group; so is every case if there is no conversion.json.
+    Raises: DataError if conversion.json exists but cannot be read.
     """
     file = dataset.folder / "conversion.json"
     split, found = "test" if test else "train", {}

@@ -1,4 +1,4 @@
-"""Single image files to and from arrays, whatever their format. Machinery of `jdm.data.raw_dataset`."""
+"""Single image files of any format to and from arrays. Used by `jdm.data.raw_dataset`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from jdm.system.files import replaced
 
 
 def read_raster(path: Path, label: bool = False, reader: str = "") -> Raster:
-    """Read a file whose content must agree with its ending.
+    """Read a file; its content must agree with its ending.
 
     Args:
-        label: a palette image gives its indices instead of its colours.
-        reader: the reader of nnU-Net whose axes and spacing are wanted; by default the one it would choose.
-    Raises: DataError naming the file if it is missing, empty, truncated, mislabelled, too large or of a kind
-        that would lose information.
+        label: read the indices of a palette image instead of its colours.
+        reader: the nnU-Net reader whose axes and spacing to follow; by default the one nnU-Net would choose.
+    Raises: DataError naming the file if it is missing, empty, truncated, mislabelled, too large, or of a kind that
+        would lose information.
     """
     ending = ending_of(path)
     volume = reader != "NaturalImage2DIO" if reader else ending in VOLUME_ENDINGS or is_stack(path)
@@ -30,7 +30,7 @@ def read_raster(path: Path, label: bool = False, reader: str = "") -> Raster:
     if expected is None or found != expected:
         raise DataError(
             f"{path}: the content is of kind {found}; expected {expected or 'one of ' + ' '.join(FILE_ENDINGS)} as "
-            "its ending says; save it anew in the right format"
+            "its ending says; save it again in the right format"
         )
     return read_picture(path, found, label)
 
@@ -38,11 +38,11 @@ def read_raster(path: Path, label: bool = False, reader: str = "") -> Raster:
 def write_raster(path: Path, raster: Raster, spacing_file: Path | None = None) -> None:
     """Write one file, byte for byte the same for the same input, complete or not at all.
 
-    Pictures hold one or three channels, volumes one; they are read as the array that is given, whichever reader it
-    came from. A temporary file in the same folder is renamed at the end.
+    Pictures hold one or three channels, volumes one. Reading the file returns the given array, whichever reader it came
+    from. A temporary file in the same folder is renamed at the end.
 
-    Args: spacing_file: of TIFF volumes, by default the label's: a JSON file of the same name.
-    Raises: DataError if the format cannot hold the values; OSError if the disk does not take all of it.
+    Args: spacing_file: JSON file for the spacing of a TIFF volume; by default the one of a label, of the same name.
+    Raises: DataError if the format cannot hold the values; OSError if writing fails.
     """
     with replaced(path, sync=False) as temporary:
         ending = ending_of(path)

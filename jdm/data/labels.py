@@ -1,4 +1,4 @@
-"""The labels that a dataset.json declares: classes, regions of several values, and what to ignore."""
+"""The labels declared in a dataset.json: classes, regions of several values, and the ignore label."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from jdm.data.raw_layout import few
 from jdm.errors import DataError
 
 DeclaredLabels = Mapping[str, int | tuple[int, ...]]
-"""As in dataset.json: the value of a class, the values of a region, and the value "ignore"."""
+"""As in dataset.json: the value of each class, the values of each region, and the value of "ignore"."""
 IGNORE = "ignore"
 
 
 def declared_labels(path: Path, content: dict[str, Any]) -> dict[str, int | tuple[int, ...]]:
-    """Labels of a dataset.json as nnU-Net reads them, regions and an ignore label among them.
+    """Labels of a dataset.json as nnU-Net reads them, including regions and an ignore label.
 
-    Raises: DataError unless each is a whole number, or for a region a list of them, background is 0, and the ignore
-        label, if any, is no class.
+    Raises: DataError unless each label is an integer (for a region, a list of integers), background is 0, and the
+        ignore label, if any, is not a class.
     """
     labels = content.get("labels")
     if not isinstance(labels, dict) or not labels:
@@ -36,14 +36,14 @@ def declared_labels(path: Path, content: dict[str, Any]) -> dict[str, int | tupl
     classes, ignore = classes_and_ignore(found)
     if found.get("background", 0) != 0 or not classes or any(ignore in values for values in classes.values()):
         raise DataError(
-            f"{path}: labels are {labels!r}; expected background 0, at least one class, and an ignore label that is "
-            "no class; correct it"
+            f"{path}: labels are {labels!r}; expected background 0, at least one class, and no ignore label that is "
+            "also a class; correct it"
         )
     return found
 
 
 def classes_and_ignore(labels: DeclaredLabels) -> tuple[dict[str, tuple[int, ...]], int | None]:
-    """The values of each class or region, without the background, and the value to ignore or None."""
+    """The values of each class or region, without background, and the value to ignore or None."""
     classes = {name: (value,) if isinstance(value, int) else tuple(value) for name, value in labels.items()}
     ignore = classes.pop(IGNORE, (None,))[0]
     return {name: values for name, values in classes.items() if set(values) != {0}}, ignore
@@ -52,7 +52,7 @@ def classes_and_ignore(labels: DeclaredLabels) -> tuple[dict[str, tuple[int, ...
 def parse_labels(path: Path, content: dict[str, Any]) -> dict[str, int]:
     """Labels of a dataset.json that jdm can train on, sorted by value.
 
-    Raises: DataError unless they are background 0 and consecutive integers; for regions and an ignore label.
+    Raises: DataError unless they are consecutive integers with background 0, without regions or an ignore label.
     """
     labels = declared_labels(path, content)
     regions = [name for name, value in labels.items() if isinstance(value, tuple)]

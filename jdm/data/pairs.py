@@ -1,4 +1,4 @@
-"""Training samples: crops of encoded pairs, and augmentation that does not leak into what is generated."""
+"""Training samples: crops of encoded pairs, and augmentation that does not leak into generated samples."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from jdm.errors import TrainingError
 
 @dataclass(frozen=True)
 class Item:
-    """One thing to crop from: an image, a volume (slice None), or one slice of a volume."""
+    """Source of crops: an image, a volume (slice None), or one slice of a volume."""
 
     case_id: str
     slice: int | None
@@ -31,7 +31,7 @@ class Item:
 class PairDataset:
     """The images, slices or volumes of some cases, cropped and encoded on demand.
 
-    Cases are kept in memory in their stored type while they fit `train.cache_bytes`, and read again beyond that.
+    Cases are cached in their stored type up to `train.cache_bytes`; others are read from disk each time.
     """
 
     def __init__(
@@ -39,8 +39,8 @@ class PairDataset:
         classes: Mapping[str, str] | None = None, test: bool = False,
     ) -> None:  # fmt: skip
         """Args:
-        classes: class by case, of plans with classes; one that the plan does not name counts as none.
-        test: the cases are those of imagesTs and labelsTs.
+        classes: class by case, for plans with classes; a class unknown to the plan counts as none.
+        test: the cases are from imagesTs and labelsTs.
         """
         self.dataset, self.config, self._classes, self.test = dataset, config, classes or {}, test
         self.codec = PairCodec(config)
@@ -67,7 +67,7 @@ class PairDataset:
         return self._arrays(self.items[index])[1].shape
 
     def crop(self, index: int, size: tuple[int, ...], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """A random crop (image, label) of an item at native resolution, padded symmetrically where it is smaller."""
+        """A random crop (image, label) of an item at native resolution, padded symmetrically if it is smaller."""
         image, label = self._arrays(self.items[index])
         starts = [rng.integers(0, max(side - want, 0) + 1) for side, want in zip(label.shape, size, strict=True)]
         window = tuple(slice(start, start + want) for start, want in zip(starts, size, strict=True))
@@ -98,7 +98,7 @@ class PairDataset:
 
 
 class Batches(Dataset):
-    """Training batches by step: batch `s` is a function of (seed, rank, s) alone, so a resumed run repeats it."""
+    """Training batches by step: batch `s` depends only on (seed, rank, s), so that a resumed run repeats it."""
 
     def __init__(self, pairs: PairDataset, batch_size: int, seed: int, rank: int = 0, augmented: bool = True) -> None:
         self.pairs, self.batch_size, self.seed, self.rank, self.augmented = pairs, batch_size, seed, rank, augmented
@@ -123,7 +123,7 @@ class Batches(Dataset):
 def planned_arrays(pair: Pair, config: Config) -> tuple[np.ndarray, np.ndarray]:
     """Image (channels, *axes) and label (*axes) as trained: slice axis first, resampled to the planned spacing.
 
-    In-plane spacing within one per cent of the plan is taken as equal.
+    In-plane spacing within one per cent of the plan's counts as equal.
     """
     data, facts = config.data, config.facts
     image, label, spacing = rescaled(pair.image, facts), pair.label, list(pair.spacing)
@@ -139,14 +139,16 @@ def planned_arrays(pair: Pair, config: Config) -> tuple[np.ndarray, np.ndarray]:
 
 
 def zoomed(array: np.ndarray, zoom: Sequence[float], order: int) -> np.ndarray:
-    """The array resampled by a factor per axis, in its own type; order 1 interpolates linearly, 0 takes the nearest."""
+    """The array resampled by a factor per axis, in its own type. order: 1 linear, 0 nearest neighbour."""
     return np.asarray(ndimage.zoom(array, zoom, order=order, grid_mode=True, mode="nearest"))
 
 
 def case_moments(image: np.ndarray, zero_border: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel of (channels, *spatial), both (channels,); no deviation counts as 1.
+    """Mean and standard deviation of each channel of (channels, *spatial), both (channels,).
 
-    Args: zero_border: zeros are no measurement: the mean is 0, and the deviation about it that of what is not 0.
+    A standard deviation of 0 is replaced by 1.
+
+    Args: zero_border: take the mean as 0, and the standard deviation about 0 of the nonzero pixels.
     """
     flat = image.reshape(len(image), -1).astype(np.float64)
     mean = np.zeros(len(flat)) if zero_border else flat.mean(axis=1)
@@ -156,11 +158,11 @@ def case_moments(image: np.ndarray, zero_border: bool) -> tuple[np.ndarray, np.n
 
 
 def rescaled(image: np.ndarray, facts: Fingerprint) -> np.ndarray:
-    """The image (channels, *spatial) as it is encoded: each case brought to the mean and standard deviation of its
-    channels that the facts give, float32; zeros of borders stay.
+    """The image (channels, *spatial) standardised for encoding: each channel gets the mean and standard deviation in
+    the facts, float32; zeros of borders are kept.
 
-    nnU-Net standardises such channels case by case, so that slices made alike stay alike in whatever volume they are
-    exported.
+    nnU-Net standardises these channels per case. With all cases on one scale, slices keep their relative intensities in
+    any exported volume.
     """
     if not facts.case_std:
         return image
@@ -169,7 +171,7 @@ def rescaled(image: np.ndarray, facts: Fingerprint) -> np.ndarray:
 
 
 def case_scale(image: np.ndarray, facts: Fingerprint) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """mean, gain, offset of a case's (image - mean) * gain + offset, each (channels, 1, ...); 0, 1, 0 as stored."""
+    """mean, gain, offset of a case's (image - mean) * gain + offset, each (channels, 1, ...); 0, 1, 0: unchanged."""
     mean, std = case_moments(image, facts.zero_border)
     kept = np.array([wanted is None for wanted in facts.case_std])
     wanted = np.array([wanted or 0.0 for wanted in facts.case_std])
@@ -179,7 +181,7 @@ def case_scale(image: np.ndarray, facts: Fingerprint) -> tuple[np.ndarray, np.nd
 
 
 def _slices(image: np.ndarray, data: DataConfig) -> list[int | None]:
-    """Slices worth training on: those that are not constant."""
+    """Slices to train on: all that are not constant."""
     if data.slice_axis is None:
         return [None]
     flat = image.swapaxes(0, 1).reshape(image.shape[1], -1)
@@ -187,7 +189,7 @@ def _slices(image: np.ndarray, data: DataConfig) -> list[int | None]:
 
 
 def centred_margins(shape: tuple[int, ...], size: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Padding (before, after) per axis that centres `shape` in `size`; zero where it is not smaller."""
+    """Padding (before, after) per axis that centres `shape` in `size`; zero if it is not smaller."""
     missing = [max(want - side, 0) for side, want in zip(shape, size, strict=True)]
     return [(m // 2, m - m // 2) for m in missing]
 
@@ -198,23 +200,23 @@ def condition_features(dims: int) -> int:
 
 
 def condition_length(config: Config) -> int:
-    """Length of what the network is told of a training sample: its augmentation, then its class, if there are any."""
+    """Length of the network's condition: the augmentation, then the class if the plan has classes."""
     return condition_features(config.data.dims) + bool(config.facts.class_names)
 
 
 def class_condition(config: Config, name: str) -> Tensor:
-    """The condition (condition_length(config),) of an untouched sample of a class. Raises: ValueError if unknown."""
+    """The condition (condition_length(config),) of an unaugmented sample of a class. Raises: ValueError if unknown."""
     condition = torch.zeros(condition_length(config))
     condition[-1] = 1 + config.facts.class_names.index(name)
     return condition
 
 
 def augment(x: Tensor, image_channels: int, config: AugmentConfig, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Augment image and mask alike, and say how.
+    """Augment image and mask in the same way, and return the augmentation as a condition.
 
-    Each kind happens to a sample with `config.probability`. Flips and quarter turns are exact; zoom, rotation and
-    shift resample once (image linearly, mask to the nearest pixel, mirrored outside); brightness and contrast touch
-    the image only. The condition is all zeros for an untouched sample, which is what sampling asks for.
+    Each kind is applied to a sample with `config.probability`. Flips and quarter turns are exact; zoom, rotation and
+    shift are one resampling (image linear, mask nearest neighbour, mirrored outside); brightness and contrast change
+    only the image. The condition of an unaugmented sample is all zeros, and sampling uses that condition.
 
     Args:
         x: (B, C, *spatial) encoded samples.
@@ -225,7 +227,7 @@ def augment(x: Tensor, image_channels: int, config: AugmentConfig, rng: np.rando
     x = x.clone()
 
     def drawn(values: np.ndarray) -> np.ndarray:
-        """The values, each sample's kept with the configured probability and zero otherwise."""
+        """The values, kept for each sample with the configured probability and zero otherwise."""
         keep = rng.random(count) < config.probability
         return values * keep.reshape(-1, *[1] * (values.ndim - 1))
 

@@ -1,6 +1,6 @@
 """Pictures (PNG, BMP, TIFF, JPEG) to and from arrays. Machinery of `jdm.data.raw_dataset`.
 
-What cannot be read faithfully is refused: a picture is never resized, cut to 8 bits or flattened silently.
+A picture that cannot be read exactly is refused; it is never silently resized, reduced to 8 bits or flattened.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ def read_picture(path: Path, kind: str, label: bool = False) -> Raster:
 
 @contextlib.contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Turn whatever a decoder throws at a damaged file into a DataError."""
+    """Turn any exception that a decoder raises on a damaged file into a DataError."""
     from PIL.Image import DecompressionBombError
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of tags that nothing here depends on
+            warnings.simplefilter("ignore", UserWarning)  # about tags that are not used here
             yield
     except DecompressionBombError as error:
         raise DataError(f"{path}: {one_line(error)}; expected at most {MAX_PIXELS} pixels; tile it") from None
@@ -60,7 +60,7 @@ def _readable(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet(name: str) -> Iterator[None]:
-    """Keep a library's log messages to itself: what matters of them is raised."""
+    """Silence a library's log messages; serious problems are raised as errors."""
     logger = logging.getLogger(name)
     before, logger.disabled = logger.disabled, True
     try:
@@ -93,7 +93,7 @@ def _open_pillow(path: Path, kind: str) -> Iterator[Image]:
     from PIL import Image
 
     with path.open("rb") as file, warnings.catch_warnings():
-        # our own limit, checked before pixels are decoded, takes the place of Pillow's warning
+        # our own limit, checked before pixels are decoded, replaces Pillow's warning
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         with Image.open(file, formats=[kind.upper()]) as picture:
             check_size(path, picture.width * picture.height, MAX_PIXELS)
@@ -104,10 +104,10 @@ def _read_pillow(path: Path, kind: str, label: bool) -> Raster:
     if kind == "png":
         _refuse_deep_colour_png(path)
         with _open_pillow(path, kind) as picture:
-            picture.verify()  # a damaged byte of uncompressed pixels is found by its checksum alone
+            picture.verify()  # damage to uncompressed pixels shows only in the checksum
     with _open_pillow(path, kind) as picture:
         if getattr(picture, "n_frames", 1) != 1:
-            raise DataError(f"{path}: holds several frames; expected one picture; save the frame wanted alone")
+            raise DataError(f"{path}: holds several frames; expected one picture; save one frame as its own file")
         orientation = int(picture.getexif().get(0x0112, 1))
         array, dropped = _pixels(path, picture, label)
         palette = tuple(picture.getpalette("RGB") or ()) if picture.mode == "P" else ()
@@ -115,18 +115,18 @@ def _read_pillow(path: Path, kind: str, label: bool) -> Raster:
 
 
 def _refuse_deep_colour_png(path: Path) -> None:
-    """Pillow, and with it nnU-Net, cuts 16-bit colour PNG files to 8 bits without a word."""
+    """Refuse 16-bit colour PNG files, which Pillow, and so nnU-Net, silently reduces to 8 bits."""
     with path.open("rb") as file:
         header = file.read(26)
     if len(header) == 26 and header[24] == 16 and header[25] != 0:
         raise DataError(
-            f"{path}: is a 16-bit colour PNG, which nnU-Net cuts to 8 bits; expected 8 bits or grey; save it as "
+            f"{path}: is a 16-bit colour PNG, which nnU-Net reduces to 8 bits; expected 8 bits or grey; save it as "
             "16-bit .tif, or each channel as its own grey file _0000 .. _0002"
         )
 
 
 def _pixels(path: Path, picture: Image, label: bool) -> tuple[np.ndarray, bool]:
-    """(channels, y, x) of a Pillow image, and whether transparency that hides nothing was left out."""
+    """(channels, y, x) of a Pillow image, and whether a transparency that hides nothing was dropped."""
     mode, keyed = picture.mode, "transparency" in picture.info
     if keyed and not label and _shows_through(picture):
         cure = advice.flatten(path) if mode == "P" else advice.drop_transparency(path)
@@ -150,7 +150,7 @@ def _pixels(path: Path, picture: Image, label: bool) -> tuple[np.ndarray, bool]:
 
 
 def _shows_through(picture: Image) -> bool:
-    """Whether pixels have the colour that the file calls transparent."""
+    """Whether any pixel has the colour that the file declares transparent."""
     if picture.mode == "P":
         return bool((np.asarray(picture.convert("RGBA"))[..., 3] < 255).any())
     same = np.asarray(picture) == np.asarray(picture.info["transparency"])
@@ -160,7 +160,7 @@ def _shows_through(picture: Image) -> bool:
 def _without_alpha(path: Path, array: np.ndarray, label: bool) -> tuple[np.ndarray, bool]:
     """Drop the last of 2 or 4 channels if it hides nothing.
 
-    Raises: DataError if it does, or for another number of channels than 1 to 4.
+    Raises: DataError if it does, or if the number of channels is not 1 to 4.
     """
     if array.shape[0] in (2, 4):
         opaque = 1 if array.dtype.kind == "f" else np.iinfo(array.dtype).max
@@ -179,12 +179,12 @@ def _without_alpha(path: Path, array: np.ndarray, label: bool) -> tuple[np.ndarr
 
 
 def _to_rgb(path: Path) -> str:
-    """What to do with a picture in another colour space: a command, where Pillow knows how to convert it."""
+    """Advice for a picture in another colour space: a command, if Pillow can convert it."""
     from PIL import Image
 
     try:
         with Image.open(path) as picture:
-            deep = picture.mode[0] in "IF"  # which Pillow would cut to 8 bits
+            deep = picture.mode[0] in "IF"  # Pillow would reduce these to 8 bits
             picture.convert("RGB")
     except (OSError, ValueError, SyntaxError):
         deep = True
@@ -192,7 +192,7 @@ def _to_rgb(path: Path) -> str:
 
 
 def _native(array: np.ndarray) -> np.ndarray:
-    """Contiguous, in the machine's byte order, owning its memory."""
+    """The array contiguous, in native byte order, owning its memory."""
     return np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
 
 
@@ -205,7 +205,7 @@ def _read_tiff(path: Path, label: bool) -> Raster:
         page: Any = file.pages[0]
         check_size(path, int(page.imagewidth) * int(page.imagelength) * int(page.imagedepth), MAX_PIXELS)
         tile = int(page.tilewidth) * int(page.tilelength) * int(page.tiledepth) if page.is_tiled else 0
-        check_size(path, tile, MAX_PIXELS // 8)  # each is decoded whole, however small the picture is
+        check_size(path, tile, MAX_PIXELS // 8)  # tiles are decoded whole, even for a small picture
         if page.samplesperpixel > 4:
             raise DataError(f"{path}: has {page.samplesperpixel} channels; expected 1 or 3; save each as a file _000N")
         colours = tifffile.PHOTOMETRIC(page.photometric).name
@@ -213,7 +213,7 @@ def _read_tiff(path: Path, label: bool) -> Raster:
             raise DataError(f"{path}: has colour space {colours}; expected grey, RGB or palette; {_to_rgb(path)}")
         if colours == "YCBCR" or page.compression in _APERIO:
             _check_ycbcr(path, page)
-        # Strips beyond the end of the file would come back as zeros.
+        # Strips beyond the end of the file would be read as zeros.
         if any(o + n > path.stat().st_size for o, n in zip(page.dataoffsets, page.databytecounts, strict=True)):
             raise DataError(f"{path}: the file ends before its pixels do (truncated); replace it or remove its case")
         array = page.asarray()
@@ -223,7 +223,7 @@ def _read_tiff(path: Path, label: bool) -> Raster:
         first = page.axes.startswith("S")
         stored_as_ycbcr = colours == "YCBCR" and (first or page.compression not in _JPEG)
     if array.dtype.kind == "c":
-        raise DataError(f"{path}: holds {array.dtype}; expected integer or real numbers; save the part that is meant")
+        raise DataError(f"{path}: holds {array.dtype}; expected integer or real numbers; convert it")
     if array.dtype.kind == "b":
         array = array.astype(np.uint8)
     palette = () if colours != "PALETTE" or colormap is None else tuple(colormap.T.ravel().tolist())
@@ -239,10 +239,10 @@ def _read_tiff(path: Path, label: bool) -> Raster:
 
 
 def _check_ycbcr(path: Path, page: Any) -> None:
-    """Refuse a TIFF file in YCbCr whose colours cannot be told for sure.
+    """Refuse a TIFF file in YCbCr whose colours are ambiguous.
 
-    Decoders of JPEG turn it into RGB. Anything else has to be 8-bit, with a sample of each component per pixel, and
-    with the coefficients and the range that TIFF 6.0 has by default (section 21), which are those of JPEG.
+    JPEG decoders convert YCbCr to RGB. With other compressions it must be 8-bit, without subsampling, and have the
+    default coefficients and range of TIFF 6.0 (section 21), which are those of JPEG.
     """
     usual = True
     for code, default in _YCBCR_DEFAULTS.items():
@@ -259,7 +259,7 @@ def _check_ycbcr(path: Path, page: Any) -> None:
 
 
 def _rgb(array: np.ndarray) -> np.ndarray:
-    """(3, y, x) RGB of an array in YCbCr, uint8, as JPEG has it."""
+    """Convert a uint8 array from JPEG's YCbCr to RGB (3, y, x)."""
     from PIL import Image
 
     bands = [Image.fromarray(np.ascontiguousarray(band)) for band in array]
@@ -286,6 +286,6 @@ def write_picture(temporary: Path, array: np.ndarray, path: Path) -> None:
     if ending == ".png":
         Image.fromarray(pixels).save(temporary, compress_level=6)
         return
-    content = io.BytesIO()  # Pillow does not notice a full disk when it writes BMP itself
+    content = io.BytesIO()  # when Pillow itself writes BMP, it does not notice a full disk
     Image.fromarray(pixels).save(content, format="BMP")
     temporary.write_bytes(content.getbuffer())

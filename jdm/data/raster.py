@@ -1,6 +1,6 @@
-"""The array of one image file, and the checks that every file must pass before its pixels are trusted.
+"""The array of one image file, and the checks that every file must pass before its pixels are used.
 
-Arrays are channel first, (channels, *spatial), spatial axes in array order: (y, x), or (z, y, x) for volumes.
+Arrays are channel first, (channels, *spatial), with spatial axes in array order: (y, x), or (z, y, x) for volumes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ KIND_OF_ENDING = {
 }
 
 MAX_PIXELS = 2**27
-"""Largest picture opened, by its header; more is taken for a decompression bomb."""
+"""Largest picture opened, by its header; a larger one is treated as a decompression bomb."""
 MAX_VOXELS = 2**31
 """Largest volume opened, by its header."""
 
@@ -38,20 +38,20 @@ _MAGIC = (
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where a volume's array lies, as SimpleITK says it: millimetres towards left, posterior, superior."""
+    """Position and orientation of a volume as in SimpleITK: millimetres towards left, posterior, superior."""
 
     origin: tuple[float, ...]
     """Position of the first voxel: x, y, z."""
     direction: tuple[float, ...]
-    """3 x 3, row by row; each column is the unit vector along an axis x, y, z. Not orthogonal where sheared."""
+    """3 x 3, row by row; each column is the unit vector along an axis x, y, z. Not orthogonal if sheared."""
     stored: str = ""
-    """Axes of the file where they are not the array's: "LPS" and the like if the reader turned them to RAS, "xy" of a
-    file of two axes."""
+    """Axes of the file if they differ from the array's: a code such as "LPS" if the reader reoriented them to RAS, "xy"
+    for a file of two axes."""
 
 
 @dataclass(frozen=True)
 class Raster:
-    """What one file holds."""
+    """Content of one file."""
 
     array: np.ndarray
     """(channels, *spatial), stored dtype."""
@@ -62,9 +62,9 @@ class Raster:
     orientation: int = 1
     """EXIF / TIFF orientation tag, not applied; 1 is upright."""
     dropped_alpha: bool = False
-    """Transparency was left out that hides nothing: opaque everywhere or, in a label, over background only."""
+    """Whether a transparency that hides nothing was dropped: fully opaque or, in a label, over background only."""
     palette: tuple[int, ...] = ()
-    """Red, green, blue of index 0, of index 1, ... where the file stores palette indices; else empty."""
+    """Red, green, blue of index 0, of index 1, ... if the file stores palette indices; else empty."""
 
 
 def sniff(path: Path) -> str:
@@ -83,7 +83,7 @@ def sniff(path: Path) -> str:
             return kind
     if start[257:262] == b"ustar":
         return "tar"
-    # NIfTI-1 has its magic at the end of its header, NIfTI-2 behind the length of its own
+    # NIfTI-1 has its magic bytes at the end of the header, NIfTI-2 after the header's length
     nifti = start[344:348] in (b"n+1\0", b"ni1\0") or start[4:8] in (b"n+2\0", b"ni2\0")
     return "nifti" if nifti else "unknown"
 
@@ -100,7 +100,7 @@ def can_hold(ending: str, channels: int, dtype: np.dtype) -> bool:
 
 
 def ending_of(path: Path) -> str:
-    """The file ending as nnU-Net counts it: lower case, `.nii.gz` whole."""
+    """The file ending as nnU-Net defines it: lower case, `.nii.gz` as a whole."""
     name = path.name.lower()
     return ".nii.gz" if name.endswith(".nii.gz") else path.suffix.lower()
 
@@ -121,8 +121,7 @@ def finite(path: Path, raster: Raster) -> Raster:
     if raster.array.dtype.kind == "f" and not np.isfinite(raster.array).all():
         count = int((~np.isfinite(raster.array)).sum())
         raise DataError(
-            f"{path}: {count} pixels are NaN or infinite; expected finite numbers; replace them by a value that "
-            "makes sense for the images"
+            f"{path}: {count} pixels are NaN or infinite; expected finite numbers; replace them by a meaningful value"
         )
     return raster
 

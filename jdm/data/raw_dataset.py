@@ -1,7 +1,7 @@
 """nnU-Net raw datasets on disk: the only reader and writer of images and labels.
 
-Format: documentation/dataset_format.md of nnU-Net v2. A dataset is opened without reading any image; cases
-are read one at a time, and nothing is kept.
+Format: documentation/dataset_format.md of nnU-Net v2. A dataset is opened without reading any image; cases are read
+one at a time and not cached.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def open_dataset(dataset: str | int) -> RawDataset:
 def dataset_folder(dataset: str | int) -> Path:
     """Folder of a dataset under $nnUNet_raw, by id or name as for `open_dataset`.
 
-    Raises: ConfigError if it is not there or not unique, listing what is.
+    Raises: ConfigError if it does not exist or is ambiguous, listing the datasets found.
     """
     raw = nnunet_folder("nnUNet_raw")
     names = sorted(f.name for f in raw.iterdir() if f.is_dir() and NAME.fullmatch(f.name))
@@ -72,14 +72,14 @@ def dataset_folder(dataset: str | int) -> Path:
     others = sorted({f.name for f in used_ids()[number]} - {matches[0]})
     if others:
         raise ConfigError(
-            f"dataset id {number} belongs to {matches[0]} and to {', '.join(others)} in nnU-Net's folders; nnU-Net "
-            "stops at that; rename or remove one of them"
+            f"dataset id {number} belongs to {matches[0]} and to {', '.join(others)} in nnU-Net's folders, which "
+            "nnU-Net refuses; rename or remove one of them"
         )
     return raw / matches[0]
 
 
 def matches_dataset(folder_name: str, text: str) -> bool:
-    """Whether a folder is that of the dataset of an id, name or full name."""
+    """Whether a folder belongs to the dataset of an id, name or full name."""
     match = NAME.fullmatch(folder_name)
     return match is not None and (
         text in (folder_name, match[2]) or (text.isascii() and text.isdigit() and int(text) == int(match[1]))
@@ -87,10 +87,10 @@ def matches_dataset(folder_name: str, text: str) -> bool:
 
 
 def read_dataset(folder: Path) -> RawDataset:
-    """Read a dataset's dataset.json and file names; of the images only the first one's header is looked at.
+    """Read a dataset's dataset.json and file names, and the header of its first image.
 
-    Raises: DataError if dataset.json is missing or wrong, uses regions or an ignore label, names a reader that does not
-        open its files, or files outside the folder and $nnUNet_raw, or if images or labels are missing (all listed).
+    Raises: DataError if dataset.json is missing or wrong, uses regions or an ignore label, names a reader that cannot
+        open its files or files outside the folder and $nnUNet_raw, or if images or labels are missing (all listed).
     """
     folder = Path(folder)
     match = NAME.fullmatch(folder.name) or NAME.fullmatch(folder.resolve().name)
@@ -117,7 +117,7 @@ def read_dataset(folder: Path) -> RawDataset:
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """The content of a folder's dataset.json. Raises: DataError if it is missing or no JSON object."""
+    """The content of a folder's dataset.json. Raises: DataError if it is missing or not a JSON object."""
     path = folder / "dataset.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -138,7 +138,7 @@ def write_dataset_json(
 ) -> None:  # fmt: skip
     """Write `dataset.json`, complete or not at all.
 
-    Args: reader: name of the nnU-Net reader to use; empty: the one that follows from the files.
+    Args: reader: name of the nnU-Net reader to use; empty: nnU-Net chooses it by the files.
     Raises: DataError if the labels are not background 0 and consecutive.
     """
     path = folder / "dataset.json"
@@ -155,7 +155,7 @@ def write_dataset_json(
 
 
 def write_json_like(folder: Path, dataset: RawDataset, num_training: int) -> None:
-    """Write the `dataset.json` of a folder whose files are of the same kind as a dataset's, for the same reader."""
+    """Write the `dataset.json` of a folder whose files have the same format and reader as another dataset's."""
     write_dataset_json(
         folder, channel_names=dataset.channel_names, labels=dataset.labels, file_ending=dataset.file_ending,
         num_training=num_training, reader=dataset.reader,

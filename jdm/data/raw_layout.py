@@ -1,6 +1,6 @@
-"""The names in an nnU-Net raw dataset: which files belong to which case, and what dataset.json declares.
+"""Layout of an nnU-Net raw dataset: the files of each case, and the content of dataset.json.
 
-Machinery of `jdm.data.raw_dataset`; no image is opened here.
+Used by `jdm.data.raw_dataset`; opens no image.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FILE_NAME = re.compile(r"[^/\\\0\s.][^/\\\0\n]*")
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """Files of one case: images in the order of their channels; a test case may have no label."""
+    """Files of one case: images in channel order, and the label, which a test case may lack."""
 
     images: tuple[Path, ...]
     label: Path | None
@@ -29,7 +29,7 @@ class CaseFiles:
 
 @dataclass(frozen=True)
 class RawDataset:
-    """A dataset folder whose dataset.json and file names hold together."""
+    """A dataset folder with a consistent dataset.json and file names."""
 
     folder: Path
     id: int
@@ -46,7 +46,7 @@ class RawDataset:
     training_files: Mapping[str, CaseFiles] = field(repr=False, compare=False)
     test_files: Mapping[str, CaseFiles] = field(repr=False, compare=False)
     reader: str = ""
-    """Name of the nnU-Net reader that opens its files; empty: the one that nnU-Net would choose for each."""
+    """Name of its nnU-Net reader; empty: the one that nnU-Net would choose for each file."""
 
     @property
     def classes(self) -> int:
@@ -75,15 +75,15 @@ class RawDataset:
 
 
 def few(names: Sequence[object], most: int = 20) -> str:
-    """A list for a message, cut after `most`."""
+    """A list for a message, truncated after `most` names."""
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(str(n) for n in names[:most]) + rest
 
 
 def nnunet_folder(variable: str) -> Path:
-    """The folder that an nnU-Net environment variable names.
+    """The folder named by an nnU-Net environment variable.
 
-    Raises: ConfigError, with the line to type, if it is unset, not a folder, or begins with "~".
+    Raises: ConfigError with the line to type, if it is unset, not a folder, or begins with "~".
     """
     value = _value(variable)
     if not value:
@@ -100,7 +100,7 @@ def nnunet_folder(variable: str) -> Path:
 
 
 def environment_folder(variable: str) -> Path | None:
-    """The folder that an nnU-Net environment variable names; None if it is unset or not a folder.
+    """The folder named by an nnU-Net environment variable; None if it is unset or not a folder.
 
     Raises: ConfigError if it begins with "~".
     """
@@ -109,18 +109,18 @@ def environment_folder(variable: str) -> Path | None:
 
 
 def _value(variable: str) -> str:
-    """The variable as nnU-Net reads it. Raises: ConfigError for "~", of which nnU-Net makes a folder of that name."""
+    """The variable as nnU-Net reads it. Raises: ConfigError for "~", which nnU-Net would create as a folder."""
     value = os.environ.get(variable, "")
     if value.startswith("~"):
         raise ConfigError(
-            f"the environment variable {variable} is {value}, and nnU-Net does not take ~ for the home folder; type: "
-            f"export {variable}={os.path.expanduser(value)}"  # noqa: PTH111  # leaves an unknown user's as it is
+            f"the environment variable {variable} is {value}, but nnU-Net does not expand ~ to the home folder; type: "
+            f"export {variable}={os.path.expanduser(value)}"  # noqa: PTH111  # keeps ~user of an unknown user
         )
     return value
 
 
 def results_folder() -> Path:
-    """Where jdm keeps runs and experiments: $jdm_results, or ./jdm_results."""
+    """Folder for runs and experiments: $jdm_results, or ./jdm_results."""
     return Path(os.environ.get("jdm_results") or "jdm_results").expanduser()  # noqa: SIM112
 
 
@@ -136,7 +136,7 @@ def dataset_name(id: int, name: str) -> str:
 
 
 def used_ids() -> dict[int, list[Path]]:
-    """Folders by dataset id, over nnU-Net's raw, preprocessed and results folders, as far as they are set."""
+    """Folders by dataset id in nnU-Net's raw, preprocessed and results folders, if these are set."""
     found: dict[int, list[Path]] = {}
     for variable in VARIABLES:
         root = environment_folder(variable)
@@ -160,7 +160,7 @@ def parse_channel_names(path: Path, content: dict[str, Any]) -> tuple[str, ...]:
 def find_cases(folder: Path, content: dict[str, Any], ending: str) -> tuple[dict[str, CaseFiles], dict[str, CaseFiles]]:
     """Training and test cases of a dataset folder.
 
-    Raises: DataError listing missing files, unexpected names, or explicit paths that leave the dataset.
+    Raises: DataError listing missing files, unexpected names, or paths outside the dataset.
     """
     if "dataset" in content:
         training = _explicit_cases(folder, content["dataset"])
@@ -181,13 +181,12 @@ def find_cases(folder: Path, content: dict[str, Any], ending: str) -> tuple[dict
 
 
 def is_case_id(text: str) -> bool:
-    """Whether `text` can stand in a file name: no separators, no leading dot or space."""
+    """Whether `text` is safe in a file name: no separators, no leading dot or space."""
     return _FILE_NAME.fullmatch(text) is not None
 
 
 def listed(folder: Path, ending: str) -> list[str]:
-    """Visible file names with this ending, sorted; none if the folder is absent. `.nii` does not match
-    `.nii.gz`."""
+    """Visible file names with this ending, sorted; empty if the folder is missing. `.nii` does not match `.nii.gz`."""
     if not folder.is_dir():
         return []
     return sorted(f.name for f in folder.iterdir() if f.name.endswith(ending) and not f.name.startswith("."))
@@ -232,7 +231,7 @@ def _explicit_cases(folder: Path, entries: Any) -> dict[str, CaseFiles]:
         if not (isinstance(images, list) and images and all(isinstance(i, str) for i in images)):
             raise wrong
         if not is_case_id(case):
-            raise DataError(f"{path}: case id {case!r} is no plain file name; expected one; rename the case")
+            raise DataError(f"{path}: case id {case!r} is not a plain file name; expected one; rename the case")
         files = [inside(folder, text, path) for text in [*images, entry["label"]]]
         missing += [str(f) for f in files if not _is_file(f)]
         cases[case] = CaseFiles(tuple(files[:-1]), files[-1])
@@ -244,18 +243,17 @@ def _explicit_cases(folder: Path, entries: Any) -> dict[str, CaseFiles]:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # a name that is too long for any file
+    except OSError:  # a name that is too long for a file
         return False
 
 
 def inside(folder: Path, text: str, where: Path) -> Path:
-    """The path `text` of a dataset.json, refused unless it lies, links followed, in the folder or
-    $nnUNet_raw.
+    """The path `text` in a dataset.json; with links resolved, it must be inside the folder or $nnUNet_raw.
 
-    Raises: DataError naming the path and where it leads.
+    Raises: DataError naming the path and its target.
     """
     if "\0" in text:
-        raise DataError(f"{where}: path {text!r} is no path; correct it")
+        raise DataError(f"{where}: {text!r} is not a path; correct it")
     path = folder / os.path.expandvars(text)
     roots = [folder.resolve()]
     raw = environment_folder("nnUNet_raw")

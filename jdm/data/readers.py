@@ -1,4 +1,4 @@
-"""Which of nnU-Net's readers opens a dataset's files. Machinery of `jdm.data.raw_dataset`.
+"""Chooses nnU-Net's reader for a dataset's files. Used by `jdm.data.raw_dataset`.
 
 Source: nnunetv2 2.8.1, imageio/reader_writer_registry.py.
 """
@@ -14,7 +14,7 @@ from jdm.data.raster import ending_of
 from jdm.errors import DataError
 
 KEY = "overwrite_image_reader_writer"
-"""Of dataset.json: the reader, where it is not to follow from the files."""
+"""Key in dataset.json that names the reader, if nnU-Net should not choose it by the files."""
 TIFF_ENDINGS = (".tif", ".tiff")
 _ITK, _NIFTI = (".nii.gz", ".nii", ".mha", ".nrrd"), (".nii.gz", ".nii")
 READERS = {
@@ -25,23 +25,23 @@ READERS = {
     "NibabelIO": _NIFTI,
     "NibabelIOWithReorient": _NIFTI,
 }
-"""Endings that each reader opens."""
+"""File endings of each reader."""
 AUTOMATIC = {
     **dict.fromkeys((".png", ".bmp", ".tif"), "NaturalImage2DIO"),
     **dict.fromkeys((".nii.gz", ".mha", ".nrrd"), "SimpleITKIO"),
     ".tiff": "Tiff3DIO",
     ".nii": "NibabelIO",
 }
-"""The reader by ending, if it can open the first image."""
+"""Preferred reader by ending, used if it can open the first image."""
 
 
 def reader_of(path: Path, content: dict[str, Any], ending: str, example: Path | None) -> str:
     """The reader that nnU-Net uses for a dataset.
 
     Args:
-        path: of dataset.json; content: what it holds.
-        example: the first image, which nnU-Net tries; None if there is none.
-    Raises: DataError for a reader that is unknown or does not open such files.
+        path: path of dataset.json. content: its content.
+        example: the first image, which nnU-Net tries to open; None if there is none.
+    Raises: DataError if the reader is unknown or cannot open files with this ending.
     """
     name = content.get(KEY, "None")
     if name == "None":
@@ -55,7 +55,7 @@ def reader_of(path: Path, content: dict[str, Any], ending: str, example: Path | 
 
 
 def automatic_reader(path: Path) -> str:
-    """The reader that nnU-Net chooses for a dataset of which this is the first image."""
+    """The reader that nnU-Net chooses for a dataset with this first image."""
     ending = ending_of(path)
     if is_stack(path):
         return "Tiff3DIO"
@@ -65,12 +65,12 @@ def automatic_reader(path: Path) -> str:
 
 
 def is_stack(path: Path) -> bool:
-    """Whether a TIFF file has slices; nnU-Net takes three or four of them for the channels of a picture."""
+    """Whether a TIFF file has slices; nnU-Net treats three or four slices as the channels of a picture."""
     if ending_of(path) not in TIFF_ENDINGS:
         return False
     import tifffile
 
-    # what is damaged is told when the file is read
+    # damage is reported when the file is read
     with contextlib.suppress(Exception), quiet("tifffile"), tifffile.TiffFile(path) as file:
         shape = file.series[0].shape
         return len(file.pages) > 1 and len(shape) == 3 and not {shape[0], shape[-1]} & {3, 4}
@@ -78,7 +78,7 @@ def is_stack(path: Path) -> bool:
 
 
 def _itk_opens(path: Path) -> bool:
-    """Whether SimpleITK takes a file's header; it refuses sheared axes."""
+    """Whether SimpleITK accepts a file's header; it refuses sheared axes."""
     import SimpleITK
 
     reader = SimpleITK.ImageFileReader()

@@ -1,4 +1,4 @@
-"""Volumes in space: voxels stored in another order, brought onto another file's grid without interpolation."""
+"""Brings volumes with another axis order onto another file's grid, without interpolation."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from jdm.data.raster import Geometry, Raster
 from jdm.errors import DataError
 
 NEAR = 0.1
-"""Voxels coincide when their centres are this near, in voxels: files round their geometry."""
+"""Tolerance for coinciding voxel centres, in voxels, because files round their geometry."""
 
 
 def aligned(
     array: np.ndarray, geometry: Geometry | None, spacing: tuple[float, ...], like: Raster, where: str
 ) -> np.ndarray:
-    """The voxels of a file in the order of `like`, by flips and permutations of axes alone.
+    """The voxels of a file in the order of `like`, using only flips and permutations of axes.
 
-    Without a geometry on either side (pictures) nothing is moved; shape and spacing must be equal.
+    If either side has no geometry (pictures), nothing is moved, and shape and spacing must be equal.
 
     Args:
         array: (channels, *spatial); `geometry` and `spacing` are its own, as in `Raster`.
-        like: the file whose grid is wanted; its channels do not matter.
-        where: both files, to begin the message.
+        like: the file with the target grid; its channels are ignored.
+        where: both files, for the beginning of the message.
     Returns: (channels, *spatial of `like`).
-    Raises: DataError with both shapes, spacings and geometries if some voxel would lie elsewhere.
+    Raises: DataError with both shapes, spacings and geometries if the voxels do not coincide.
     """
     wanted = like.array.shape[1:]
     if geometry is None or like.geometry is None:
@@ -45,7 +45,7 @@ def aligned(
 
 
 def _affine(geometry: Geometry, spacing: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Steps in space per array axis, as columns, and the position of voxel 0."""
+    """Displacement per step along each array axis, as columns, and the position of voxel 0."""
     dims = len(spacing)
     direction = np.reshape(geometry.direction, (dims, dims))  # columns for x, y(, z)
     return direction[:, ::-1] * np.array(spacing), np.array(geometry.origin)
@@ -57,7 +57,7 @@ def _flips(
     axes: tuple[int, ...],
     shape: tuple[int, ...],
 ) -> list[int] | None:
-    """Axes of the permuted array to flip so that every voxel lies where the other file has it; None if none do."""
+    """Axes of the permuted array to flip so that all voxels coincide with the other file's; None if impossible."""
     steps, origin = ours[0][:, axes].copy(), ours[1].copy()
     against = [axis for axis in range(len(shape)) if steps[:, axis] @ theirs[0][:, axis] < 0]
     for axis in against:

@@ -1,4 +1,4 @@
-"""Which cases a fold trains on and validates on, as nnU-Net decides it, and the guard against leakage."""
+"""Training and validation cases of a fold, as in nnU-Net, and the check against leakage."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ FOLDS = 5
 def fold_split(dataset: RawDataset, fold: int | str) -> tuple[list[str], list[str]]:
     """Training and validation ids of `fold`, as nnU-Net would use them.
 
-    A `splits_final.json` in the preprocessed folder decides, else the one in the raw folder (nnU-Net copies it), else
-    nnU-Net's own seeded five-fold split over all sorted case ids. "all" gives every case and no validation case.
-    A fold that the file does not have is refused: nnU-Net would draw a random 80:20 split for it, and a typing error
-    would train on cases that other folds validate on.
+    They come from `splits_final.json` in the preprocessed folder, else in the raw folder (which nnU-Net copies), else
+    from nnU-Net's own seeded five-fold split of all sorted case ids. "all" gives every case and no validation case.
+    A fold that is not in the file is refused: nnU-Net would draw a random 80:20 split for it, so that a typing error
+    would mix training cases with validation cases of other folds.
 
-    Raises: ConfigError for another fold; DataError if a split file is unreadable, names unknown cases, or
-        puts a case on both sides, or if there are too few cases.
+    Raises: ConfigError for an unknown fold; DataError if a split file is unreadable, names unknown cases or has a
+        case on both sides, or if there are too few cases.
     Source: nnunetv2 2.8.1, nnUNetTrainer.do_split and utilities/crossval_split.py.
     """
     ids = sorted(dataset.cases)
@@ -34,31 +34,31 @@ def fold_split(dataset: RawDataset, fold: int | str) -> tuple[list[str], list[st
     path = splits_file(dataset)
     if path is None:
         if number >= FOLDS:
-            raise ConfigError(f"fold {fold}: there are folds 0 to {FOLDS - 1} and 'all'; choose one of them")
+            raise ConfigError(f"fold {fold}: expected 0 to {FOLDS - 1} or 'all'; choose one of them")
         return _seeded(dataset, ids, number)
     splits = _read_splits(path)
     if number >= len(splits):
         folds = f"folds 0 to {len(splits) - 1} and 'all'" if splits else "'all' only"
-        raise ConfigError(f"fold {fold}: expected one of those in {path}, {folds}; choose one, or add it to the file")
+        raise ConfigError(f"fold {fold}: expected a fold in {path}, {folds}; choose one, or add it to the file")
     training, validation = splits[number]
     _check_split(path, number, training, validation, set(ids))
     return training, validation
 
 
 def check_fold_safety(generator_ids: Iterable[str], evaluated_ids: Iterable[str], what: str) -> None:
-    """Refuse synthetic cases whose generator was trained on a case that is to be evaluated.
+    """Refuse synthetic cases whose generator was trained on an evaluation case.
 
     Args:
-        generator_ids: every case the generator was trained on.
+        generator_ids: every case that the generator was trained on.
         evaluated_ids: validation or test cases.
-        what: what is evaluated, for the message, such as "fold 0 of Dataset011_MoNuSeg".
+        what: name of the evaluation for the message, such as "fold 0 of Dataset011_MoNuSeg".
     Raises: DataError naming the cases on both sides, or if `generator_ids` is empty (provenance unknown).
     """
     generator = set(generator_ids)
     if not generator:
         raise DataError(
-            f"{what}: the generator's training cases are unknown (empty list); expected the ids of every case it "
-            "was trained on; export again with jdm-export"
+            f"{what}: the generator's training cases are unknown (empty list); expected all their ids; export again "
+            "with jdm-export"
         )
     both = sorted(generator & set(evaluated_ids))
     if both:
@@ -69,7 +69,7 @@ def check_fold_safety(generator_ids: Iterable[str], evaluated_ids: Iterable[str]
 
 
 def _fold_number(fold: int | str) -> int:
-    """The number of a fold, written in the one way that names its folder."""
+    """The number of a fold; refuses spellings such as "00" that do not match its folder's name."""
     text = str(fold)
     if not re.fullmatch("0|[1-9][0-9]{0,5}", text):
         meant = "all" if text.strip().lower() == "all" else text.strip().lstrip("+0") or "0"
@@ -79,7 +79,7 @@ def _fold_number(fold: int | str) -> int:
 
 
 def splits_file(dataset: RawDataset) -> Path | None:
-    """The file that decides the folds, the preprocessed one first; None where nnU-Net's own seeded split does."""
+    """The file that defines the folds, the preprocessed one first; None if nnU-Net's own seeded split does."""
     preprocessed = environment_folder("nnUNet_preprocessed")
     folders = [preprocessed / dataset.name] if preprocessed else []
     for folder in [*folders, dataset.folder]:
@@ -100,7 +100,7 @@ def _read_splits(path: Path) -> list[tuple[list[str], list[str]]]:
 
 
 def fold_count(dataset: RawDataset) -> int:
-    """How many folds there are: those of the split file, or nnU-Net's own. Raises: DataError as `fold_split`."""
+    """Number of folds: of the split file, or nnU-Net's default. Raises: DataError as `fold_split`."""
     path = splits_file(dataset)
     return FOLDS if path is None else len(_read_splits(path))
 
@@ -109,7 +109,7 @@ def _check_split(path: Path, fold: int, training: list[str], validation: list[st
     unknown = sorted((set(training) | set(validation)) - known)
     if unknown:
         raise DataError(
-            f"{path}: fold {fold} names {len(unknown)} cases that the dataset does not have ({few(unknown, 10)}); "
+            f"{path}: fold {fold} names {len(unknown)} cases that are not in the dataset ({few(unknown, 10)}); "
             "expected training cases only; correct or remove the file"
         )
     both = sorted(set(training) & set(validation))

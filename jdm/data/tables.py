@@ -1,4 +1,4 @@
-"""CSV files, those that come with datasets and those of users."""
+"""Reading of CSV files, from datasets and from users."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CASE_COLUMNS = ("case", "case id", "case_id")
 
 
 def csv_lines(path: Path) -> tuple[list[list[str]], str]:
-    """The cells of each line, and the text as it is.
+    """The cells of each line, and the original text.
 
     Raises: DataError if the file is missing, too large, not UTF-8 or not CSV.
     """
@@ -28,22 +28,22 @@ def csv_lines(path: Path) -> tuple[list[list[str]], str]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"{path}: cannot be read ({type(error).__name__}: {one_line(error)}); expected a CSV table in UTF-8; save "
-            "it so"
+            "it as such"
         ) from None
 
 
 def case_column(path: Path, column: str, known: Collection[str]) -> list[tuple[int, str, str]]:
-    """Line number, case and value of each row of a table that says something about cases.
+    """Line number, case and value of each row of a table of cases.
 
-    The table has a header with `case` and `column` among others, or no header and two columns.
+    The table has a header that includes `case` and `column`, or two columns and no header.
 
     Args:
         column: name of the value, such as class.
-        known: the cases there are: in a table without header the first cell is one of them.
-    Raises: DataError as `csv_lines`, if it is no such table, or if a line has another number of columns.
+        known: all case ids; a table without header begins with one of them.
+    Raises: DataError as `csv_lines`, if it is not such a table, or if lines differ in their number of columns.
     """
     lines, _ = csv_lines(path)
-    same = {normalize("NFC", name): name for name in known}  # names that look equal are equal
+    same = {normalize("NFC", name): name for name in known}  # names that look the same are the same
     rows = [
         (number, [normalize("NFC", cell.strip()) for cell in line])
         for number, line in enumerate(lines, 1)

@@ -1,4 +1,4 @@
-"""Whether a volume's file is whole and of the kind that its name says. Machinery of `jdm.data.volume_io`."""
+"""Checks that a volume's file is complete and of the kind that its name says. Used by `jdm.data.volume_io`."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def check_content(path: Path, ending: str) -> None:
         cure = (
             f"type: mv '{path}' '{path.with_name(bare)}' && gzip '{path.with_name(bare)}'"
             if (found, expected) == ("nifti", "gzip")
-            else "save it anew in the right format"
+            else "save it again in the right format"
         )
         raise DataError(
-            f"{path}: the content is of kind {found}; expected {expected} as its ending {ending} says; {cure}"
+            f"{path}: the content is of kind {found}; expected {expected}, as for the ending {ending}; {cure}"
         )
     if expected in ("mha", "nrrd"):
         with path.open("rb") as file:
@@ -38,15 +38,15 @@ def check_content(path: Path, ending: str) -> None:
         detached = re.search(rb"^(?:ElementDataFile[ \t]*=(?!\s*LOCAL\s)|data ?file:)[^\r\n]*", header, re.I | re.M)
         if detached:
             raise DataError(
-                f"{path}: keeps its voxels in another file ({detached[0].decode(errors='replace')}); expected them "
-                "inside; save it as one file"
+                f"{path}: its voxels are in another file ({detached[0].decode(errors='replace')}); expected one file; "
+                "save it as one file"
             )
         return
     _check_nifti(path, found)
 
 
 def _check_nifti(path: Path, kind: str) -> None:
-    """Refuse what ITK's NIfTI reader mends without a word: missing voxels and voxels that are no number become 0."""
+    """Refuse faults that ITK's NIfTI reader silently replaces by 0: missing voxels and NaN voxels."""
     from nibabel.arrayproxy import ArrayProxy
     from nibabel.spatialimages import HeaderDataError
     from nibabel.wrapstruct import WrapStructError
@@ -72,7 +72,7 @@ def _check_nifti(path: Path, kind: str) -> None:
 
 
 def nifti_header(path: Path, kind: str) -> Any:
-    """The header alone, without the extensions behind it."""
+    """The header, without the extensions that follow it."""
     import nibabel
 
     with gzip.open(path) if kind == "gzip" else path.open("rb") as file:
@@ -84,7 +84,7 @@ def nifti_header(path: Path, kind: str) -> Any:
 
 
 def _unzipped_size(path: Path, enough: int) -> int:
-    """Bytes of a gzip file's content, its checksum verified; counts no further than `enough`.
+    """Size in bytes of a gzip file's content, with its checksum verified; stops counting at `enough`.
 
     Raises: EOFError, OSError, zlib.error if it is damaged.
     """

@@ -1,4 +1,4 @@
-"""Volumes to and from arrays, as nnU-Net's readers have them. Machinery of `jdm.data.image_io`.
+"""Volumes to and from arrays, as in nnU-Net's readers. Used by `jdm.data.image_io`.
 
 Every reader gives arrays (channels, z, y, x), axes in SimpleITK's order. Source: nnunetv2 2.8.1, imageio/.
 """
@@ -37,17 +37,17 @@ from jdm.errors import DataError
 from jdm.system.files import write_json
 
 _LPS = np.diag([-1.0, -1.0, 1.0])
-"""Between SimpleITK's coordinates and nibabel's, which point right, anterior, superior."""
+"""Converts between SimpleITK's coordinates and nibabel's, which point right, anterior, superior."""
 _NIFTI_HEADER = 352  # bytes before the voxels in ITK's files
 _TIFF_ERRORS = (
     OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError, struct.error,
     zlib.error, AssertionError, EOFError,
 )  # fmt: skip
-"""What tifffile throws at damaged files."""
+"""Exceptions that tifffile raises on damaged files."""
 
 
 def read_volume(path: Path, label: bool, reader: str) -> Raster:
-    """Read a volume as one of nnU-Net's readers does; with no name, the one that nnU-Net would choose.
+    """Read a volume like one of nnU-Net's readers; without a name, the one that nnU-Net would choose.
 
     Raises: DataError as `jdm.data.image_io.read_raster`.
     """
@@ -62,7 +62,7 @@ def read_volume(path: Path, label: bool, reader: str) -> Raster:
 
 
 def _read_itk(path: Path, label: bool, reader: str) -> Raster:
-    """As SimpleITKIO and SimpleITKIOWithReorient: a file of two axes is a volume of one slice."""
+    """Like SimpleITKIO and SimpleITKIOWithReorient: a file of two axes is a volume of one slice."""
     import SimpleITK
 
     turns = reader == "SimpleITKIOWithReorient"
@@ -85,8 +85,8 @@ def _read_itk(path: Path, label: bool, reader: str) -> Raster:
     except RuntimeError as error:
         if "orthonormal" in str(error):
             raise DataError(
-                f"{path}: has sheared axes, which {reader}, the reader of this dataset, refuses; expected right "
-                'angles; add "overwrite_image_reader_writer": "NibabelIO" to dataset.json, or resample the file'
+                f"{path}: has sheared axes, which this dataset's reader {reader} refuses; expected right angles; "
+                'add "overwrite_image_reader_writer": "NibabelIO" to dataset.json, or resample the file'
             ) from None
         raise damaged(path, error) from None
     array, spacing = SimpleITK.GetArrayFromImage(image), [float(s) for s in image.GetSpacing()[:3]]
@@ -101,7 +101,7 @@ def _read_itk(path: Path, label: bool, reader: str) -> Raster:
 
 
 def _read_nibabel(path: Path, reader: str) -> Raster:
-    """As NibabelIO and NibabelIOWithReorient: sheared axes are taken, files of other than three axes are not."""
+    """Like NibabelIO and NibabelIOWithReorient: accepts sheared axes, but only files of three axes."""
     import nibabel
     from nibabel.arrayproxy import ArrayProxy
     from nibabel.orientations import aff2axcodes, io_orientation
@@ -110,15 +110,15 @@ def _read_nibabel(path: Path, reader: str) -> Raster:
         header = nifti_header(path, sniff(path))
         second = isinstance(header, nibabel.Nifti2Header)
         kind: Any = nibabel.Nifti2Image if second else nibabel.Nifti1Image
-        # made from the header alone: extensions are as long as they say, and nibabel reads them whole
+        # built from the header alone, because nibabel reads extensions whole, of any length that they declare
         image = kind(ArrayProxy(str(path), header), header.get_best_affine(), header)
         if image.ndim != 3:
             raise DataError(
-                f"{path}: has {image.ndim} axes; expected 3, which is all that {reader}, the reader of this dataset, "
-                'takes; add "overwrite_image_reader_writer": "SimpleITKIO" to dataset.json'
+                f"{path}: has {image.ndim} axes; expected 3, the only number that this dataset's reader {reader} "
+                'reads; add "overwrite_image_reader_writer": "SimpleITKIO" to dataset.json'
             )
         if np.linalg.matrix_rank(image.affine) < 4:
-            raise ValueError(f"its affine {image.affine.tolist()} leaves out a direction")
+            raise ValueError(f"its affine {image.affine.tolist()} is singular")
         stored = ""
         if reader == "NibabelIOWithReorient":
             stored = "".join(map(str, aff2axcodes(image.affine)))
@@ -135,11 +135,13 @@ def _read_nibabel(path: Path, reader: str) -> Raster:
 
 
 def _read_tiff(path: Path, label: bool) -> Raster:
-    """As Tiff3DIO: the pages are the slices, the spacing stands in a JSON file beside them."""
+    """Like Tiff3DIO: the pages are the slices, and the spacing is in a JSON file beside them."""
     import tifffile
 
     if sniff(path) != "tiff":
-        raise DataError(f"{path}: the content is of kind {sniff(path)}; expected tiff as its ending says; save it anew")
+        raise DataError(
+            f"{path}: the content is of kind {sniff(path)}; expected tiff, as its ending says; save it again"
+        )
     try:
         with quiet("tifffile"), tifffile.TiffFile(path) as file:
             check_size(path, int(file.series[0].size), MAX_VOXELS)
@@ -161,7 +163,7 @@ def _read_tiff(path: Path, label: bool) -> Raster:
 
 
 def _tiff_spacing(path: Path) -> tuple[float, ...]:
-    """The spacing (z, y, x) that a JSON file beside a TIFF volume names; ones if there is no such file."""
+    """The spacing (z, y, x) in the JSON file beside a TIFF volume; ones if there is no such file."""
     if not path.is_file():
         return (1.0, 1.0, 1.0)
     try:
@@ -176,7 +178,7 @@ def _tiff_spacing(path: Path) -> tuple[float, ...]:
 
 
 def _numbers(path: Path, array: np.ndarray) -> np.ndarray:
-    """The array in the machine's byte order. Raises: DataError unless it holds numbers."""
+    """The array in native byte order. Raises: DataError unless it holds numbers."""
     if array.dtype.kind == "b":
         return array.astype(np.uint8)
     if array.dtype.kind not in "iuf":
@@ -185,9 +187,9 @@ def _numbers(path: Path, array: np.ndarray) -> np.ndarray:
 
 
 def write_volume(temporary: Path, raster: Raster, path: Path, spacing_file: Path) -> None:
-    """Write one channel as `path` will have it, so that its reader returns this array again.
+    """Write one channel in the format of `path`, so that its reader returns the same array.
 
-    Args: spacing_file: of TIFF volumes.
+    Args: spacing_file: JSON file for the spacing of a TIFF volume.
     """
     raster, ending = _as_stored(raster), ending_of(path)
     array = raster.array
@@ -197,7 +199,7 @@ def write_volume(temporary: Path, raster: Raster, path: Path, spacing_file: Path
     if ending in TIFF_ENDINGS:
         import tifffile
 
-        # with the shape in it, since a single slice would come back as a picture
+        # with the shape in the file, because a single slice would be read as a picture
         tifffile.imwrite(temporary, array[0], photometric="minisblack", compression="zlib", metadata={}, software=False)
         write_json(spacing_file, {"spacing": list(raster.spacing)})
     elif ending in (".nii.gz", ".nii") and _sheared(raster.geometry):
@@ -207,7 +209,7 @@ def write_volume(temporary: Path, raster: Raster, path: Path, spacing_file: Path
 
 
 def _as_stored(raster: Raster) -> Raster:
-    """A raster with the axes that its file is to have, where the reader turned them."""
+    """A raster with its file's axes, undoing the reader's reorientation."""
     from nibabel.orientations import axcodes2ornt, ornt_transform
 
     if raster.geometry is None or raster.geometry.stored in ("", "xy"):
@@ -218,9 +220,9 @@ def _as_stored(raster: Raster) -> Raster:
 
 
 def turned(raster: Raster, axes: list[int], flips: list[bool]) -> Raster:
-    """A volume with its axes (z, y, x) exchanged, then reversed where `flips` says; its place in space stays.
+    """A volume with its axes (z, y, x) permuted, then flipped as in `flips`; its position in space is unchanged.
 
-    Args: axes: for each new axis, the old one that it is.
+    Args: axes: the old axis for each new axis.
     """
     array = raster.array.transpose(0, *[1 + axis for axis in axes])
     array = np.flip(array, [1 + k for k in range(3) if flips[k]])
@@ -242,7 +244,7 @@ def _sheared(geometry: Geometry | None) -> bool:
 
 
 def _write_nibabel(temporary: Path, raster: Raster, ending: str) -> None:
-    """NIfTI with axes that are not at right angles, which ITK cannot write."""
+    """Write NIfTI with sheared axes, which ITK cannot write."""
     import nibabel
 
     assert raster.geometry is not None
@@ -264,18 +266,18 @@ def _write_itk(temporary: Path, raster: Raster, path: Path) -> None:
     if raster.geometry is not None:
         image.SetOrigin(raster.geometry.origin[:axes])
         image.SetDirection(np.reshape(raster.geometry.direction, (3, 3))[:axes, :axes].ravel().tolist())
-    # ITK stamps neither time nor name into its compressed files (tested), so equal input gives equal bytes
+    # ITK writes neither time nor name into its compressed files (tested), so equal input gives equal bytes
     try:
         SimpleITK.WriteImage(image, str(temporary), True)
     except RuntimeError as error:
         raise OSError(errno.EIO, one_line(error), str(path)) from None
     before = {".nii": _NIFTI_HEADER, ".nii.gz": _NIFTI_HEADER, ".nrrd": 0}.get(ending_of(path))
     if before is not None and _content_size(temporary) != before + array.nbytes:
-        raise OSError(errno.EIO, "the disk took only a part of it", str(path))  # ITK does not tell
+        raise OSError(errno.EIO, "only part of it was written", str(path))  # ITK does not report this
 
 
 def _content_size(path: Path) -> int:
-    """Bytes of a file's content, of one that ends in a gzip stream as its last four bytes say."""
+    """Size in bytes of a file's content; for a gzip file, as stored in its last four bytes."""
     if path.suffix == ".nii":
         return path.stat().st_size
     with path.open("rb") as file:

@@ -17,15 +17,15 @@ Noise = Callable[[], Tensor]
 
 @dataclass(frozen=True)
 class Known:
-    """Entries of a sample that are given.
+    """Given entries of a sample.
 
     `mode = "exact"`: the given entries stay clean throughout, and the denoiser gets noise level zero for them. In each
-    case the image must be given as a whole or not at all, and so must the mask. The other entries are sampled from
+    case, the image must be given completely or not at all, and likewise the mask. The other entries are sampled from
     their conditional distribution, up to the sampler's own error.
     `mode = "replacement"`: after each step the given entries are overwritten by their clean values with noise of the
     level that the step arrived at, so they are clean after the last step. Any entries can be given.
 
-    Replacement is biased: the given entries influence the others too little. Example: an image and a mask entry,
+    Replacement is biased: the given entries affect the others too little. Example: an image and a mask entry,
     jointly Gaussian with standard deviations 0.5 and correlation 0.8, the mask given, with the exact denoiser over the
     levels 80 to 0.002. The image entry gets this share of the shift of its conditional mean, and this multiple of its
     conditional variance:
@@ -34,8 +34,8 @@ class Known:
         heun-stochastic (25)                        61 %    1.7
         ancestral (250, over its process's levels)  62 %    1.3
 
-    With heun it is 36 % and 1.2 at correlation 0.3, and 59 % and 3.6 at 0.95. More steps of heun do not lessen the
-    bias; `sample_repaint` does.
+    With heun it is 36 % and 1.2 at correlation 0.3, and 59 % and 3.6 at 0.95. More heun steps do not reduce the bias;
+    `sample_repaint` does.
 
     Source of the replacement: thesis, Algorithm 2, lines 6 to 8, at the level those lines give, t - 1.
     """
@@ -45,7 +45,7 @@ class Known:
     values: Tensor
     """Encoded clean values, broadcastable to x; ignored where `where` is False."""
     image_channels: int
-    """How many channels of x, the first ones, are the image; the others are the mask."""
+    """Number of image channels, the first ones of x; the others are the mask."""
     mode: Literal["exact", "replacement"] = "exact"
     fresh: Noise | None = None
     """Source of noise for mode "replacement"."""
@@ -113,9 +113,9 @@ def known_channels(
 
 
 def fitting_known(where: Tensor, values: Tensor, image_channels: int, fresh: Noise, *, levels: int = 2) -> Known:
-    """A `Known` of mode "exact" where that is possible, otherwise of mode "replacement".
+    """A `Known` of mode "exact" if possible, otherwise of mode "replacement".
 
-    "exact" needs a network with two noise levels, and of each case the image as a whole or not at all, and so the mask.
+    "exact" needs a network with two noise levels, and in each case a complete image or none, and likewise for the mask.
 
     Args:
         where: bool, (B or 1, C, *spatial or ones). values: encoded clean values, broadcastable to x.
@@ -132,5 +132,5 @@ def _groups(where: Tensor, image_channels: int) -> list[Tensor]:
 
 
 def _whole(where: Tensor, image_channels: int) -> bool:
-    """Whether the image of each case is given as a whole or not at all, and so the mask."""
+    """Whether in each case the image is given completely or not at all, and likewise the mask."""
     return all(bool((group.any(1) == group.all(1)).all()) for group in _groups(where, image_channels))

@@ -18,8 +18,8 @@ def vary(denoise: Denoise, values: Tensor, noise: Tensor, sigmas: Tensor, sample
     Args:
         values: encoded clean samples (B, C, *spatial).
         noise: standard normal, like values.
-        sigmas: levels, highest first (steps + 1,), the last zero. The lower the first, the closer the results to
-            `values`. This is the whole schedule: settings that are divided among the steps are divided by its steps.
+        sigmas: levels, highest first (steps + 1,), the last zero. A lower first level keeps the results closer to
+            `values`. This counts as the whole schedule for settings that are divided among the steps.
     Returns: like values.
     Source: Meng et al. 2022, SDEdit (arXiv:2108.01073), Algorithm 2 (variance exploding), with any sampler.
     """
@@ -28,9 +28,9 @@ def vary(denoise: Denoise, values: Tensor, noise: Tensor, sigmas: Tensor, sample
 
 @torch.no_grad()
 def invert_heun(denoise: Denoise, values: Tensor, sigmas: Tensor) -> Tensor:
-    """The noise from which `sample_heun` makes given clean samples: Heun steps up the probability flow ODE.
+    """The noise from which `sample_heun` produces given clean samples, by Heun steps up the probability flow ODE.
 
-    It starts with `values` at the last level above zero. The ODE's own x at that level differs from them by the order
+    It starts with `values` at the last level above zero, where the ODE's x differs from them by an error of the order
     of the level squared. The error of the steps is of second order.
 
     Args:
@@ -60,8 +60,8 @@ def invert_heun(denoise: Denoise, values: Tensor, sigmas: Tensor) -> Tensor:
 def slerp(first: Tensor, second: Tensor, share: float) -> Tensor:
     """Spherical interpolation between noises, along the great circle through both.
 
-    Between two independent standard normal noises the result is standard normal too, unlike that of linear
-    interpolation, whose variance is too small.
+    Between two independent standard normal noises the result is also standard normal. Linear interpolation would reduce
+    its variance.
 
     Args:
         first, second: (B, C, *spatial); each case is one vector.

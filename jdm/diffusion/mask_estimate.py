@@ -8,17 +8,17 @@ from torch import Tensor
 from jdm.diffusion.noise import Denoise
 
 UNSEEN = 20.0
-"""A noise level that hides a mask altogether, and that training still draws often enough."""
+"""A noise level that hides a mask completely, but is still frequent in training."""
 
 
 @torch.no_grad()
 def estimated_mask(denoise: Denoise, x: Tensor, image_channels: int, level: float, noise: Tensor) -> Tensor:
     """x (B, C, *spatial) with its mask replaced by the mean given the image, E[mask | image, mask + level * noise].
 
-    A sampled mask is one of many that fit the image, and is ragged where the image leaves it open. The mean of a binary
-    or one-hot code decodes to the most probable class of each pixel. The mean of analog bits need not: between two
-    probable classes it may decode to a third, improbable one. The higher the level, the less the result depends on the
-    sampled mask.
+    A sampled mask is one of many that fit the image, and is ragged where the image is ambiguous. The mean of a binary
+    or one-hot code decodes to the most probable class of each pixel. The mean of analog bits may not: between two
+    probable classes it can decode to an improbable third one. At higher levels the result depends less on the sampled
+    mask.
 
     Args: level: above zero, in units of encoded intensity. noise: standard normal, like x.
     Returns: like x. One call of `denoise`, with the image known (level zero).

@@ -31,9 +31,9 @@ class Denoiser(nn.Module):
     """A network as a `Denoise`, with preconditioning of image and mask by their own levels, about the data's mean.
 
     Source: Karras et al. 2022, Eq. 7 and Table 1 (column "Ours"), with sigma and sigma_data of the image or mask.
-    Their data have a mean near zero; a mask of small structures has not. If its mean is not subtracted, most of the
-    network's output for the mask is the constant "background", and what varies is lost in rounding and in the loss (a
-    foreground of 4 % came out a fifth too small).
+    Their data have a mean near zero, but a mask of small structures does not. Unless its mean is subtracted, most of
+    the network's output for the mask is the constant "background", and the variation is lost in rounding and in the
+    loss (a foreground of 4 % became a fifth too small).
     """
 
     sigma_data: Tensor
@@ -63,7 +63,7 @@ class Denoiser(nn.Module):
         variance = s**2 + sd**2
         c_skip, c_out, c_in = sd**2 / variance, s * sd * variance.rsqrt(), variance.rsqrt()
         features = self.network((c_in * (x - mean)).float(), level_positions(sigma), condition)
-        # Not mean + c_skip (x - mean), which would return a known image or mask (c_skip 1) rounded.
+        # Not mean + c_skip (x - mean), which would round a known image or mask (c_skip 1).
         return c_skip.to(x.dtype) * x + ((1 - c_skip) * mean).to(x.dtype) + c_out.to(x.dtype) * features.to(x.dtype)
 
 

@@ -1,7 +1,7 @@
 """The probability flow ODE by an adaptive solver: sampling, and the likelihood of data.
 
 In u = ln(sigma) the ODE of the variance-exploding x is dx/du = x - D(x, sigma), which is smooth at every level. Each
-case is solved separately: if the solver chose its steps for a whole batch, a case would depend on its batch.
+case is solved separately, so that the solver's steps, and thus the result, do not depend on the batch.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class Solver:
 
     method: Literal["RK45", "DOP853"] = "RK45"
     rtol: float = 1e-5
-    """Relative tolerance. Below about 1e-6 the rounding of a float32 network spoils the solver's error estimate."""
+    """Relative tolerance. Below about 1e-6, float32 rounding in the network corrupts the solver's error estimate."""
     atol: float = 1e-5
     """Absolute tolerance, in units of encoded intensity."""
     calls: int = 10_000
-    """Most calls of the network for one case; a solver that needs more is stopped with an error."""
+    """Maximum network calls per case; a solver that needs more is stopped with an error."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Likelihood:
     log_density: Tensor
     """float64 (B,): natural logarithm of the density, whose unit is 1 / encoded intensity^entries."""
     entries: Tensor
-    """(B,): number of entries that the density is over, which are those not known."""
+    """(B,): number of entries in the density, which are the unknown ones."""
     noise: Tensor
     """Like x0: the standard normal start from which `sample_ode` returns x0."""
 
@@ -86,9 +86,9 @@ def log_likelihood(
     """Logarithm of the density of x0 under the probability flow ODE.
 
     The ODE is solved from x0, placed at the lowest positive level, up to x at sigma_max:
-    log p(x0) = log N(x; 0, sigma_max^2) + the integral of the divergence on the way. It is the density of data with
-    noise of the lowest level. A discrete channel, such as a mask, has a density that grows without bound as that level
-    falls, so give masks as known.
+    log p(x0) = log N(x; 0, sigma_max^2) + the integral of the divergence along the path. It is the density of data with
+    noise of the lowest level. The density of a discrete channel, such as a mask, grows without bound as that level
+    falls, so masks should be given as known.
     The divergence is estimated as probe^T Jacobian probe (Hutchinson), with the same probes throughout the solve, and
     averaged over them. It is unbiased if the probes have mean zero and covariance one. Signs (+-1) have the least
     variance; `rademacher` makes them.
@@ -167,7 +167,7 @@ def _flow(
             away, divergence = run.free(at - run.predict(at, sigma)), x.new_zeros(())
         else:
             away, divergence = _divergence(run, at, sigma, probes)
-        # Without these two checks the solver would shorten its step for ever, or nearly so.
+        # Without these two checks the solver would reduce its step almost without end.
         if not (away.isfinite().all() and divergence.isfinite()):
             raise ConfigError(
                 f"the denoiser is not finite at level {sigma:.3g}; expected it to be; use another checkpoint"

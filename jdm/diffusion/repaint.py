@@ -1,4 +1,4 @@
-"""RePaint: replacement with jumps back to higher noise, so that the sampled entries come to agree with the known."""
+"""RePaint: replacement with jumps back to higher noise, so that sampled and known entries agree better."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Resampling:
     """How far and how often a sampler jumps back. Lugmayr et al. 2022 use 10 and 10, with 250 steps."""
 
     jump_length: int
-    """Steps that a jump goes back."""
+    """Number of steps that a jump goes back."""
     repetitions: int
     """How often each group of `jump_length` steps is taken in all; 1: no jumps."""
 
@@ -31,20 +31,20 @@ class Resampling:
         """Raises: ConfigError if a number is below 1."""
         if self.jump_length < 1 or self.repetitions < 1:
             raise ConfigError(
-                f"resampling has jump length {self.jump_length} and {self.repetitions} repetitions; expected at least "
-                "1 of each; correct it"
+                f"resampling has jump length {self.jump_length} and {self.repetitions} repetitions; expected both at "
+                "least 1; correct it"
             )
 
     def stretches(self, steps: int) -> list[tuple[int, int]]:
         """The stretches between jumps, each as (first, last) index into the levels 0..steps.
 
-        Jumps start at the last level above zero and at every `jump_length`-th level before it, as long as the jump ends
-        within the levels.
-        Raises: ConfigError if there are to be jumps and the schedule is too short for one.
+        Jumps start at the last level above zero and at every `jump_length`-th level before it, if they end within the
+        levels.
+        Raises: ConfigError if jumps are requested and the schedule is too short for one.
         """
         if self.repetitions > 1 and self.jump_length >= steps:
             raise ConfigError(
-                f"the jump length is {self.jump_length} of {steps} steps; expected less; shorten it, or take more steps"
+                f"the jump length is {self.jump_length} of {steps} steps; expected less; reduce it, or use more steps"
             )
         stretches, first = [], 0
         for low in reversed(range(0, steps - self.jump_length, self.jump_length)):

@@ -1,4 +1,4 @@
-"""What the samplers over a `Denoise` share: noise levels, the float64 state x, and known entries."""
+"""Shared by the samplers over a `Denoise`: noise levels, the float64 state x, and known entries."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from jdm.errors import ConfigError
 
 @dataclass(frozen=True)
 class Part:
-    """Consecutive levels of a longer schedule, for a sampler that is to take these steps only."""
+    """Consecutive levels of a longer schedule, for a sampler that takes only these steps."""
 
     sigmas: Tensor
     """(n + 1,), highest first."""
     schedule_steps: int
-    """Steps of the whole schedule. Settings that are divided among the steps, such as churn, are divided by this."""
+    """Steps of the whole schedule; settings that are divided among the steps, such as churn, are divided by this."""
 
 
 Levels = Tensor | Part
@@ -29,13 +29,13 @@ Levels = Tensor | Part
 
 @dataclass(frozen=True)
 class Run:
-    """What every sampler needs at each step."""
+    """State and operations that every sampler needs at each step."""
 
     denoise: Denoise
     steps: list[tuple[float, float]]
     """(level, next level) of each step."""
     schedule_steps: int
-    """Of the whole schedule, of which `steps` may be a part."""
+    """Number of steps of the whole schedule, of which `steps` may be a part."""
     known: Known | None
     dtype: torch.dtype
 

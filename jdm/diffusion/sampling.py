@@ -25,12 +25,12 @@ from jdm.errors import ConfigError
 class CaseNoise:
     """Standard normal noise with one seed per case.
 
-    The noise of a case depends on its seed and on how many draws came before, never on the other cases of the batch.
+    The noise of a case depends only on its seed and the number of earlier draws, not on the other cases of the batch.
     """
 
     def __init__(self, seeds: Sequence[int], shape: Sequence[int], device: torch.device | str = "cpu") -> None:
         """Args: seeds: one per case (B). shape: (C, *spatial). device: of the returned noise."""
-        # Drawn on the CPU whatever the device is: a CUDA generator would give other numbers for the same seed.
+        # Always drawn on the CPU, because a CUDA generator gives other numbers for the same seed.
         self.generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         self.shape = tuple(shape)
         self.device = device
@@ -54,7 +54,7 @@ class Churn:
     s_max: float = 50.0
     """Noise is added only at levels in [s_min, s_max]."""
     s_noise: float = 1.003
-    """Standard deviation of the added noise; slightly above 1, to make up for detail that is lost."""
+    """Standard deviation of the added noise; slightly above 1, to compensate for lost detail."""
 
 
 def karras_sigmas(steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> Tensor:

@@ -136,7 +136,7 @@ class VPProcess:
         return share * high.to(v.dtype) + (1 - share) * low.to(v.dtype)
 
     def sigma(self, t: int) -> float:
-        """Variance-exploding level of step t; of a step without signal, whose level is infinite, some large number."""
+        """Variance-exploding level of step t; for a step without signal, whose level is infinite, a large number."""
         return self.training_sigma[self.timesteps[t]].item()
 
     def span(self) -> tuple[float, float]:

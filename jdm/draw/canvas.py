@@ -1,4 +1,4 @@
-"""Real cases as the network sees them, and the way back to the grid and the intensities of their files."""
+"""Converts real cases to the network's input, and samples back to the grid and intensities of the case's files."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Canvas:
 
 
 class CaseCanvas:
-    """A case's canvases, and what comes back from samples of them."""
+    """The canvases of a case, and the conversion of samples back to its grid."""
 
     def __init__(self, pair: Pair, config: Config) -> None:
-        """Raises: DataError if the case has another number of axes than the plan, or a size it was not made for."""
+        """Raises: DataError if the case's number of axes or size does not fit the plan."""
         self.pair, self.config, self.codec = pair, config, PairCodec(config)
         axes = config.data.dims + (config.data.slice_axis is not None)
         if pair.label.ndim != axes:
@@ -44,7 +44,7 @@ class CaseCanvas:
         check_size(pair.case_id, self.label.shape[1:], config)
 
     def canvas(self, plane: int, label: np.ndarray | None = None, crop: tuple[slice, ...] = ()) -> Canvas:
-        """A plane's canvas, or that of a part of it; `label` (*spatial of the plane) in place of its own."""
+        """Canvas of a plane or, with `crop`, of a part of it; `label` (*spatial of the plane) replaces its own."""
         shown = self.label[plane] if label is None else label
         x = self.codec.encode(self.image[plane][(slice(None), *crop)], shown[crop])
         sides = x.shape[1:]
@@ -54,17 +54,17 @@ class CaseCanvas:
         return Canvas(np.pad(x, [(0, 0), *margins], mode="symmetric"), inside)
 
     def native_label(self, planes: np.ndarray) -> np.ndarray:
-        """(planes, *spatial) of labels on the case's own grid, nearest neighbours."""
+        """Labels (planes, *spatial) resampled to the case's own grid by nearest neighbour."""
         return self._native(planes, order=0)
 
     def native_shares(self, planes: np.ndarray) -> np.ndarray:
-        """(planes, classes, *spatial) of probabilities on the case's own grid: (classes, *spatial)."""
+        """Probabilities (planes, classes, *spatial) resampled to the case's own grid: (classes, *spatial)."""
         return np.stack([self._native(planes[:, value], order=1) for value in range(planes.shape[1])])
 
     def native_image(self, planes: np.ndarray, own_units: bool = True) -> np.ndarray:
-        """(planes, channels, *spatial) of decoded intensities on the case's own grid and in its own type.
+        """Decoded intensities (planes, channels, *spatial) resampled to the case's own grid, in its own type.
 
-        Args: own_units: intensities of arbitrary units become those of this case, else they stay those of the codec.
+        Args: own_units: rescale intensities in arbitrary units to this case's scale, else keep the codec's scale.
         """
         image = planes.astype(np.float64)
         if own_units and self.config.facts.case_std:
@@ -92,7 +92,7 @@ def decoded(config: Config, canvas: Canvas, sample: np.ndarray) -> tuple[np.ndar
 
 
 def planned_pair(case_id: str, image: np.ndarray, label: np.ndarray, config: Config) -> Pair:
-    """A pair in the plan's spacing; of volumes, one slice of them."""
+    """A pair in the plan's spacing; for volumes, a single slice."""
     data, facts = config.data, config.facts
     if data.slice_axis is None:
         return Pair(case_id, image, label, facts.spacing)
@@ -113,7 +113,7 @@ def volume_geometry(facts: Fingerprint) -> Geometry | None:
 
 
 def check_size(case_id: str, shape: tuple[int, ...], config: Config) -> None:
-    """Raises: DataError for an image too small for the training patch, or too large for a plan of whole images."""
+    """Raises: DataError if an image is too small for the training patch, or too large for a plan of whole images."""
     patch, whole = config.data.patch_size, config.data.whole
     for side, trained in zip(shape, patch, strict=True):
         if side < math.ceil(trained / 2) or (whole and side > 2 * trained):
@@ -125,7 +125,7 @@ def check_size(case_id: str, shape: tuple[int, ...], config: Config) -> None:
 
 
 def in_type(image: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Real intensities in a stored type: rounded and clipped where that is of integers."""
+    """Real-valued intensities in a stored type; rounded and clipped for integer types."""
     if dtype.kind not in "iu":
         return image.astype(dtype)
     limits = np.iinfo(dtype)
@@ -133,7 +133,7 @@ def in_type(image: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def around(region: np.ndarray, patch: tuple[int, ...]) -> tuple[slice, ...]:
-    """The part of (*spatial) that holds a region, with half a patch around it and at least a patch along each axis."""
+    """Bounding box of a region in (*spatial), with a margin of half a patch and at least a patch along each axis."""
     parts = []
     for axis, (side, trained) in enumerate(zip(region.shape, patch, strict=True)):
         marked = np.flatnonzero(region.any(axis=tuple(k for k in range(region.ndim) if k != axis)))
@@ -145,10 +145,10 @@ def around(region: np.ndarray, patch: tuple[int, ...]) -> tuple[slice, ...]:
 
 
 def seam(region: np.ndarray, feather: int, slice_axis: int | None = None) -> np.ndarray:
-    """Weight of what is sampled, (*spatial): 0 outside the region, rising to 1 within `feather` pixels inside it.
+    """Blending weight of the sample, (*spatial): 0 outside the region, rising to 1 within `feather` pixels inside it.
 
-    Of slices each has a seam of its own. A region too narrow for the feather gets a narrower one, so that its core is
-    sampled whole.
+    Slices of a volume are treated separately. A region too narrow for the feather gets a narrower one, so that the
+    weight still reaches 1 in its core.
     """
     if slice_axis is not None:
         return np.stack([seam(part, feather) for part in np.moveaxis(region, slice_axis, 0)], slice_axis)

@@ -1,4 +1,4 @@
-"""What samples cost: evaluations, calls of the network, seconds."""
+"""Cost of sampling: evaluations, network calls, seconds."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _LONG = 30 * 60
 
 
 def evaluations(config: Config, sampling: Sampling, way: Way, resampling: Resampling | None = None) -> int:
-    """Evaluations of the denoiser that one sample takes, without redraws."""
+    """Denoiser evaluations per sample, without redraws."""
     steps = way.steps
     if resampling is not None and resampling.repetitions > 1:
         steps = sum(last - first for first, last in resampling.stretches(steps))
     count = sampler_evaluations(way.sampler, steps)
-    # One more leads away from noise without signal (`VPProcess.begun`).
+    # With zero terminal SNR, the first step takes one more (`VPProcess.begun`).
     count += config.preset == "thesis" and config.diffusion.zero_terminal_snr and way.sampler != "ancestral"
     return count * (1 if sampling.guidance == 1 else 2)
 
 
 def network_calls(config: Config, sampling: Sampling, canvases: Iterable[tuple[int, tuple[int, ...]]]) -> int:
-    """Calls of the network, each on up to `batch_size` windows, for one evaluation of batches of canvases.
+    """Network calls, each on up to `batch_size` windows, for one denoiser evaluation of batches of canvases.
 
-    Args: canvases: number and sides of those of each batch.
+    Args: canvases: number and sides of the canvases of each batch.
     """
     return sum(math.ceil(n * windows(config, sampling, size) / sampling.batch_size) for n, size in canvases)
 
@@ -45,7 +45,7 @@ def windows(config: Config, sampling: Sampling, size: tuple[int, ...]) -> int:
 
 
 def call_seconds(denoise: Denoise, config: Config, count: int, device: str) -> float:
-    """Wall-clock seconds of one call of the network on `count` windows on this machine, after one to warm up."""
+    """Wall-clock seconds of one network call on `count` windows on this machine, after a warm-up call."""
     channels = config.image_channels + config.mask_channels
     x = torch.zeros(count, channels, *config.data.patch_size, device=device)
     sigma = torch.ones(count, 2, device=device)
@@ -61,7 +61,7 @@ def call_seconds(denoise: Denoise, config: Config, count: int, device: str) -> f
 
 
 def estimate_line(seconds: float) -> str:
-    """The estimate in one line; a long one says what lowers it."""
+    """The time estimate in one line; a long one comes with advice on reducing it."""
     line = f"about {duration(seconds)} on this machine"
     if seconds > _LONG:
         line += "; less with fewer pairs, a smaller --canvas-size, or fewer --steps"

@@ -1,4 +1,4 @@
-"""The one way to draw samples: canvases of any sizes, with nothing, part or one side of each known, in batches."""
+"""Draws samples in batches: canvases of any size, unconditional, partly known, or with image or mask known."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Job:
     """One sample to draw."""
 
     x: np.ndarray
-    """Encoded, (channels, *spatial); what is not known of it does not matter."""
+    """Encoded, (channels, *spatial); unknown entries are ignored."""
     where: np.ndarray
-    """bool, broadcastable to x: which entries of it are known."""
+    """bool, broadcastable to x: known entries."""
     seed: int
     class_name: str = ""
     """Class to sample; empty: none."""
@@ -59,11 +59,11 @@ class Drawer:
         self.sigmas = karras_sigmas(way.steps, *level_span(self.denoiser, self.config))
 
     def samples(self, jobs: Sequence[Job], *, exact: bool = True, estimate: bool = False) -> list[np.ndarray]:
-        """A sample of each job, (channels, *spatial), with what is known in it as it was.
+        """One sample per job, (channels, *spatial); known entries are unchanged.
 
         Args:
-            exact: condition the network on what is known where that is possible; else replace it at every step.
-            estimate: the mask becomes the most probable one given the finished image.
+            exact: condition the network on the known entries if possible, else replace them at every step.
+            estimate: replace the mask by the most probable one given the finished image.
         """
 
         def draw(x: Tensor, where: Tensor, fresh: Noise, class_name: str) -> Tensor:
@@ -71,7 +71,7 @@ class Drawer:
             known = fitting_known(where, x, self.config.image_channels, fresh, levels=2 if two else 1)
             made = self._drawn(known, fresh, class_name)
             if estimate:
-                # Guided, the estimate would leave the mean: not the most probable class any more.
+                # With guidance the estimate is not the mean, so it would not give the most probable class.
                 plain = self.denoise(class_name, guidance=1.0)
                 made = estimated_mask(plain, made, self.config.image_channels, UNSEEN, fresh())
             return made
@@ -79,7 +79,7 @@ class Drawer:
         return self._batches(jobs, draw)
 
     def estimates(self, jobs: Sequence[Job]) -> list[np.ndarray]:
-        """Each job's image with the mean of its mask given the image, (channels, *spatial); its mask is not seen."""
+        """Each job's image with the mean mask given that image, (channels, *spatial); the job's own mask is ignored."""
         images = self.config.image_channels
         mean = torch.tensor(self.config.data_mean[images:])
 
@@ -91,7 +91,7 @@ class Drawer:
         return self._batches(jobs, draw)
 
     def variations(self, jobs: Sequence[Job], level: float) -> list[np.ndarray]:
-        """A variation of each job's x, from noise of `level`."""
+        """A variation of each job's x: noise of `level` is added and removed again."""
         lowest, _ = level_span(self.denoiser, self.config)
         sigmas = karras_sigmas(self.way.steps, lowest, level)
         return self._batches(
@@ -100,15 +100,15 @@ class Drawer:
         )
 
     def inverted(self, x: np.ndarray, class_name: str = "") -> Tensor:
-        """The noises (B, channels, *spatial) that encoded pairs come from."""
+        """The noise (B, channels, *spatial) from which the sampler would produce the given encoded pairs."""
         return invert_heun(self.denoise(class_name), torch.from_numpy(x).to(self.device), self.sigmas)
 
     def noise(self, seeds: Sequence[int], shape: Sequence[int], class_name: str = "") -> Tensor:
-        """Standard normal noise, (B, *shape), from which samples start."""
+        """Initial standard normal noise, (B, *shape)."""
         return self._begun(CaseNoise(seeds, shape, self.device)(), None, class_name)
 
     def from_noise(self, noise: Tensor, class_name: str = "") -> np.ndarray:
-        """The samples of given noises, by a sampler that renews none."""
+        """Samples from given initial noise, by a deterministic sampler."""
         parts, sample = noise.split(self.sampling.batch_size), self._sampler(CaseNoise([], ()))
         made = [sample(self.denoise(class_name), part, self.sigmas, None) for part in progress(parts, "batches")]
         return torch.cat(made).cpu().numpy()
@@ -148,7 +148,7 @@ class Drawer:
         return named_sampler(self.way.sampler, self.way.settings, fresh, sde)
 
     def _batches(self, jobs: Sequence[Job], draw: Callable[[Tensor, Tensor, Noise, str], Tensor]) -> list[np.ndarray]:
-        """`draw` of the jobs, those of one size and class together; results in the order of the jobs."""
+        """`draw` the jobs in batches of one size and class; results in the order of the jobs."""
         alike: dict[tuple[tuple[int, ...], str], list[int]] = defaultdict(list)
         for number, job in enumerate(jobs):
             alike[job.x.shape, job.class_name].append(number)
@@ -165,7 +165,7 @@ class Drawer:
 
 
 def level_span(denoiser: Denoiser | VPDenoiser, config: Config) -> tuple[float, float]:
-    """Lowest and highest noise level to sample over: the plan's, or those of the thesis's process."""
+    """Lowest and highest noise level for sampling: the plan's, or those of the thesis's process."""
     if isinstance(denoiser, VPDenoiser):
         return denoiser.process.span()
     return config.noise.sigma_min, config.noise.sigma_max

@@ -1,4 +1,4 @@
-"""Conditions from files: folders of images or of masks, and the region to inpaint. Everything is checked here."""
+"""Reads and checks conditions from files: folders of images or masks, and the region to inpaint."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from jdm.errors import ConfigError, DataError
 
 
 def given_images(dataset: RawDataset, folder: Path, dtype: str) -> list[Pair]:
-    """The images of a folder under nnU-Net's names, `<case>_0000<ending>`, with empty labels.
+    """Read a folder of images with nnU-Net's names, `<case>_0000<ending>`; labels are empty.
 
-    Args: dtype: stored type of the training images; pictures of another one have other intensities.
+    Args: dtype: stored type of the training images, which pictures must have too.
     Raises: DataError if the folder is missing, empty, of another dataset, or an image is unreadable or of another kind.
     """
     check_folder(dataset, folder, "channel_names")
@@ -49,9 +49,9 @@ def given_images(dataset: RawDataset, folder: Path, dtype: str) -> list[Pair]:
 
 
 def given_masks(dataset: RawDataset, folder: Path, dtype: str) -> list[Pair]:
-    """The label files of a folder, `<case><ending>`, with images of zeros in the stored type `dtype`.
+    """Read the label files of a folder, `<case><ending>`, with images of zeros in the stored type `dtype`.
 
-    Raises: DataError if the folder is missing, empty, of another dataset, or holds other values than its labels.
+    Raises: DataError if the folder is missing, empty or of another dataset, or holds values that are not its labels.
     """
     check_folder(dataset, folder, "labels")
     pairs = []
@@ -66,16 +66,16 @@ def given_masks(dataset: RawDataset, folder: Path, dtype: str) -> list[Pair]:
 
 
 def check_folder(dataset: RawDataset, folder: Path, key: str) -> None:
-    """Raises: DataError if a folder is missing, has no file of the dataset's kind, or is part of another dataset.
+    """Raises: DataError if a folder is missing, has no file in the dataset's format, or is part of another dataset.
 
-    Args: key: what of dataset.json must agree, where the folder has one or lies beside one.
+    Args: key: entry that must agree with the dataset's, if a dataset.json is in the folder or beside it.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder} is no folder; expected one with {dataset.file_ending} files; correct the path")
+        raise DataError(f"{folder} is not a folder; expected one with {dataset.file_ending} files; correct the path")
     if not listed(folder, dataset.file_ending):
         found = sorted({path.suffix for path in folder.iterdir() if path.is_file()})
         raise DataError(
-            f"{folder} has no {dataset.file_ending} files, found {few(found) or 'none at all'}; expected the kind of "
+            f"{folder} has no {dataset.file_ending} files, found {few(found) or 'no files'}; expected the format of "
             f"{dataset.name}; convert them"
         )
     expected = {
@@ -92,7 +92,7 @@ def check_folder(dataset: RawDataset, folder: Path, key: str) -> None:
         if isinstance(found, dict) and key in found and found[key] != expected[key]:
             raise DataError(
                 f"{folder} is of another dataset: its {key} are {found[key]}, expected {expected[key]} of "
-                f"{dataset.name}; give files of this dataset, or train on that one"
+                f"{dataset.name}; give files of {dataset.name}, or train on the other dataset"
             )
         return
 
@@ -119,7 +119,7 @@ def region_of(pair: Pair, box: tuple[int, ...], path: Path | None) -> np.ndarray
 
 
 def painted(region: np.ndarray, box: tuple[int, ...], background: bool) -> np.ndarray:
-    """Where a lesion goes, bool: the region itself; of a box, the ellipse that it holds, but all for `background`."""
+    """Pixels that get the lesion's label, bool: the region, or the ellipse in a box (the whole box for background)."""
     if not box or background:
         return region
     half = len(box) // 2
@@ -131,7 +131,7 @@ def painted(region: np.ndarray, box: tuple[int, ...], background: bool) -> np.nd
 
 
 def lesion_value(labels: Mapping[str, int], name: str) -> int:
-    """The label value of a class name. Raises: ConfigError for another name."""
+    """The label value of a class name. Raises: ConfigError for an unknown name."""
     if name not in labels:
         raise ConfigError(f"--lesion is {name!r}; expected one of {', '.join(labels)}; correct it")
     return labels[name]

@@ -1,4 +1,4 @@
-"""Conditioning on a class, and guidance: by the model without the class, or by a weaker model."""
+"""Conditioning on a class, and guidance by the unconditional model or by a weaker model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ENCODING = (
     "channel_names", "labels", "dtype", "low", "high", "case_mean", "case_std", "zero_border", "spacing", "slice_axis",
     "class_names",
 )  # fmt: skip
-"""Facts in which two models of the same samples agree."""
+"""Facts that must agree between a model and its guide."""
 
 
 def directed(
@@ -27,7 +27,7 @@ def directed(
 ) -> Denoise:
     """The denoiser conditioned on a class, if one is named, and guided, if the scale is not 1.
 
-    It is guided away from the weaker one with the same class or, where there is none, from itself without a class.
+    Guidance is away from the weaker denoiser with the same class or, without one, from the unconditional denoiser.
     """
 
     def of_class(one: AnyDenoiser) -> Denoise:
@@ -41,10 +41,10 @@ def directed(
 def check_guidance(
     checkpoint: Checkpoint, classes: Collection[str], scale: float, weaker: Checkpoint | None = None
 ) -> None:
-    """Refuse classes that the model does not know, and guidance that is not possible.
+    """Refuse unknown classes and impossible guidance.
 
     Args:
-        classes: those to sample; none samples without one. weaker: a checkpoint of the same plan that guides.
+        classes: classes to sample; empty: without a class. weaker: the guiding checkpoint, of the same plan.
     Raises: ConfigError.
     """
     check_class_names(checkpoint, classes)
@@ -52,8 +52,8 @@ def check_guidance(
         _check_guide(checkpoint, scale, weaker)
     elif scale != 1 and not classes:
         raise ConfigError(
-            f"--guidance is {scale} with neither a class nor a --guide; expected the scale 1, --class-label NAME of a "
-            "model trained with --classes, or a weaker checkpoint's folder as --guide; give one of them"
+            f"--guidance is {scale} with neither a class nor a --guide; expected --guidance 1, --class-label NAME (for "
+            "a model trained with --classes), or --guide with a weaker checkpoint's folder; give one of them"
         )
     elif scale != 1 and checkpoint.config.train.class_dropout == 0:
         raise ConfigError(
@@ -67,8 +67,8 @@ def check_class_names(checkpoint: Checkpoint, classes: Collection[str]) -> None:
     names = checkpoint.config.facts.class_names
     if classes and not names:
         raise ConfigError(
-            "a class is asked for, but the model was trained without classes; expected one of jdm-train --classes; "
-            "train such a one, or leave --class-label and --balance out"
+            "a class is requested, but the model was trained without classes; expected a model trained with "
+            "--classes; train one, or leave --class-label and --balance out"
         )
     if unknown := sorted({*classes} - {*names}):
         raise ConfigError(f"--class-label is {unknown[0]!r}; expected one of {', '.join(names)}; correct it")
@@ -77,8 +77,8 @@ def check_class_names(checkpoint: Checkpoint, classes: Collection[str]) -> None:
 def _check_guide(checkpoint: Checkpoint, scale: float, weaker: Checkpoint) -> None:
     if scale == 1:
         raise ConfigError(
-            "--guidance is 1.0 with a --guide; expected another scale, such as 2, at which it guides; give it, or "
-            "leave --guide out"
+            "--guidance is 1.0 with a --guide, which has no effect; expected another scale, such as --guidance 2; "
+            "give one, or leave --guide out"
         )
     lines = []
     for part in ("preset", "codec", "data"):
@@ -90,9 +90,9 @@ def _check_guide(checkpoint: Checkpoint, scale: float, weaker: Checkpoint) -> No
     found, expected = ({"dataset": c.metadata["dataset"]} for c in (weaker, checkpoint))
     lines += differences(found, expected)
     if lines:
-        raise ConfigError(f"the guiding checkpoint is of another plan: {'; '.join(lines)}; give one of the same")
+        raise ConfigError(f"the --guide checkpoint has another plan: {'; '.join(lines)}; give one with the same plan")
     if strange := sorted({*weaker.metadata["training_ids"]} - {*checkpoint.metadata["training_ids"]}):
         raise ConfigError(
-            f"the guiding checkpoint was trained on {', '.join(strange[:5])}, which the guided one never saw; expected "
-            "a guide of the same fold, so that held-out cases stay so; give such a one"
+            f"the --guide checkpoint was trained on {', '.join(strange[:5])}, which the guided model never saw; "
+            "expected a guide of the same fold, so that held-out cases stay unseen; give one"
         )

@@ -1,4 +1,4 @@
-"""How samples are drawn: what every command that samples is asked for."""
+"""Sampling options common to every command that samples."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from jdm.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingOptions:
-    """How samples are drawn, whatever the sampler."""
+    """Sampling options that apply to every sampler."""
 
     sampler: Annotated[Sampler | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """heun-stochastic, heun, dpmpp-2m, unipc, ddim, euler-maruyama, predictor-corrector or ode (README: which)."""
     steps: Count = None
-    """Sampling steps; by default 18 to 250, by the sampler."""
+    """Sampling steps; default 18 to 250, by sampler."""
     class_label: Text = None
-    """Class to sample (jdm-train --classes)."""
+    """Class to sample (see jdm-train --classes)."""
     guidance: Annotated[float, tyro.conf.arg(metavar="X")] = 1.0
-    """Above 1: towards the class, or away from what --guide makes."""
+    """Above 1: towards the class, or away from the --guide model."""
     guide: File = None
-    """Run folder of a weaker model of the same plan."""
+    """Run folder of a weaker model with the same plan."""
     seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
     batch_size: Annotated[int, tyro.conf.arg(metavar="N")] = 16
-    """Samples drawn together."""
+    """Samples per batch."""
     overlap: Annotated[float, tyro.conf.arg(metavar="X")] = 0.25
-    """Least overlap of windows over a large image."""
+    """Minimum overlap of windows over a large image."""
 
 
-# Fields of a later base come first, and so do their flags in --help: the common ones before those of single samplers.
+# Fields of the last base come first, so --help lists the common flags before those of single samplers.
 @dataclass(frozen=True, kw_only=True)
 class Sampling(SamplerSettings, SamplingOptions):
-    """How samples are drawn."""
+    """All sampling options."""
 
     @property
     def settings(self) -> SamplerSettings:
@@ -46,34 +46,36 @@ class Sampling(SamplerSettings, SamplingOptions):
 
 @dataclass(frozen=True)
 class Way:
-    """A sampler and its steps, with nothing left open."""
+    """A sampler with its number of steps and settings, all defaults resolved."""
 
     sampler: Sampler
     steps: int
     settings: SamplerSettings = field(default_factory=SamplerSettings)
 
     def to_dict(self) -> dict[str, Any]:
-        """What records say beside the request."""
+        """The entries to record in addition to the request."""
         return {"sampler": self.sampler, "steps": self.steps}
 
 
 def way_of(sampling: Sampling, usual: Sampler) -> Way:
-    """The sampler that is asked for, or the usual one, with its steps."""
+    """The requested sampler, or else the usual one, with its number of steps."""
     sampler = sampling.sampler or usual
     return Way(sampler, default_steps(sampler) if sampling.steps is None else sampling.steps, sampling.settings)
 
 
 def usual_sampler(config: Config, *, renews_noise: bool = True) -> Sampler:
-    """heun-stochastic: its images and masks agree as real ones do; those of deterministic samplers agree less at any
-    number of steps (results/steps_vs_quality). heun for the thesis preset.
+    """heun-stochastic, or heun for the thesis preset and for sampling that must stay close to a given case.
 
-    Args: renews_noise: off where new noise would lead away from a given case: heun.
+    Images and masks of heun-stochastic agree as well as real ones do; those of deterministic samplers agree less at any
+    number of steps (results/steps_vs_quality).
+
+    Args: renews_noise: False if added noise would lead away from a given case.
     """
     return "heun-stochastic" if renews_noise and config.preset == "default" else "heun"
 
 
 def check_sampling(config: Config, sampling: Sampling, way: Way, *, least_steps: int = 2) -> None:
-    """Refuse what would fail while sampling. Raises: ConfigError naming the flag."""
+    """Check the request before sampling starts. Raises: ConfigError naming the flag."""
     check_sampler(way.sampler, way.settings)
     ancestral = way.sampler == "ancestral"
     if sampling.guidance != 1 and ancestral:
@@ -92,15 +94,18 @@ def check_sampling(config: Config, sampling: Sampling, way: Way, *, least_steps:
 
 
 def check_flags(*checks: tuple[bool, str, object, str]) -> None:
-    """Raises: ConfigError for the first check that does not hold: (holds, flag, found, expected)."""
+    """Raises: ConfigError for the first check (holds, flag, found, expected) that does not hold."""
     for holds, flag, found, expected in checks:
         if not holds:
             raise ConfigError(f"--{flag} is {found}; expected {expected}; correct it")
 
 
 def can_estimate_masks(config: Config) -> bool:
-    """Whether masks can be estimated: the network has a level each for image and mask, and the mean of the mask gives
-    the most probable label, as that of analog bits does not."""
+    """Whether masks can be estimated.
+
+    This needs separate noise levels for image and mask, and a mask code whose mean gives the most probable label, which
+    rules out analog bits.
+    """
     return config.preset == "default" and config.codec.mask_code != "bits"
 
 
@@ -110,6 +115,6 @@ def check_estimates(config: Config) -> None:
         why = (
             f"preset {config.preset!r}, whose network has one noise level for image and mask"
             if config.preset != "default"
-            else f"{config.facts.classes} classes in analog bits, whose mean gives no most probable one"
+            else f"{config.facts.classes} classes in analog bits, whose mean does not give the most probable class"
         )
         raise ConfigError(f"--masks is 'estimated' for {why}; expected 'sampled'; leave --masks out")

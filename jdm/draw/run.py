@@ -1,4 +1,4 @@
-"""A trained run to sample from, on any machine; the real cases behind it, where they are here."""
+"""A trained run to sample from, on any machine, and its real cases if they are on this machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jdm.train.checkpoint import Checkpoint, find_run, load_checkpoint
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder and what is in it."""
+    """A run's folder and its contents."""
 
     folder: Path
     checkpoint: Checkpoint
@@ -29,7 +29,7 @@ class Run:
 
     @property
     def kind(self) -> RawDataset:
-        """A dataset without cases, of the kind of the real one: its name, channels, labels and format."""
+        """The real dataset without cases: its name, channels, labels and format."""
         facts, name = self.config.facts, str(self.checkpoint.metadata["dataset"])
         labels = {label: value for value, label in enumerate(facts.labels)}
         return RawDataset(
@@ -38,9 +38,9 @@ class Run:
         )  # fmt: skip
 
     def real(self) -> RawDataset | None:
-        """The real dataset, checked to be the one trained on; None where it is not on this machine.
+        """The real dataset, checked against the run; None if it is not on this machine.
 
-        Raises: ConfigError if a dataset of its name differs from the one trained on; DataError if it is damaged.
+        Raises: ConfigError if a dataset of that name differs from the one trained on; DataError if it is damaged.
         """
         raw, name = environment_folder("nnUNet_raw"), str(self.checkpoint.metadata["dataset"])
         if raw is None or not (raw / name).is_dir():
@@ -55,13 +55,14 @@ class Run:
         if dataset is None:
             raise ConfigError(
                 f"{what} needs cases of {self.checkpoint.metadata['dataset']}, which is not under $nnUNet_raw; "
-                "expected the dataset that the model was trained on; set nnUNet_raw, or choose what needs no real case"
+                "expected the dataset that the model was trained on; set nnUNet_raw, or choose a mode that needs no "
+                "real case"
             )
         return dataset
 
 
 def open_run(dataset: str, fold: str) -> Run:
-    """The run of a dataset's fold; or, with an empty fold, of a folder. Raises: ConfigError or CheckpointError."""
+    """Open the run of a dataset's fold or, with an empty fold, of a folder. Raises: ConfigError or CheckpointError."""
     folder = find_run(dataset, fold)
     return Run(folder, load_checkpoint(folder))
 
@@ -86,12 +87,12 @@ def check_origin(checkpoint: Checkpoint, dataset: RawDataset) -> None:
         lines.append(f"training cases {gone[:5]} are not in the dataset")
     if lines:
         raise ConfigError(
-            f"the checkpoint is of another dataset: {'; '.join(lines)}; train again, or name its own dataset"
+            f"the checkpoint is of another dataset: {'; '.join(lines)}; train again, or name the checkpoint's dataset"
         )
 
 
 def origin(checkpoint: Checkpoint, weaker: Checkpoint | None) -> Mapping[str, Any]:
-    """What records say of where samples come from."""
+    """Provenance of samples, for records."""
     kept = ("dataset", "fold", "training_ids", "held_out_ids", "step")
     return {
         "jdm_version": jdm_version(),

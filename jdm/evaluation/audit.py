@@ -1,7 +1,7 @@
-"""Is a synthetic pair a copy of a training pair? Distances to the nearest ones, with real data as the control.
+"""Checks whether synthetic pairs are copies of training pairs, by nearest-neighbour distances, with real controls.
 
-No threshold tells a copy from a lookalike for every dataset. So each number is also computed for held-out real
-cases, which cannot be copies, and the closest pairs are there to be looked at (`figures.nearest_sheet`).
+No single threshold separates copies from similar cases for every dataset. Each number is therefore also computed for
+held-out real cases, which cannot be copies, and the closest pairs can be inspected (`figures.nearest_sheet`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jdm.errors import DataError
 from jdm.system.files import strict
 
 COPY_RATIO = 1 / 3
-"""Nearest over second nearest distance below which a sample is suspected to be a copy."""
+"""A sample is a suspected copy if its nearest distance over its second nearest is below this."""
 
 
 @dataclass(frozen=True)
@@ -25,20 +25,20 @@ class Nearest:
     """The training case nearest to each of n samples, every array (n,)."""
 
     index: np.ndarray
-    """Of the nearest training case."""
+    """Index of the nearest training case."""
     distance: np.ndarray
-    """Root mean square difference to it, in the unit compared in."""
+    """Root mean square difference to it, in the unit of the compared values."""
     ratio: np.ndarray
-    """Distance to it over that to the second nearest case; 0 for an exact copy, NaN with one training case."""
+    """Ratio of that distance to the second nearest one; 0 for an exact copy, NaN with one training case."""
     turns: np.ndarray
-    """Quarter turns, counter-clockwise, that bring the training case to the sample, after `flipped`."""
+    """Counter-clockwise quarter turns that map the training case to the sample, after `flipped`."""
     flipped: np.ndarray
     """Whether the training case is first mirrored along its last axis."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """What an audit says about one set of n samples."""
+    """Audit of one set of n samples."""
 
     n: int
     copies: int
@@ -56,7 +56,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Audit:
-    """Synthetic samples beside held-out real ones, both against the same training set."""
+    """Synthetic and held-out real samples, both compared with the same training set."""
 
     synthetic: Share
     held_out: Share | None
@@ -64,7 +64,7 @@ class Audit:
     """Of the synthetic samples."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, NaN as None; of `nearest` index, distance and ratio."""
+        """Plain values, with NaN as None; of `nearest`, only index, distance and ratio."""
         parts = {"synthetic": self.synthetic, "held_out": self.held_out}
         values: dict[str, Any] = {
             name: None if part is None else dataclasses.asdict(part) for name, part in parts.items()
@@ -92,10 +92,10 @@ def nearest_pairs(
         synthetic: (n, C, H, W), image channels and, to compare pairs, mask channels.
         training: (m, C, H, W).
         symmetries: compare with the eight flips and turns of each training case (four where H != W).
-        standardise: give every channel of every case zero mean and unit variance first, so that brightness and
+        standardise: first give every channel of every case zero mean and unit variance, so that brightness and
             contrast do not hide a copy.
-        size: average over areas to at most this many pixels per side first.
-    Raises: DataError if the sets are empty or of different shape, or hold numbers that are not finite.
+        size: first reduce by area averaging to at most this many pixels per side.
+    Raises: DataError if the sets are empty, differ in shape, or hold non-finite numbers.
     """
     queries, known = prepare(synthetic, standardise, size), prepare(training, standardise, size)
     return _nearest(queries, known, symmetries, exclude_self=False)
@@ -111,11 +111,11 @@ def audit(
     size: int | None = None,
     mask_channels: int = 0,
 ) -> Audit:
-    """Copies, distance ratios and authenticity of synthetic samples, and of held-out real ones as the control.
+    """Copies, distance ratios and authenticity of synthetic samples, with held-out real ones as control.
 
     Args: as for `nearest_pairs`, and:
-        held_out: (k, C, H, W), real cases that were not trained on.
-        mask_channels: number of trailing channels that hold the mask, one value per class and pixel.
+        held_out: (k, C, H, W), real cases not used for training.
+        mask_channels: number of trailing mask channels, one value per class and pixel.
     """
     own = _own_distances(prepare(training, standardise, size), symmetries)
 
@@ -140,7 +140,7 @@ def audit(
 
 
 def mutual_information(mask_a: np.ndarray, mask_b: np.ndarray) -> float:
-    """Mutual information of the labels of two masks of one shape at the same pixels, in nats.
+    """Mutual information of the labels of two masks of the same shape, pixel by pixel, in nats.
 
     Raises: DataError if the shapes differ.
     Source: thesis Eq. 5.1, with the joint histogram of the two masks.
@@ -159,7 +159,7 @@ def mutual_information(mask_a: np.ndarray, mask_b: np.ndarray) -> float:
 
 
 def _shared_with_nearest(samples: np.ndarray, training: np.ndarray, near: Nearest, mask_channels: int) -> float:
-    """Mean mutual information of the masks of samples and of their nearest training cases, as these were turned."""
+    """Mean mutual information of the masks of samples and of their nearest training cases, turned to match."""
     if mask_channels == 0:
         return math.nan
     symmetry = near.turns + 4 * near.flipped
@@ -233,7 +233,7 @@ def _nearest(queries: np.ndarray, known: np.ndarray, symmetries: bool, exclude_s
         np.fill_diagonal(squared, np.inf)
     rows = np.arange(len(queries))
     order = np.argsort(squared, axis=1, kind="stable")[:, :2]
-    # The expansion of |a - b|^2 rounds, and an exact copy must have distance zero: the nearest two are done anew.
+    # Expanding |a - b|^2 rounds, but an exact copy must have distance zero: recompute the nearest two directly.
     exact = np.full(order.shape, np.inf)
     for row, column in zip(*np.nonzero(np.isfinite(squared[rows[:, None], order])), strict=True):
         case = order[row, column]

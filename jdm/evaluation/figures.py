@@ -1,6 +1,6 @@
-"""Small pictures for people: pairs, predictions, nearest neighbours, loss curves. All are PNG files.
+"""PNG figures: pairs, predictions, nearest neighbours, loss curves.
 
-Images of any channels and type become RGB; masks are outlined, never filled, so that the image stays visible.
+Images of any type and number of channels become RGB; masks are outlined, not filled, so that the image stays visible.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ COLOURS = (
     (230, 159, 0), (86, 180, 233), (204, 121, 167), (240, 228, 66), (0, 158, 115),
     (213, 94, 0), (0, 114, 178), (255, 255, 255), (136, 34, 85), (153, 153, 51),
 )  # fmt: skip
-"""Outline of class 1, 2, ...: the colour-blind-safe palettes of Okabe and Ito, neighbours unlike, and two of Tol's;
-then repeated."""
+"""Outline colours of class 1, 2, ...: the colour-blind-safe palette of Okabe and Ito, ordered so that neighbours
+differ, and two of Tol's; then repeated."""
 
 TILE = 128
-"""Pixels of the longer side of a picture in a sheet; twice that where predictions are compared."""
+"""Pixels of the longer side of a picture in a sheet; twice that in comparisons of predictions."""
 _GAP = 4
 _TEXT = 12
 
 
 class ImageAndLabel(Protocol):
-    """What `jdm.data.raw_dataset.Pair` offers: image (C, *spatial), label (*spatial)."""
+    """Anything with image (C, *spatial) and label (*spatial), such as `jdm.data.raw_dataset.Pair`."""
 
     @property
     def image(self) -> np.ndarray: ...
@@ -44,7 +44,7 @@ class ImageAndLabel(Protocol):
 
 @dataclass(frozen=True)
 class Comparison:
-    """One case as several arms see it. Masks have the image's spatial shape."""
+    """One case with the predictions of several arms. Masks have the image's spatial shape."""
 
     title: str
     image: np.ndarray  # (C, *spatial)
@@ -64,8 +64,8 @@ class Match:
 def to_rgb(image: np.ndarray) -> np.ndarray:
     """uint8 (H, W, 3) of an image (C, H, W).
 
-    Three channels of uint8 are colours. Of anything else the first channel is shown in grey, from its 0.5 to its
-    99.5 percentile.
+    Three uint8 channels are shown as colours. Otherwise the first channel is shown in grey, from its 0.5 to its 99.5
+    percentile.
     """
     if image.shape[0] == 3 and image.dtype == np.uint8:
         return np.ascontiguousarray(np.moveaxis(image, 0, -1))
@@ -90,10 +90,10 @@ def outlined(image: np.ndarray, label: np.ndarray) -> np.ndarray:
 
 
 def plane(image: np.ndarray, label: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
-    """The image (C, H, W) and masks (H, W) to show of a case with any number of spatial axes.
+    """The plane to show of a case with any number of spatial axes: image (C, H, W) and masks (H, W).
 
-    Axes of length one are dropped; of a volume the plane with most of `label` is taken along its shortest axis
-    (the middle one where `label` is empty).
+    Axes of length one are dropped. Of a volume, the plane across its shortest axis with most foreground in `label` is
+    shown (the middle one if `label` is empty).
     Raises: DataError if a mask has another shape than the image.
     """
     for mask in (label, *others):
@@ -117,7 +117,7 @@ def pair_grid(pairs: Sequence[ImageAndLabel], path: Path, columns: int = 6, crop
 
     Args:
         columns: pairs per row.
-        crop: show the central part of this many pixels per side of larger images, where outlines would merge.
+        crop: of larger images, show only the central part of this many pixels per side, so that outlines do not merge.
     """
     cells = [tile for pair in pairs for tile in _tiles(pair, crop)]
     _save(_sheet(cells, 2 * columns), path)
@@ -146,10 +146,10 @@ def comparison(rows: Sequence[Comparison], path: Path, crop: int | None = None) 
 def nearest_sheet(
     matches: Sequence[Match], path: Path, headings: tuple[str, str] = ("synthetic", "nearest training")
 ) -> None:
-    """Write a sheet with a row per match: the synthetic pair, and below the caption the training pair beside it.
+    """Write a sheet with a row per match: the synthetic pair, and beside it the training pair under its caption.
 
     Args:
-        headings: of the two columns; by default each training pair is the one nearest to the synthetic pair.
+        headings: headings of the two columns.
     """
     cells, above = [], []
     for match in matches:
@@ -162,9 +162,9 @@ def curves(log: Path, path: Path, selected: int | None = None) -> None:
     """Write the training and held-out loss of a run's log.csv, with the step whose weights are used.
 
     Args:
-        log: CSV with columns step, loss, seen_loss, held_out_loss, smoothed; all but step may be empty in a row,
-            and the last three may be absent.
-        selected: that step; the minimum of `smoothed` by default.
+        log: CSV with columns step, loss, seen_loss, held_out_loss, smoothed; all but step may be empty in a row, and
+            the last three columns may be missing.
+        selected: the step whose weights are used; by default the minimum of `smoothed`.
     Raises: DataError if the file has no step and loss.
     """
     from matplotlib.figure import Figure
@@ -238,13 +238,13 @@ def _tile(image: np.ndarray, label: np.ndarray | None = None, side: int = TILE) 
     rgb = Image.fromarray(to_rgb(image)).resize(size, method)
     if label is None:
         return rgb
-    # the outline is drawn at the size shown, or it would vanish when a large image is reduced
+    # the outline is drawn after resizing, because it would vanish when a large image is reduced
     rows, columns = (np.arange(n) * full // n for n, full in ((size[1], height), (size[0], width)))
     return Image.fromarray(outlined(np.asarray(rgb), label[np.ix_(rows, columns)]))
 
 
 def _sheet(cells: Sequence[PillowImage], columns: int, headings: Sequence[str] | None = None) -> PillowImage:
-    """Pictures in rows on white, each below its heading; an empty heading leaves its place to the one before."""
+    """Pictures in rows on white, each below its heading; a heading may extend over empty ones that follow it."""
     from PIL import Image, ImageDraw, ImageFont
 
     if not cells:
@@ -258,7 +258,7 @@ def _sheet(cells: Sequence[PillowImage], columns: int, headings: Sequence[str] |
     for number, cell in enumerate(cells):
         left, top = _GAP + number % columns * width, _GAP + number // columns * height
         if headings and headings[number]:
-            # first blank what ran over from the heading before
+            # first erase the overflow of the previous heading
             draw.rectangle((left - _GAP, top, sheet.width, top + head - 1), fill="white")
             draw.text((left, top), headings[number], fill="black", font=font)
         sheet.paste(cell, (left, top + head))

@@ -1,6 +1,6 @@
-"""A few numbers that tell a pair from noise: how rough its image is, and how ragged its mask.
+"""A few numbers that distinguish a pair from noise: roughness of the image and raggedness of the mask.
 
-They do not depend on the size of a pair, so that crops, slices and whole images can be compared.
+They do not depend on the size of a pair, so crops, slices and whole images can be compared.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ _SPECK = 12  # pixels
 
 
 def likeness(image: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """The numbers of one pair, (4,), in the order of `NAMES`; NaN of the mask's two where it has no foreground.
+    """The numbers of one pair, (4,), in the order of `NAMES`; the two of the mask are NaN without foreground.
 
-    noise: standard deviation of the noise by Immerkaer's Laplacian (1996), as a share of the image's own.
-    fine detail: share of the spectral power beyond half the Nyquist frequency.
-    outline: pixels at which the label changes, over the square root of the foreground, per object.
+    noise: noise standard deviation by Immerkaer's Laplacian (1996), relative to that of the image.
+    fine detail: share of the spectral power above half the Nyquist frequency.
+    outline: pixels at which the label changes, divided by the square root of the foreground, per object.
     specks: objects of less than 12 pixels, per 100 pixels of foreground.
 
     Args: image: (channels, H, W). label: (H, W).

@@ -1,6 +1,6 @@
-"""Masks of two folders: matched by name, brought onto one grid, and checked file by file for what their values mean.
+"""Masks of two folders: matched by name, brought onto one grid, and their values checked file by file.
 
-Machinery of `jdm.evaluation.metrics`.
+Used by `jdm.evaluation.metrics`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jdm.errors import DataError
 
 FOREGROUND = "foreground"
 WHOLE = 1e-3
-"""Floating-point labels this near to a whole number are that number."""
+"""Floating-point labels within this distance of an integer count as that integer."""
 
 
 class Maps(NamedTuple):
@@ -31,7 +31,7 @@ class Maps(NamedTuple):
     prediction: np.ndarray  # bool, or a float map in [0, 1]
     reference: np.ndarray  # bool
     spacing: tuple[float, ...]
-    ignored: np.ndarray | None = None  # bool: where the reference says nothing
+    ignored: np.ndarray | None = None  # bool: pixels that the reference marks as ignored
 
 
 Case = tuple[str, dict[str, Maps]]
@@ -39,14 +39,14 @@ Pairs = dict[str, tuple[Path, Path]]
 
 
 def binarise(mask: np.ndarray, white: int = 255, threshold: int = 127) -> np.ndarray:
-    """Foreground of a two-valued mask: `>= threshold` where white is 255, `> 0` where it is 1."""
+    """Foreground of a two-valued mask: `>= threshold` if white is 255, `> 0` if it is 1."""
     return mask >= threshold if white == 255 else mask > 0
 
 
 def labelled_cases(pairs: Pairs, labels: DeclaredLabels) -> Iterator[Case]:
-    """Cases whose files hold class values; a region is wherever one of its values is.
+    """Cases whose files hold class values; a region is the union of its values.
 
-    Raises: DataError for a file with values that are not declared.
+    Raises: DataError for a file with undeclared values.
     """
     classes, ignore = classes_and_ignore(labels)
     values = itertools.chain((0,), *classes.values(), () if ignore is None else (ignore,))
@@ -56,8 +56,8 @@ def labelled_cases(pairs: Pairs, labels: DeclaredLabels) -> Iterator[Case]:
         for file, raster in zip(files, (found, expected), strict=True):
             if not np.isin(held := np.unique(raster.array), declared).all():
                 raise DataError(
-                    f"{file}: holds the values {_some(held)}; expected the labels {_some(declared)} only; give "
-                    "every value with --labels, or the dataset with --dataset, or convert the file"
+                    f"{file}: holds the values {_some(held)}; expected only the labels {_some(declared)}; list every "
+                    "value with --labels, name the dataset with --dataset, or convert the file"
                 )
         prediction, reference = _on_one_grid(files, found, expected), expected.array[0]
         ignored = None if ignore is None else reference == ignore
@@ -75,7 +75,7 @@ def two_valued_cases(pairs: Pairs, soft: bool) -> Iterator[Case]:
 
     Raises: DataError for a file that is neither.
     """
-    # pysodmetrics takes a reference as foreground above 128, the thesis from 127 on
+    # reference foreground: above 128 in pysodmetrics, from 127 in the thesis
     threshold = 129 if soft else 127
     for case_id, files in pairs.items():
         found = read_label(files[0]) if soft else _read_classes(files[0])
@@ -88,7 +88,7 @@ def two_valued_cases(pairs: Pairs, soft: bool) -> Iterator[Case]:
 
 
 def _read_classes(file: Path) -> Raster:
-    """A label file. Floating-point values are rounded, since some programs leave an error in the last place.
+    """Read a label file. Floating-point values are rounded, because some programs leave rounding errors.
 
     Raises: DataError as `read_label`, and for values that are not whole numbers, such as probabilities.
     """
@@ -98,14 +98,14 @@ def _read_classes(file: Path) -> Raster:
     rounded = np.rint(raster.array)
     if (off := np.abs(raster.array - rounded) > WHOLE).any():
         raise DataError(
-            f"{file}: holds the values {_some(np.unique(raster.array[off]))}; expected whole numbers, one per class; "
-            "threshold a probability map first, or score it by --convention pranet"
+            f"{file}: holds the values {_some(np.unique(raster.array[off]))}; expected integers, one per class; "
+            "threshold a probability map first, or score it with --convention pranet"
         )
     return replace(raster, array=rounded)
 
 
 def _white(file: Path, array: np.ndarray, soft: bool) -> int:
-    """The value of white in one file: 1 if none exceeds it, else 255.
+    """The value of white in one file: 1 if no value exceeds 1, else 255.
 
     Raises: DataError for other values, such as those of several classes.
     """
@@ -134,17 +134,17 @@ def matched(predictions: Path, references: Path, allow_missing: bool) -> tuple[P
     if missing and not allow_missing:
         raise DataError(
             f"{predictions}: {len(missing)} of {len(expected)} references have no prediction: "
-            f"{', '.join(missing)}; expected one each; predict them, or score without them by --allow-missing"
+            f"{', '.join(missing)}; expected one each; predict them, or leave them out with --allow-missing"
         )
     if unmatched and not allow_missing:
         raise DataError(
             f"{predictions}: {len(unmatched)} predictions have no reference in {references}: "
-            f"{', '.join(unmatched)}; expected one each; remove them, or score the others by --allow-missing"
+            f"{', '.join(unmatched)}; expected one each; remove them, or leave them out with --allow-missing"
         )
     pairs = {case_id: (found[case_id], expected[case_id]) for case_id in sorted(expected.keys() & found.keys())}
     if not pairs:
         raise DataError(
-            f"{predictions}: no file has the name of one in {references}; expected a prediction per reference; "
+            f"{predictions}: no file has the same name as one in {references}; expected a prediction per reference; "
             "check both paths"
         )
     return pairs, tuple(missing)

@@ -1,13 +1,12 @@
-"""Overlap and surface distance of predicted masks, in the three conventions in which they are published.
+"""Overlap and surface distance of predicted masks, by three published conventions.
 
-- `nnunet`: per case and class or region. A class that is absent from both masks is left out of the mean; one that is
-  predicted and absent from the reference scores 0. Voxels that the reference ignores are left out. Equals nnU-Net's
-  `summary.json`.
-- `thesis`: both masks binarised (>= 127 of 0/255, > 0 of 0/1), foreground Dice and IoU per image, plain mean. An image
-  that is empty in both masks makes the mean undefined; the number of such images is reported.
-- `pranet`: the prediction, hard or soft, is stretched to [0, 1] per image and thresholded at 256 levels; the mean over
-  images and then over thresholds, an empty intersection counting 0 (Fan et al. 2020, arXiv:2006.11392). Equals
-  pysodmetrics, as do the scores at the single threshold 0.5.
+- `nnunet`: per case and class or region. A class absent from both masks is left out of the mean; one that is predicted
+  but absent from the reference scores 0. Voxels ignored in the reference are left out. Equals nnU-Net's `summary.json`.
+- `thesis`: both masks are binarised (>= 127 of 0/255, > 0 of 0/1); foreground Dice and IoU per image, plain mean. If an
+  image is empty in both masks, the mean is undefined; the number of such images is reported.
+- `pranet`: the prediction, hard or soft, is stretched to [0, 1] per image and thresholded at 256 levels; scores are
+  averaged over images and then over thresholds, and an empty intersection scores 0 (Fan et al. 2020,
+  arXiv:2006.11392). Equals pysodmetrics, also at the single threshold 0.5.
 """
 
 from __future__ import annotations
@@ -47,27 +46,27 @@ def surface_distance_95(prediction: np.ndarray, reference: np.ndarray, spacing: 
     """95th percentile of the symmetric surface distance of two boolean masks.
 
     Args:
-        spacing: per axis; the result is in its unit.
-    Returns: NaN where either mask is empty.
+        spacing: per axis; the result has the same unit.
+    Returns: NaN if either mask is empty.
     Source: `medpy.metric.binary.hd95` with connectivity 1. Other packages differ by several pixels.
     """
     if not prediction.any() or not reference.any():
         return math.nan
     from medpy.metric.binary import hd95
 
-    # Cropping to both objects changes no surface: beyond the crop there is background only, as medpy assumes.
+    # Cropping to both objects changes no surface, because medpy assumes background outside the array.
     box = tuple(slice(int(np.min(where)), int(np.max(where)) + 1) for where in np.nonzero(prediction | reference))
     return float(hd95(prediction[box], reference[box], voxelspacing=spacing, connectivity=1))
 
 
 def stretch(map_: np.ndarray) -> np.ndarray:
-    """A map in [0, 1] with its lowest value moved to 0 and its highest to 1; a constant or empty map stays."""
+    """A map rescaled to [0, 1] by its minimum and maximum; a constant or empty map is unchanged."""
     low, high = (map_.min(), map_.max()) if map_.size else (0.0, 0.0)
     return (map_ - low) / (high - low) if high != low else map_
 
 
 def swept_overlap(stretched: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Dice and IoU at the 256 thresholds 255, 254, ... 0 of a map in [0, 1]; 0 where the union is empty.
+    """Dice and IoU of a map in [0, 1] at the 256 thresholds 255, 254, ... 0; 0 if the union is empty.
 
     Returns: two float64 arrays of shape (256,).
     """
@@ -91,22 +90,21 @@ def evaluate_folders(
 ) -> Evaluation:
     """Score every mask in `references` against the file of the same stem in `predictions`.
 
-    Volumes are compared in space: one whose voxels are stored along other axes is flipped and permuted first.
+    Volumes are compared in physical space: voxels in another axis order are flipped and permuted first.
 
     Args:
-        labels: as in dataset.json: class names and values, lists of values for regions, and "ignore". `nnunet` needs
-            them; without them the files are two-valued masks or, for `pranet`'s predictions, maps.
-        allow_missing: score what both folders hold and list the rest, as `nnUNetv2_evaluate_folder --chill`.
+        labels: as in dataset.json: class names and values, lists of values for regions, and "ignore". Required for
+            `nnunet`; otherwise the files are two-valued masks or, for predictions with `pranet`, maps.
+        allow_missing: score only cases in both folders and list the others, like `nnUNetv2_evaluate_folder --chill`.
         distances: also compute the 95 % surface distance, the slowest part.
-        empty_distance: the distance where one mask alone is empty: left out of the mean and counted, or the diagonal
-            of the image.
-    Raises: ConfigError without labels for `nnunet`; DataError for missing or unmatched files, for voxels that lie
-        elsewhere, and for a file with other values than expected.
+        empty_distance: the distance if only one mask is empty: left out of the mean and counted, or the image diagonal.
+    Raises: ConfigError for `nnunet` without labels; DataError for missing or unmatched files, voxels that do not
+        coincide, or unexpected values.
     """
     classes = classes_and_ignore(labels or {})[0]
     if convention == "nnunet" and not classes:
         raise ConfigError(
-            "convention nnunet scores each class, but no labels are given; give --dataset ID or --labels 1 2"
+            "--convention nnunet scores each class, but no labels are given; add --dataset ID or --labels 1 2"
         )
     pairs, missing = matched(predictions, references, allow_missing)
     if labels and classes:

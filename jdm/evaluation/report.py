@@ -1,4 +1,4 @@
-"""One HTML file that says what came out and what was run: no scripts, no other files, no network."""
+"""One self-contained HTML file with results and commands: no scripts, no other files, no network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A PNG file, what it shows for those who cannot see it, and its caption."""
+    """A PNG file, its alternative text, and its caption."""
 
     path: Path
     alt: str
@@ -32,7 +32,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a report, in the order in which it is shown."""
+    """A section of a report; its parts are shown in this order."""
 
     title: str
     paragraphs: tuple[str, ...] = ()
@@ -82,7 +82,7 @@ def _check(table: Table) -> None:
     for row in table.rows:
         if len(row) != len(table.header):
             raise DataError(
-                f"table {table.caption!r} has a row of {len(row)} cells; expected {len(table.header)} as its "
+                f"table {table.caption!r} has a row of {len(row)} cells; expected {len(table.header)}, as in its "
                 "header; fill every row"
             )
 

@@ -1,6 +1,6 @@
-"""Scores of a set of predictions: per case and class, their means, and their forms on disk.
+"""Scores of a set of predictions: per case and class, their means, and their files.
 
-Everything here is arithmetic on counts that `jdm.evaluation.metrics` took; no images are read.
+Works only on the counts of `jdm.evaluation.metrics`; reads no images.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NOT_COMPUTED = "not computed"
 
 @dataclass(frozen=True)
 class CaseScore:
-    """One class of one case. Distances are in the unit of the reference's spacing, counts in pixels or voxels."""
+    """Scores of one class of one case. Distances have the unit of the reference's spacing; counts are in voxels."""
 
     case_id: str
     label: str
@@ -52,10 +52,9 @@ class CaseScore:
 class ClassScore:
     """One class or region over all cases.
 
-    `dice` and `iou` are the convention's mean over images; `dice_defined` and `iou_defined` leave out cases
-    where the score is undefined; `micro_*` come from the counts pooled over the images.
-    `dice_fixed` and `iou_fixed` are means at the threshold 0.5 with an empty union counted as 0; they differ
-    from `dice` and `iou` in the convention `pranet` only.
+    `dice` and `iou` are the convention's means over images; `dice_defined` and `iou_defined` leave out cases with
+    undefined scores; `micro_*` are computed from counts pooled over the images. `dice_fixed` and `iou_fixed` are means
+    at the threshold 0.5, with an empty union counted as 0; they differ from `dice` and `iou` only for `pranet`.
     """
 
     label: str
@@ -95,12 +94,12 @@ class Evaluation:
 
     @property
     def mean_dice(self) -> float:
-        """mDice: the plain mean of the classes' means (nnU-Net's foreground mean); NaN if one is."""
+        """mDice: the mean of the classes' means (nnU-Net's foreground mean); NaN if one is undefined."""
         return float(np.mean([c.dice for c in self.classes]))
 
     @property
     def mean_iou(self) -> float:
-        """mIoU: the plain mean of the classes' means; NaN if one is undefined."""
+        """mIoU: the mean of the classes' means; NaN if one is undefined."""
         return float(np.mean([c.iou for c in self.classes]))
 
     @property
@@ -113,7 +112,7 @@ class Evaluation:
         return overlap(*_pooled(self.cases))[1]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values; NaN becomes None, so that `json.dumps(..., allow_nan=False)` takes them."""
+        """Plain values for `json.dumps(..., allow_nan=False)`; NaN becomes None."""
         return strict(
             {
                 "convention": self.convention,
@@ -142,7 +141,7 @@ class Evaluation:
         return text.getvalue()
 
     def to_markdown(self) -> str:
-        """A table with a line per class, the mean, and a sentence on what was left out."""
+        """A table with a line per class, the mean, and notes on what was left out."""
         header = ["class", "images", "empty ref.", "empty both", "Dice", "IoU", "HD95", "without HD95"]
         header += ["micro Dice", "micro IoU"]
         if self.convention == "pranet":
@@ -171,13 +170,13 @@ class Evaluation:
         )
 
     def notes(self) -> list[str]:
-        """What a reader of the table must know: convention, distance, undefined and missing cases."""
+        """Notes for readers of the table: convention, distance, undefined and missing cases."""
         notes = [f"Convention: {self.convention}. HD95: {self.hd95_implementation}."]
         for c in self.classes if self.hd95_implementation != NOT_COMPUTED else ():
             if c.hd95_left_out:
                 notes.append(
-                    f"{c.label}: the mean HD95 leaves out {c.hd95_left_out} of {c.cases} cases, where a mask is empty "
-                    f"(both are in {c.empty_both})."
+                    f"{c.label}: the mean HD95 leaves out {c.hd95_left_out} of {c.cases} cases with an empty mask "
+                    f"(both masks in {c.empty_both})."
                 )
         for c in self.classes:
             if self.convention == "thesis" and c.empty_both:
@@ -201,7 +200,7 @@ class Evaluation:
 
 
 def overlap(tp: int, fp: int, fn: int) -> tuple[float, float]:
-    """Dice and IoU of counts; NaN where reference and prediction are both empty."""
+    """Dice and IoU of counts; NaN if reference and prediction are both empty."""
     if tp + fp + fn == 0:
         return math.nan, math.nan
     return 2 * tp / (2 * tp + fp + fn), tp / (tp + fp + fn)
@@ -218,7 +217,7 @@ def summarise(
 ) -> tuple[ClassScore, ...]:
     """The means of each class over its cases.
 
-    `nnunet` leaves undefined scores out; `thesis` and `pranet` take the plain mean of all.
+    `nnunet` leaves undefined scores out; `thesis` and `pranet` average all scores.
     """
     by_label: dict[str, list[CaseScore]] = {label: [] for label in classes}
     for score in scores:

@@ -1,7 +1,7 @@
-"""How sure a mean score is, and a difference between two ways of training that are scored on the same images.
+"""Confidence intervals of mean scores, and of paired differences between two trainings scored on the same images.
 
-Patients are the unit, or images where each is a patient of its own: seeds are averaged first, then units are
-resampled. Testing over seeds alone says nothing with few of them (five seeds: the smallest two-sided p is 1/16).
+The unit is the patient, or the image if each is from a different patient. Seeds are averaged first, then units are
+resampled. A test over a few seeds alone has no power (with five seeds, the smallest two-sided p is 1/16).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Interval:
     high: float
     """The limits are NaN for a single unit."""
     p: float
-    """Two-sided p of a mean of zero: below 0.05 where the interval excludes zero. NaN for a single unit."""
+    """Two-sided p for a mean of zero; below 0.05 if the interval excludes zero. NaN for a single unit."""
     n: int
     """Units resampled: images, or groups of them."""
 
@@ -38,13 +38,13 @@ class Interval:
 def paired_difference(
     a: np.ndarray, b: np.ndarray, *, groups: Sequence[Hashable] | None = None, resamples: int = 10_000, seed: int = 0
 ) -> Interval:
-    """Mean of a - b over what both define, with its interval.
+    """Mean of a - b over cells defined in both, with its interval.
 
     Args:
         a, b: scores, (cells,) or (seeds, cells), the same cells in the same order; the numbers of seeds may differ.
-            A cell that is NaN in any seed of either side is left out of both sides.
+            A cell that is NaN in any seed of either side is left out of both.
         groups: image or patient of each cell; groups are resampled whole. Default: each cell is its own.
-    Raises: DataError if the cells differ in number or none is defined on both sides.
+    Raises: DataError if the numbers of cells differ or no cell is defined in both.
     Source: as `mean_interval`.
     """
     mean_a, mean_b = (_table(scores).mean(0) for scores in (a, b))
@@ -61,13 +61,14 @@ def mean_interval(
 ) -> Interval:
     """Mean over cells with a studentised bootstrap interval that is never narrower than Student's t.
 
-    Percentile intervals of 8 to 14 images cover 85 to 92 %. The bootstrap of the t statistic follows skewed scores,
-    such as Dice near 1; Student's t bounds it where resamples of few or tied scores hardly vary.
+    With 8 to 14 images, percentile intervals cover only 85 to 92 %. The bootstrap of the t statistic accounts for
+    skewed scores, such as Dice near 1; Student's t is a lower bound for its width when few or tied scores hardly vary
+    between resamples.
 
-    Args: as for `paired_difference`; seeds are averaged over those that define a score.
+    Args: as for `paired_difference`; seeds are averaged over those with a defined score.
     Raises: DataError if no score is defined.
-    Source: Efron & Tibshirani 1993, section 12.5 (bootstrap-t); the standard error is that of a ratio, linearised
-        over groups (Cochran 1977, section 6.4).
+    Source: Efron & Tibshirani 1993, section 12.5 (bootstrap-t). The standard error is that of a ratio estimator,
+        linearised over groups (Cochran 1977, section 6.4).
     """
     table = _table(scores)
     defined = ~np.isnan(table)
@@ -77,10 +78,10 @@ def mean_interval(
 
 
 def detectable(interval: Interval, tests: int = 1) -> float:
-    """The smallest true difference that as many units would show in 80 % of repetitions, from the half width.
+    """The smallest true difference detected with 80 % power with the same number of units, from the half width.
 
     Args:
-        tests: comparisons that share the error of 5 %; the first step of Holm's method, the hardest, counts.
+        tests: comparisons that share the 5 % error; uses the first (strictest) step of Holm's method.
     Returns: NaN for a single unit.
     """
     from scipy.stats import t
@@ -114,7 +115,7 @@ def _table(scores: np.ndarray) -> np.ndarray:
 
 
 def _grouped(values: np.ndarray, groups: Sequence[Hashable] | None) -> tuple[np.ndarray, np.ndarray]:
-    """Sum and number of the defined values of each group, in order of first appearance."""
+    """Sum and count of the defined values in each group, in order of first appearance."""
     if groups is not None and len(groups) != values.size:
         raise DataError(
             f"{len(groups)} groups for {values.size} images; expected one per image; name the group of each"
@@ -131,13 +132,13 @@ def _grouped(values: np.ndarray, groups: Sequence[Hashable] | None) -> tuple[np.
 def _interval(values: np.ndarray, groups: Sequence[Hashable] | None, resamples: int, seed: int) -> Interval:
     from scipy.stats import t as student
 
-    sums, counts = _grouped(np.round(values, 12), groups)  # rounding in the mean over seeds is no spread
+    sums, counts = _grouped(np.round(values, 12), groups)  # rounding errors of the mean over seeds are not variance
     units = counts.size
     mean = float(sums.sum() / counts.sum())
     if units == 1:
         return Interval(mean, math.nan, math.nan, math.nan, 1)
     error = _standard_error(sums, counts)
-    if error < 1e-12:  # all units agree: only their common sign is evidence
+    if error < 1e-12:  # all units are equal: only their common sign is evidence
         return Interval(mean, mean, mean, 1.0 if abs(mean) < 1e-12 else 2.0 ** (1 - units), units)
     statistics = _bootstrap_t(sums, counts, resamples, np.random.default_rng(seed))
     tail = (1 - CONFIDENCE) / 2
@@ -150,7 +151,7 @@ def _interval(values: np.ndarray, groups: Sequence[Hashable] | None, resamples: 
 
 
 def _standard_error(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Of the mean over all members of the groups on the last axis."""
+    """Standard error of the mean over all members of the groups on the last axis."""
     units, total = sums.shape[-1], counts.sum(-1)
     mean = sums.sum(-1) / total
     residuals = sums - mean[..., None] * counts
@@ -158,7 +159,7 @@ def _standard_error(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def _bootstrap_t(sums: np.ndarray, counts: np.ndarray, resamples: int, random: np.random.Generator) -> np.ndarray:
-    """t statistics of resampled groups about the mean found; resamples without spread have none."""
+    """t statistics of resampled groups about the sample mean; resamples without variance are left out."""
     mean, error = sums.sum() / counts.sum(), _standard_error(sums, counts)
     statistics = []
     rows = max(1, _CHUNK // counts.size)  # bounds the memory of the index table

@@ -1,4 +1,4 @@
-"""How much an export is: number of pairs, of which class, in which batches."""
+"""The amount of an export: number of pairs by class, and their batches."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ from jdm.export.request import ExportRequest, check_request, export_way, masks_o
 from jdm.train.checkpoint import Checkpoint
 
 _PLACES = ("dataset", "fold", "shard", "anyway", "overwrite", "dry_run", "guide", "ratio", "balance", "class_label")
-"""Of a request what does not fix the bytes of an export, or is in the order by another name."""
+"""Fields of a request that do not affect the exported bytes, or have another name in the order."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """A request with nothing left open; written beside the growing dataset, so that a resumed export cannot mix two."""
+    """A request with all defaults resolved; saved with the growing dataset, so that resuming cannot mix two exports."""
 
     request: ExportRequest
     name: str
-    """Of the new dataset, without its id."""
+    """Name of the new dataset, without its id."""
     count: int
     canvas_size: tuple[int, ...]
     way: Way
     slices: int
-    """Slices of an exported volume; 1 for images. As many as a typical training volume has: nnU-Net normalises each
-    case by its own intensities, and those of a single slice are not those of a volume."""
+    """Slices of an exported volume; 1 for images. Equals the number in a typical training volume, because nnU-Net
+    normalises each case by its own intensities, and a single slice has other intensities than a volume."""
     classes: tuple[tuple[str, int], ...]
-    """Class and number of its pairs, which follow each other; empty: sampled without a class."""
+    """(class, number of pairs), in the order of the case indices; empty: sampled without a class."""
     given_masks: str
     """See `masks_of`."""
     given_masks_sha256: str = ""
-    """Of the contents of that folder, so that two sets of masks are not mixed."""
+    """Hash of that folder's contents, so that two sets of masks are not mixed."""
     guide_sha256: str = ""
-    """Of the weaker checkpoint that guides; empty: none."""
+    """Hash of the guiding checkpoint; empty: none."""
 
     def to_dict(self) -> dict[str, Any]:
-        """All that fixes the bytes of the export, as plain values."""
+        """Everything that determines the exported bytes, as plain values."""
         asked = {key: value for key, value in dataclasses.asdict(self.request).items() if key not in _PLACES}
         settled = {key: value for key, value in dataclasses.asdict(self).items() if key not in ("request", "way")}
         return {**asked, **settled, **self.way.to_dict()}
 
     def class_of(self, index: int) -> str:
-        """The class that a case by index is sampled with; empty: none."""
+        """The class with which a case is sampled, by index; empty: none."""
         for name, count in self.classes:
             if index < count:
                 return name
@@ -58,8 +58,8 @@ class Order:
         return ""
 
     def batches(self) -> list[range]:
-        """Case indices of each batch, all of one class: `batch_size` images, or the volumes whose slices fit, at least
-        one."""
+        """Case indices of each batch, all of one class: `batch_size` images, or as many volumes as fit by their slices,
+        at least one."""
         cases, batches, start = max(1, self.request.batch_size // self.slices), [], 0
         for count in [count for _, count in self.classes] or [self.count]:
             end = start + count
@@ -69,7 +69,7 @@ class Order:
 
 
 def order_of(checkpoint: Checkpoint, request: ExportRequest) -> Order:
-    """Settle what a request leaves open. Raises: ConfigError if it cannot be sampled."""
+    """Resolve the defaults of a request. Raises: ConfigError if it cannot be sampled."""
     config = checkpoint.config
     canvas = tuple(request.canvas_size or config.data.canvas_size)
     way = export_way(config, request, canvas)
@@ -89,10 +89,10 @@ def order_of(checkpoint: Checkpoint, request: ExportRequest) -> Order:
 
 
 def synthetic_count(config: Config, ratio: float, canvas_size: tuple[int, ...]) -> int:
-    """Number of pairs that make `ratio` times the training set.
+    """Number of pairs that amount to `ratio` times the training set.
 
-    Counted in cases where images are trained whole, in pixels where patches are.
-    Raises: ConfigError if that is none.
+    Counted in cases for whole images, in pixels for patches.
+    Raises: ConfigError if that is zero.
     """
     amount = config.facts.cases if config.data.whole else _pixels(config.facts) / pair_pixels(config.facts, canvas_size)
     count = round(ratio * amount)
@@ -107,7 +107,7 @@ def _pixels(facts: Fingerprint) -> float:
 
 
 def pair_pixels(facts: Fingerprint, canvas_size: tuple[int, ...]) -> float:
-    """Mean pixels of an exported pair, which is as large as a real one, or the canvas if that is smaller."""
+    """Mean number of pixels of an exported pair, which has the size of a real case, at most the canvas."""
     areas = [
         math.prod(min(side, most) for side, most in zip(size, canvas_size, strict=True)) * cases
         for size, _, cases in facts.sizes
@@ -118,7 +118,7 @@ def pair_pixels(facts: Fingerprint, canvas_size: tuple[int, ...]) -> float:
 def _classes(
     checkpoint: Checkpoint, request: ExportRequest, count: int, canvas: tuple[int, ...]
 ) -> tuple[tuple[str, int], ...]:
-    """Class and number of its pairs, as the user asks for."""
+    """(class, number of pairs) as requested."""
     config = checkpoint.config
     if request.class_label is not None:
         check_class_names(checkpoint, [request.class_label])
@@ -135,9 +135,9 @@ def _classes(
 
 
 def balanced(real: Mapping[str, int], count: int) -> dict[str, int]:
-    """Pairs to add to each class, `count` in all, such that the largest and the smallest class differ least.
+    """Pairs to add to each class, `count` in total, that balance the classes as far as possible.
 
-    Each goes to the class with the fewest so far, the first of equals.
+    Each pair goes to the smallest class so far (ties: the first).
     """
     added = dict.fromkeys(real, 0)
     fewest = [(number, place, name) for place, (name, number) in enumerate(real.items())]

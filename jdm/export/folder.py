@@ -1,8 +1,8 @@
-"""The folder an export grows in: taken names, who may write, and putting the finished dataset in place.
+"""The hidden folder of an unfinished export: name checks, locks, and putting the finished dataset in place.
 
-Whoever makes, joins, discards or seals the hidden folder holds the lock beside it while doing so. Whoever works in it
-holds the lock of its shard, taken under that lock; so a folder none of whose shards is held is worked in by nobody.
-All locks go with their process, however it ends.
+A process must hold the lock beside the hidden folder to create, join, discard or seal it. While holding that lock, it
+also takes the lock of its shard, which it keeps while it works. So if no shard lock is held, nobody works in the
+folder. All locks are released when their process ends, however it ends.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ PARTIAL = ".jdm-partial-"
 
 @dataclass(frozen=True)
 class ExportFolder:
-    """One process's view of the dataset that it helps to make."""
+    """One process's view of the dataset being exported."""
 
     order: Order
     checkpoint_sha256: str
     shards: int
-    """How many processes share the work."""
+    """Number of processes that share the work."""
     overwrite: bool
-    """Replace an earlier synthetic dataset, and discard an unfinished export of other settings."""
+    """Replace an earlier synthetic dataset, or discard an unfinished export with other settings."""
     config: Config
 
     @property
@@ -57,10 +57,10 @@ class ExportFolder:
 
     @contextlib.contextmanager
     def joined(self, index: int) -> Iterator[bool]:
-        """Work as one of the shards; yields whether there is nothing left to do, as the dataset is in place.
+        """Work as one of the shards; yields True if the dataset is already in place and nothing is left to do.
 
-        Raises: ExistsError if the name is taken, another process works as this shard, an unfinished export of other
-            settings is in the way, or the disk is too small.
+        Raises: ExistsError if the name is taken, another process works as this shard, an unfinished export with other
+            settings exists, or the disk is too small.
         """
         self.check_id()
         with contextlib.ExitStack() as stack:
@@ -80,9 +80,9 @@ class ExportFolder:
             )
 
     def records(self) -> list[dict[str, Any]] | None:
-        """Manifest records of all batches in order; None while some are missing, or when another shard has sealed them.
+        """Manifest records of all batches in order; None if some are missing or another shard has sealed them.
 
-        It waits for a sealer, who would remove the batches under its eyes.
+        Waits for a process that is sealing, because sealing removes the batches.
         """
         with locked(self.gate):
             return self._records()
@@ -90,7 +90,7 @@ class ExportFolder:
     def seal(self, provenance: Mapping[str, Any], kind: RawDataset) -> None:
         """Put the dataset in place, unless another shard has done so.
 
-        Args: kind: a dataset of the real one's channels, labels and format.
+        Args: kind: a dataset with the real one's channels, labels and format.
         Raises: ExistsError if the folder is gone and no dataset of this order and checkpoint is in place.
         """
         with locked(self.gate):
@@ -101,19 +101,19 @@ class ExportFolder:
                 _place(self.partial, self.target)
             elif not self.is_in_place():
                 raise ExistsError(
-                    f"{self.partial} was discarded by another export before it was put in place; expected it to stay; "
-                    "run this one again"
+                    f"{self.partial} was discarded by another export before it was complete; expected it to stay; "
+                    "run this export again"
                 )
 
     def is_in_place(self) -> bool:
-        """Whether the finished dataset is there, of this order and checkpoint."""
+        """Whether the finished dataset exists and is of this order and checkpoint."""
         return self._is_whole(self.target)
 
     def _records(self) -> list[dict[str, Any]] | None:
         return finished_records(self.partial, len(self.order.batches()))
 
     def _prepare(self) -> bool:
-        """Make the hidden folder ours, with its lock held; whether there is nothing left to do."""
+        """Create, join or discard the hidden folder, with its lock held. Returns: whether nothing is left to do."""
         if self.shards > 1 and self.is_in_place():
             return True
         self._check_target()
@@ -121,7 +121,7 @@ class ExportFolder:
         if found is not None and any(is_held(lock) for lock in self.partial.glob("*.lock")):
             self._check_others(found, wanted)
             return False
-        if self._is_whole(self.partial):  # a sealer was killed in its last moments
+        if self._is_whole(self.partial):  # a process was killed just before the rename
             _place(self.partial, self.target)
             return True
         if found is not None and _without_shards(found) != _without_shards(wanted):
@@ -136,7 +136,7 @@ class ExportFolder:
         return False
 
     def _check_others(self, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-        """Raises: ExistsError if those who work in the folder make another export, or share it otherwise."""
+        """Raises: ExistsError if other processes in the folder use other settings or another number of shards."""
         if _without_shards(found) != _without_shards(wanted):
             raise self._other_settings(found, " and is being written; wait for it, or choose another --id")
         if found != wanted:
@@ -146,7 +146,7 @@ class ExportFolder:
             )
 
     def _holds_work(self) -> bool:
-        """Whether a batch is finished, or all of them were."""
+        """Whether any batch is finished, or all of them were."""
         return any((self.partial / "batches").glob("*.json")) or (self.partial / "provenance.json").exists()
 
     def _check_target(self) -> None:
@@ -156,13 +156,13 @@ class ExportFolder:
             return
         if not (target / "provenance.json").is_file():
             raise ExistsError(
-                f"{target} is a real dataset; expected a free name or a synthetic set; choose another --id"
+                f"{target} is a real dataset; expected a free name or a synthetic dataset; choose another --id"
             )
         if not self.overwrite:
             raise ExistsError(f"{target} exists; expected a free name; choose another --id, or add --overwrite")
 
     def _check_disk(self) -> None:
-        """Raises: ExistsError if the pairs will hardly fit."""
+        """Raises: ExistsError if the pairs are unlikely to fit."""
         pixels = self.order.count * self.order.slices * math.prod(self.order.canvas_size)
         need = pixels * (self.config.image_channels * np.dtype(self.config.facts.dtype).itemsize + 1)
         free = shutil.disk_usage(self.partial.parent).free
@@ -177,7 +177,7 @@ class ExportFolder:
         return ExistsError(f"{self.partial} holds an unfinished export of other settings: {'; '.join(lines)}{cure}")
 
     def _wanted(self) -> dict[str, Any]:
-        """What request.json holds: all that fixes the bytes, and how the work is dealt out."""
+        """The content of request.json: everything that determines the bytes, and the number of shards."""
         content = {**self.order.to_dict(), "checkpoint_sha256": self.checkpoint_sha256, "shards": self.shards}
         return json.loads(json.dumps(content))
 
@@ -207,16 +207,14 @@ def _batch_records(path: Path) -> list[dict[str, Any]]:
     except (ValueError, RecursionError):
         records = None
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise DataError(
-            f"{path} is damaged; expected the records of a batch; remove it and give the same command again"
-        )
+        raise DataError(f"{path} is damaged; expected the records of a batch; remove it and repeat the command")
     return records
 
 
 def read_manifest(path: Path) -> list[dict[str, Any]]:
-    """Records of a manifest.jsonl, one for each case.
+    """Records of a manifest.jsonl, one per case.
 
-    Raises: DataError naming the file and line if it is not what an export writes.
+    Raises: DataError naming the file and line if it is not a manifest of an export.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -229,13 +227,13 @@ def read_manifest(path: Path) -> list[dict[str, Any]]:
         except (ValueError, RecursionError):
             record = None
         if not isinstance(record, dict) or not isinstance(record.get("case_id"), str):
-            raise DataError(f"{path}: line {number} is no record with a case_id; export the set again")
+            raise DataError(f"{path}: line {number} is not a record with a case_id; export the dataset again")
         records.append(record)
     return records
 
 
 def _describe(partial: Path, records: list[dict[str, Any]], provenance: Mapping[str, Any], kind: RawDataset) -> None:
-    """Write what describes the dataset; the provenance last, which says that the rest is there."""
+    """Write the files that describe the dataset; provenance.json comes last and marks the dataset as complete."""
     write_text(partial / "manifest.jsonl", "".join(json.dumps(record) + "\n" for record in records))
     if classes := {record["case_id"]: record["class"] for record in records if "class" in record}:
         write_text(partial / FILE_NAME, classes_csv(classes))
@@ -244,13 +242,13 @@ def _describe(partial: Path, records: list[dict[str, Any]], provenance: Mapping[
 
 
 def _place(partial: Path, target: Path) -> None:
-    """Drop what only the export needed, and rename; killed at any point, it can be done again."""
+    """Remove the export's own files and rename the folder; can be repeated if killed at any point."""
     for folder in (partial, partial / "imagesTr", partial / "labelsTr"):
-        for stray in folder.glob(".*"):  # of a killed writer
+        for stray in folder.glob(".*"):  # left by a killed writer
             stray.unlink()
     replaced = partial.with_name(partial.name + ".replaced")
     shutil.rmtree(replaced, ignore_errors=True)
-    if target.exists():  # a synthetic one, which the user chose to overwrite
+    if target.exists():  # a synthetic dataset, to be replaced by --overwrite
         target.rename(replaced)
     shutil.rmtree(partial / "batches", ignore_errors=True)
     for lock in (*partial.glob("*.lock"), *partial.glob("*.holder")):

@@ -1,4 +1,4 @@
-"""Whether the first pairs of an export look like real ones at all: a model of few steps draws noise."""
+"""Whether the first pairs of an export look like real ones: a model trained for few steps produces noise."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from jdm.errors import DataError
 from jdm.evaluation.likeness import NAMES, likeness
 
 _SLACK = (0.3, 0.3, 1.0, 1.0)
-"""How far beyond the real ones' 95th percentile the median of synthetic pairs may lie: of noise and fine detail a share
-of the way to white noise, of outline and specks a multiple."""
+"""How far the median of synthetic pairs may exceed the 95th percentile of real ones: for noise and fine detail, a share
+of the distance to white noise; for outline and specks, a factor."""
 _LEAST_AGREEMENT = 0.3
 _STEPS_WANTED = 2_000
 _LEAST_SPECKS = 1.0  # per 100 pixels of foreground
@@ -22,9 +22,9 @@ _LEAST_SPECKS = 1.0  # per 100 pixels of foreground
 def judge(
     facts: Fingerprint, pairs: Sequence[tuple[np.ndarray, np.ndarray]], readings: Sequence[np.ndarray] | None
 ) -> list[str]:
-    """What tells synthetic pairs (image, label) from real ones, one phrase each; empty if nothing does.
+    """Differences between synthetic pairs (image, label) and real ones, one phrase each; empty if there are none.
 
-    Args: readings: the most probable label of each image by the model itself; None where it cannot tell.
+    Args: readings: the model's own segmentation of each image; None if it cannot segment.
     """
     found = np.array([likeness(image, label) for image, label in pairs])
     problems = []
@@ -38,26 +38,26 @@ def judge(
         agreements = [dice(label, read) for (_, label), read in zip(pairs, readings, strict=True)]
         agreements = [agreement for agreement in agreements if agreement is not None]
         if agreements and (median := float(np.median(agreements))) < _LEAST_AGREEMENT:
-            problems.append(f"Dice of {median:.2f} between the masks and what the model reads in the images")
+            problems.append(f"Dice of {median:.2f} between the masks and the model's own segmentation of the images")
     return problems
 
 
 def dice(label: np.ndarray, other: np.ndarray) -> float | None:
-    """Overlap of the foregrounds of two labels; None where neither has any."""
+    """Dice of the foregrounds of two labels; None if both are empty."""
     total = np.count_nonzero(label) + np.count_nonzero(other)
     return 2 * np.count_nonzero((label > 0) & (other > 0)) / total if total else None
 
 
 def refusal(problems: Sequence[str], metadata: Mapping[str, Any], pairs: int) -> DataError:
-    """The error of an export that was stopped.
+    """The error that stops an export.
 
-    Args: metadata: of the checkpoint.
+    Args: metadata: the checkpoint's metadata.
     """
     step, minutes = int(metadata["step"]), float(metadata["minutes"])
     more = max(minutes * max(_STEPS_WANTED - step, 0) / max(step, 1), minutes, 1.0)
     again = f"jdm-train {metadata['dataset']} {metadata['fold']} --resume --budget-minutes {minutes + more:.0f}"
     return DataError(
         f"the first {pairs} pairs look unlike the real ones: {'; '.join(problems)}; expected pairs like those; the "
-        f"model has had {step} steps in {minutes:.1f} minutes: train about {more:.0f} minutes more ({again}), "
-        "or export all the same with --anyway"
+        f"model was trained for {step} steps in {minutes:.1f} minutes: train about {more:.0f} minutes more ({again}), "
+        "or export them with --anyway"
     )

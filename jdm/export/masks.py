@@ -1,4 +1,4 @@
-"""Masks that an export is given: those of the training cases, of a folder, or new ones deformed from the training's."""
+"""Given masks for an export: masks of the training cases, deformations of these, or masks from a folder."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from jdm.export.amount import Order
 from jdm.export.plausible import real_range
 
 _ATTEMPTS = 20
-_KEPT, _ADDED = 0.75, 0.5  # chance of a component to stay, and of one of another mask to be added
-_ELASTIC_REACH, _ELASTIC_SHIFT = 1 / 8, 0.03  # of a side: over what displacements are alike, and their size
+_KEPT, _ADDED = 0.75, 0.5  # probability that a component is kept, and that one of another mask is added
+_ELASTIC_REACH, _ELASTIC_SHIFT = 1 / 8, 0.03  # correlation length and size of displacements, as shares of a side
 
 
 class GivenMasks:
     """The mask of each case of an export, a function of the request's seed and the case's index.
 
-    Masks are taken in turn. Larger ones than the canvas are cropped at random.
+    Masks are used in turn. Masks larger than the canvas are randomly cropped.
     """
 
     def __init__(self, run: Run, order: Order) -> None:
-        """Raises: ConfigError if it needs real cases that are not here; DataError for an unusable folder."""
+        """Raises: ConfigError if it needs real cases that are not on this machine; DataError for an unusable folder."""
         self.config, self.order, self.seed = run.config, order, order.request.seed
         self.real = real_range(run.config.facts, order.canvas_size, order.request.margin)
         self.codec = PairCodec(run.config)
@@ -46,14 +46,14 @@ class GivenMasks:
         self.label = functools.lru_cache(maxsize=64)(self._label)
 
     def source(self, case: int) -> str:
-        """The id of the mask that a case is made from."""
+        """The id of the mask from which a case is made."""
         ids = [pair.case_id for pair in self.pairs] or self.training_ids
         return ids[case % len(ids)]
 
     def _label(self, case: int) -> np.ndarray:
         """Label planes of a case, (slices, *spatial), at most as large as the canvas.
 
-        Plans of patches always fill the canvas, like their training samples; whole images keep their size.
+        With patches they always fill the canvas, like the training samples; whole images keep their size.
         """
         planes = self._planes(case)
         if self.order.given_masks != "deformed":
@@ -64,7 +64,7 @@ class GivenMasks:
             made = self._cut(deformed(planes, other, self.config, rng), rng)
             if all(self.real.problem(plane) is None for plane in made):
                 return made
-        return self._cut(planes, np.random.default_rng([self.seed, case]))  # no deformation of it is plausible
+        return self._cut(planes, np.random.default_rng([self.seed, case]))  # no deformation was plausible
 
     def encoded(self, number: int) -> np.ndarray:
         """The mask of an image, or of a slice by number, as model channels: (mask channels, *canvas_size)."""
@@ -74,14 +74,14 @@ class GivenMasks:
         return np.pad(self.codec.encode(image, label)[self.codec.image_channels :], margins, mode="symmetric")
 
     def cut(self, sample: np.ndarray, case: int) -> np.ndarray:
-        """A sample (channels, *canvas_size) of a case without what its mask was padded with."""
+        """A sample (channels, *canvas_size) of a case without the padding of its mask."""
         label = self.label(case)
         margins = centred_margins(label.shape[1:], sample.shape[1:])
         inside = [slice(a, a + side) for (a, _), side in zip(margins, label.shape[1:], strict=True)]
         return sample[(slice(None), *inside)]
 
     def _planes(self, case: int) -> np.ndarray:
-        """The mask of a case in the plan's spacing, as many slices of it as the export has."""
+        """The mask of a case in the plan's spacing, with the export's number of slices."""
         pair = self.pairs[case % len(self.pairs)] if self.pairs else read_case(self.dataset, self.source(case))
         _, label = planned_arrays(pair, self.config)
         if self.config.data.slice_axis is None:
@@ -95,7 +95,7 @@ class GivenMasks:
         return label[chosen] if len(label) != self.order.slices else label
 
     def _cut(self, planes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """At most canvas_size of the planes; of plans of patches exactly, small ones mirrored at their borders."""
+        """Crop the planes to at most canvas_size; with patches to exactly that, padding small ones by mirroring."""
         canvas = self.order.canvas_size
         starts = [rng.integers(0, max(side - want, 0) + 1) for side, want in zip(planes.shape[1:], canvas, strict=True)]
         part = planes[(slice(None), *(slice(a, a + want) for a, want in zip(starts, canvas, strict=True)))]
@@ -105,11 +105,11 @@ class GivenMasks:
 
 
 def folder_sha256(run: Run, order: Order) -> str:
-    """Hash of the masks in the folder that an order names, after these have been checked; empty if it names none.
+    """Check the masks in the order's folder and return their hash; empty without a folder.
 
-    Masks of validation or test cases are refused, as far as these are here: nothing that is made from the export may
-    have seen them.
-    Raises: DataError for a folder that cannot be used.
+    Masks of validation or test cases on this machine are refused, so that they do not leak into training through the
+    export.
+    Raises: DataError if the folder cannot be used.
     """
     if order.given_masks in ("", "real", "deformed"):
         return ""
@@ -123,16 +123,14 @@ def folder_sha256(run: Run, order: Order) -> str:
 
 
 def _refuse_kept_back(masks: Sequence[Pair], run: Run) -> None:
-    """Raises: DataError if a mask has the name of a case that the model never saw, or is its label."""
-    advice = (
-        "expected masks of its training cases or of none, so that no evaluation is seen in training; leave them out"
-    )
+    """Raises: DataError if a mask has the name or equals the label of a case that the model never saw."""
+    advice = "expected masks of its training cases or of no real case, so that no evaluation case leaks; leave them out"
     dataset = run.real() or run.kind
     kept_back = {*dataset.cases, *dataset.test_cases, *run.checkpoint.metadata["held_out_ids"]}
     kept_back -= {*run.checkpoint.metadata["training_ids"]}
     if leaking := sorted({pair.case_id for pair in masks} & kept_back):
         raise DataError(
-            f"masks {', '.join(leaking[:5])} are named as cases of {dataset.name} that the model never saw; {advice}"
+            f"masks {', '.join(leaking[:5])} are named like cases of {dataset.name} that the model never saw; {advice}"
         )
     labels = {_content(pair.label): pair.case_id for pair in masks if pair.label.any()}  # empty ones tell nothing
     for case, files in sorted({**dataset.training_files, **dataset.test_files}.items()):
@@ -144,17 +142,17 @@ def _refuse_kept_back(masks: Sequence[Pair], run: Run) -> None:
 
 
 def _content(label: np.ndarray) -> bytes:
-    """Of equal labels equal, whatever their pixels' type."""
+    """Hash of a label, independent of its dtype."""
     return hashlib.sha256(f"{label.shape}".encode() + label.astype(np.uint16).tobytes()).digest()
 
 
 def deformed(planes: np.ndarray, other: np.ndarray, config: Config, rng: np.random.Generator) -> np.ndarray:
-    """A new mask out of two: components recombined, flipped where the plan allows it, zoomed, turned, shifted and bent.
+    """A new mask from two: recombine their components, then flip (if the plan allows it), zoom, rotate, shift and bend.
 
     Args:
-        planes: label planes (slices, *spatial), deformed alike.
-        other: another mask, whose components may be added where sizes agree.
-    Returns: like planes, with values of the two only.
+        planes: label planes (slices, *spatial), all deformed in the same way.
+        other: another mask, whose components may be added if the sizes agree.
+    Returns: like planes, with no values other than those of the two masks.
     """
     label = recombined(planes, other, rng) if planes.shape == other.shape else planes.copy()
     for axis in config.augment.mirror_axes:
@@ -165,9 +163,9 @@ def deformed(planes: np.ndarray, other: np.ndarray, config: Config, rng: np.rand
 
 
 def recombined(planes: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Some components of one mask, and some of another where they touch none of them.
+    """Some components of one mask, and some of another that do not touch them.
 
-    A mask of a single component, as of an organ, stays what it is.
+    A mask with a single component, such as an organ, is unchanged.
     """
     own, count = _components(planes)
     theirs, more = _components(other)
@@ -184,14 +182,14 @@ def recombined(planes: np.ndarray, other: np.ndarray, rng: np.random.Generator) 
 
 
 def _components(planes: np.ndarray) -> tuple[np.ndarray, int]:
-    """Connected foreground of any class, numbered from 1, and how many there are."""
+    """Connected foreground components of any class, numbered from 1, and their number."""
     numbers = np.empty(planes.shape, np.int32)
     ndimage.label(planes > 0, output=numbers)
     return numbers, int(numbers.max())
 
 
 def _bent_grid(shape: tuple[int, ...], config: Config, rng: np.random.Generator) -> np.ndarray:
-    """Where each pixel's value comes from, (axes, *spatial): zoom, rotation in the last two axes, shift, bending."""
+    """Source coordinates of each pixel, (axes, *spatial): zoom, rotation in the last two axes, shift, bending."""
     augment, axes = config.augment, len(shape)
     centre = (np.array(shape) - 1) / 2
     grid = np.stack(np.meshgrid(*(np.arange(side) - c for side, c in zip(shape, centre, strict=True)), indexing="ij"))

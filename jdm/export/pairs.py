@@ -1,8 +1,8 @@
 """Export: sample, decode, check, and write another nnU-Net raw dataset.
 
-A dataset grows in a hidden folder beside its final place and is renamed when the last batch is done. Every case has
-a seed of its own, and its index fixes the batch it is sampled in, so that repeated, resumed and sharded exports are
-the same bytes on the same processor with the same number of threads.
+A dataset is written to a hidden folder beside its final place and renamed when the last batch is done. Every case has
+its own seed, and its index determines its batch, so that repeated, resumed and sharded exports are identical to the
+byte on the same processor with the same number of threads.
 """
 
 from __future__ import annotations
@@ -46,24 +46,24 @@ _MOST_ATTEMPTS = 20
 
 @dataclass(frozen=True)
 class Exported:
-    """What this process did."""
+    """Result of an export by this process."""
 
     folder: Path
-    """The finished dataset, or the hidden one if other shards are still at work."""
+    """The finished dataset, or the hidden folder if other shards are still running."""
     finished: bool
     count: int
     redrawn: int
-    """Degenerate draws that were repeated."""
+    """Degenerate samples that were redrawn."""
     found: bool = False
-    """The dataset was in place already, of the same request and checkpoint; nothing was done."""
+    """The dataset was already complete, with the same request and checkpoint; nothing was done."""
 
 
 def export_pairs(factory: PairFactory) -> Exported:
     """Write the synthetic dataset of a factory, or one shard of it; the shard that finishes last puts it in place.
 
-    Raises: ExistsError if the id or the name is taken, another process holds this shard, or an unfinished export of
-        other settings is in the way; DataError if the model does not produce plausible pairs; TrainingError if the
-        device is too small.
+    Raises: ExistsError if the id or the name is taken, another process holds this shard, or an unfinished export with
+        other settings exists; DataError if the model does not produce plausible pairs; TrainingError if the device
+        runs out of memory.
     """
     run, order = factory.run, factory.order
     request, (index, shards) = order.request, shard_of(order.request.shard)
@@ -82,7 +82,7 @@ def export_pairs(factory: PairFactory) -> Exported:
 
 
 def _make_batches(factory: PairFactory, partial: Path, numbers: Iterable[int]) -> None:
-    """Make what is missing of some batches; the marker of each follows when its files are on disk."""
+    """Make the missing batches; each batch's marker is written when its files are on disk."""
     batches = factory.order.batches()
     done = {number: partial / "batches" / f"{number:06d}.json" for number in numbers}
     missing = [number for number in done if not done[number].exists()]
@@ -100,7 +100,7 @@ def _make_batches(factory: PairFactory, partial: Path, numbers: Iterable[int]) -
 
 
 def _sync_cases(partial: Path, case_ids: set[str]) -> None:
-    """Have the files of some cases on disk, and their names."""
+    """Flush the files and directory entries of some cases to disk."""
     for folder in (partial / "imagesTr", partial / "labelsTr"):
         stems = {path: path.name.partition(".")[0] for path in folder.iterdir()}
         sync_to_disk([path for path, stem in stems.items() if case_ids & {stem, stem[: -len("_0000")]}])
@@ -118,7 +118,7 @@ class _Draw:
     label: np.ndarray
     seed: int
     attempt: int
-    """Draws before this one that were degenerate."""
+    """Number of degenerate draws before this one."""
 
 
 class PairFactory:
@@ -135,7 +135,7 @@ class PairFactory:
 
     @classmethod
     def of(cls, run: Run, request: ExportRequest, device: str) -> PairFactory:
-        """For a request, after it was checked whole. Raises: ConfigError or DataError if it cannot be sampled."""
+        """The factory of a request, after checking it. Raises: ConfigError or DataError if it cannot be sampled."""
         checkpoint = run.checkpoint
         weaker = None if request.guide is None else load_checkpoint(request.guide)
         order = order_of(checkpoint, request)
@@ -149,7 +149,7 @@ class PairFactory:
         return cls(run, order, device, weaker, masks)
 
     def seconds(self, batches: Iterable[range]) -> float:
-        """Estimated time of some batches without redraws; calls the network."""
+        """Estimated seconds for some batches, without redraws; calls the network."""
         order, request = self.order, self.order.request
         sizes = [(len(batch) * order.slices, order.canvas_size) for batch in batches]
         calls = evaluations(self.config, request, order.way) + (request.masks == "estimated")
@@ -158,10 +158,10 @@ class PairFactory:
         return one * calls * network_calls(self.config, request, sizes)
 
     def batch(self, indices: range, *, judged: bool = False) -> list[tuple[Pair, dict[str, Any]]]:
-        """The pairs of some case indices and their manifest records.
+        """The pairs with these case indices, and their manifest records.
 
-        Args: judged: look whether they are like real ones.
-        Raises: DataError if they are not, unless the request says to export them anyway.
+        Args: judged: check that they look like real pairs.
+        Raises: DataError if they do not, unless the request has `anyway`.
         """
         slices = self.order.slices
         draws = self.plausible([index * slices + part for index in indices for part in range(slices)])
@@ -179,9 +179,9 @@ class PairFactory:
             raise refusal(problems, self.run.checkpoint.metadata, len(draws))
 
     def plausible(self, wanted: list[int]) -> list[_Draw]:
-        """Images or slices by number, all of one class, `batch_size` at a time; degenerate ones are drawn again.
+        """Images or slices by number, all of one class, `batch_size` at a time; degenerate ones are redrawn.
 
-        Raises: DataError if one stays degenerate.
+        Raises: DataError if one is still degenerate after the last redraw.
         """
         made: dict[int, _Draw] = {}
         waiting, problem = wanted, ""
@@ -201,11 +201,11 @@ class PairFactory:
                 return [made[number] for number in wanted]
         raise DataError(
             f"case {waiting[0] // self.order.slices} is degenerate in {_MOST_ATTEMPTS} draws: {problem}; expected "
-            "pairs like the real ones; train longer, or allow more with --margin, and run again with --overwrite"
+            "pairs like the real ones; train longer, or increase --margin, and run again with --overwrite"
         )
 
     def samples(self, numbers: list[int], seeds: list[int]) -> list[np.ndarray]:
-        """Encoded samples (channels, *canvas_size) of images or slices, each a function of its seed and number."""
+        """Encoded samples (channels, *canvas_size) of images or slices; each depends only on its seed and number."""
         config, order = self.config, self.order
         shape = (config.image_channels + config.mask_channels, *order.canvas_size)
         jobs = []
@@ -218,7 +218,7 @@ class PairFactory:
         return self.drawer.samples(jobs, estimate=order.request.masks == "estimated")
 
     def cut(self, case: int, sample: np.ndarray) -> np.ndarray:
-        """A sample of a case's size: that of its given mask, else of a real case drawn for it, at most the canvas."""
+        """Crop a sample to the size of its given mask or else of a randomly drawn real case, at most the canvas."""
         if self.masks is not None:
             return self.masks.cut(sample, case)
         sizes = [size for size, _, cases in self.config.facts.sizes for _ in range(cases)]
@@ -230,7 +230,7 @@ class PairFactory:
         return sample[tuple(keep)]
 
     def case(self, index: int, draws: list[_Draw]) -> tuple[Pair, dict[str, Any]]:
-        """One image, or one volume of slices with the real ones' spacing and direction, and its manifest record."""
+        """One image, or one volume of slices with the real cases' spacing and direction, and its manifest record."""
         facts, order, axis = self.config.facts, self.order, self.config.data.slice_axis
         spacing, geometry = facts.spacing, None
         if axis is None:
@@ -259,7 +259,7 @@ class PairFactory:
 
 
 def provenance(factory: PairFactory, records: list[dict[str, Any]]) -> dict[str, Any]:
-    """Where a synthetic dataset comes from; the trainers read the generator's case ids from it."""
+    """Provenance of a synthetic dataset; the trainers read the generator's case ids from it."""
     return {
         **origin(factory.run.checkpoint, factory.weaker),
         **factory.order.to_dict(),

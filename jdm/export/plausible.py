@@ -1,4 +1,4 @@
-"""Whether a synthetic mask is plausible beside the real ones."""
+"""Whether a synthetic mask is plausible, compared with real ones."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from jdm.plan.survey import class_shares
 
 @dataclass(frozen=True)
 class ForegroundRange:
-    """Share of pixels per label value over real samples of one size: least and most, (classes,) each."""
+    """Range over real samples of one size of the pixel share of each label value: least and most, (classes,) each."""
 
     least: tuple[float, ...]
     most: tuple[float, ...]
     margin: float
-    """Share of the range's width by which a synthetic sample may leave it on either side."""
+    """Tolerance of a synthetic sample on either side of the range, as a share of the range's width."""
 
     def problem(self, label: np.ndarray) -> str | None:
         """Why a synthetic label is degenerate, or None.
 
-        A label value that every real sample has must not be missing, one that fills no real sample must not fill
-        this one, and its share must lie within the real range widened by `margin` of its width, taken as a tenth of
-        its end at least: a few real samples may happen to hold the same.
+        It must contain every label value that all real samples contain, must not be filled by a label value that fills
+        no real sample, and its shares must lie within the real range widened by `margin` of its width. The width is
+        taken as at least a tenth of the upper end, because a few real samples may have equal shares by chance.
         """
         shares = class_shares(label, len(self.least))
         for value, (share, least, most) in enumerate(zip(shares, self.least, self.most, strict=True)):
             slack = self.margin * max(most - least, 0.1 * most)
             if share == 0 < least:
-                return f"label {value} is missing, no real sample lacks it"
+                return f"label {value} is missing, but every real sample has it"
             if share == 1 > most:
-                return f"label {value} fills the sample, as in no real one"
+                return f"label {value} fills the sample, but fills no real sample"
             if not least - slack <= share <= most + slack:
-                return f"label {value} covers {share:.4f}, real samples {least:.4f} to {most:.4f}"
+                return f"label {value} covers {share:.4f} of the sample (real samples {least:.4f} to {most:.4f})"
         return None
 
 
 def real_range(facts: Fingerprint, size: tuple[int, ...], margin: float) -> ForegroundRange:
-    """The range over real crops of a size: that of the largest measured crops that are not larger."""
+    """The range over the largest measured real crops that are not larger than `size`."""
     fitting = [
         found
         for found in facts.foreground

@@ -1,4 +1,4 @@
-"""What `jdm-export` and `jdm.export` are asked for."""
+"""The request of `jdm-export` and `jdm.export`."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ class ExportOptions:
     """What to export."""
 
     dataset: Dataset
-    """The real dataset; or, without FOLD, a run's folder."""
+    """The real dataset; or a run's folder, without FOLD."""
     fold: Fold = ""
-    """Fold of jdm-train: 0 to 4, or "all"."""
+    """Fold that the run was trained on: 0 to 4, or "all"."""
     _: KW_ONLY
     id: int
     """Id of the new dataset; must be free."""
     count: Count = None
     """Number of pairs."""
     ratio: Number = None
-    """Instead: times the training set (patches: in pixels)."""
+    """Or: multiple of the training set (patches: by pixels)."""
     name: Text = None
     """Name of the new dataset; by default NAME_syn."""
     canvas_size: Sides = None
-    """Sides of a pair in pixels, where patches are trained."""
+    """Pair size in pixels, if trained on patches."""
     masks: Annotated[Masks, tyro.conf.arg(metavar="HOW")] = "sampled"
     """sampled with the image, or estimated: the most probable one given the image."""
     given_masks: Annotated[str | None, tyro.conf.arg(metavar="FROM", help_behavior_hint="")] = None
-    """Draw images for masks: real (training cases'), deformed (new from those), or a folder."""
+    """Sample images for given masks: real (training cases), deformed (from those), or a folder."""
     balance: Switch = False
     """Sample more of the rare classes, to balance real plus synthetic."""
     margin: Annotated[float, tyro.conf.arg(metavar="X")] = 0.25
-    """Slack of the real foreground range, as a share of it."""
+    """Tolerance beyond the real foreground range, as a share of it."""
     shard: Annotated[str, tyro.conf.arg(metavar="i/n", help_behavior_hint="")] = "0/1"
     """Part of the work, i from 0, e.g. in a Slurm array."""
     anyway: Switch = False
@@ -51,7 +51,7 @@ class ExportOptions:
     overwrite: Switch = False
     """Replace an earlier or unfinished synthetic dataset."""
     dry_run: Switch = False
-    """Say what would be sampled and how long it takes."""
+    """Print what would be sampled and how long it takes."""
 
 
 @dataclass(frozen=True)
@@ -63,32 +63,32 @@ class ExportRequest(Sampling, ExportOptions):
 
 
 def export_way(config: Config, request: ExportRequest, canvas: tuple[int, ...]) -> Way:
-    """The sampler and its steps: ancestral for the thesis preset at its training size, the only place it serves."""
+    """The sampler and its steps; the default is ancestral for the thesis preset at its training size."""
     ancestral = config.preset == "thesis" and canvas == config.data.patch_size
     usual: Sampler = "ancestral" if ancestral else usual_sampler(config)
     return way_of(request, usual)
 
 
 def masks_of(request: ExportRequest) -> str:
-    """Where given masks come from: "real", "deformed", a folder's absolute path, or "" for nowhere."""
+    """Source of given masks: "real", "deformed", a folder's absolute path, or "" for none."""
     text = request.given_masks
     return str(Path(text).resolve()) if text not in (None, "real", "deformed") else text or ""
 
 
 def check_request(config: Config, request: ExportRequest, canvas: tuple[int, ...], way: Way) -> None:
-    """Refuse, before anything is written, what would fail while sampling.
+    """Check the request before anything is written.
 
     Raises: ConfigError naming the flag of jdm-export.
     """
     patch = config.data.patch_size
     if (request.ratio is None) == (request.count is None):
-        raise ConfigError("found both or neither of --ratio and --count; expected one of them; try --count 100")
+        raise ConfigError("found both or neither of --ratio and --count; expected exactly one; try --count 100")
     if request.balance and request.class_label is not None:
         raise ConfigError("found both --class-label and --balance; expected one of them; leave one out")
     if config.data.whole and canvas != config.data.canvas_size:
         raise ConfigError(
-            f"--canvas-size is {canvas}, but this plan trains whole images and exports them at their own size; "
-            f"expected {config.data.canvas_size}; leave --canvas-size out, or train patches (--data.no-whole)"
+            f"--canvas-size is {canvas}, but this run was trained on whole images, which are exported at one size; "
+            f"expected {config.data.canvas_size}; leave --canvas-size out, or train on patches (--data.no-whole)"
         )
     if len(canvas) != len(patch) or any(c < p for c, p in zip(canvas, patch, strict=True)):
         raise ConfigError(f"--canvas-size is {canvas}; expected at least the training patch {patch}; enlarge it")
@@ -96,14 +96,14 @@ def check_request(config: Config, request: ExportRequest, canvas: tuple[int, ...
     check_wholly_known(way.sampler, not (request.given_masks and config.preset == "thesis"))
     if way.sampler == "ancestral" and (config.preset != "thesis" or canvas != patch):
         raise ConfigError(
-            f"--sampler is 'ancestral' for preset {config.preset!r} at {canvas}; it serves the thesis preset at the "
-            f"training size {patch} only; choose another"
+            f"--sampler is 'ancestral' for preset {config.preset!r} at {canvas}; it works only for preset thesis at "
+            f"the training size {patch}; choose another"
         )
     if request.masks == "estimated":
         check_estimates(config)
         if request.given_masks:
             raise ConfigError(
-                "--masks is 'estimated' with --given-masks, which are kept as they are; expected one of the two; leave "
+                "--masks is 'estimated' with --given-masks, which need no estimate; expected one of the two; leave "
                 "--masks out"
             )
     check_flags(
@@ -113,7 +113,7 @@ def check_request(config: Config, request: ExportRequest, canvas: tuple[int, ...
 
 
 def shard_of(text: str) -> tuple[int, int]:
-    """(index, count) of a shard. Raises: ConfigError if it is no such thing."""
+    """(index, count) of a shard such as "0/4". Raises: ConfigError for any other text."""
     index, _, count = text.partition("/")
     if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
         raise ConfigError(f"--shard is {text!r}; expected i/n with i from 0 to n - 1, such as 0/4")

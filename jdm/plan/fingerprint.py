@@ -17,7 +17,7 @@ from jdm.plan.intensities import CT, Z_SCORE, intensities
 from jdm.plan.survey import Survey, distinct_layouts
 
 WIDEST_SPACING = -1
-"""In place of a slice axis: of volumes the one with the widest spacing, as nnU-Net's 2d configuration has it."""
+"""Instead of a slice axis: for volumes, the axis of widest spacing, as in nnU-Net's 2d configuration."""
 _NORMALIZATION = {
     "ct": CT, "nonorm": "NoNormalization", "zscore": Z_SCORE, "rescale_to_0_1": "RescaleTo01Normalization",
     "rgb_to_0_1": "RGBTo01Normalization",
@@ -35,8 +35,8 @@ def fingerprint(
     """Measure the cases, one in memory at a time.
 
     Args:
-        wanted_axis: array axis along which volumes are cut; None for pictures.
-        classes: class by case, of a model that is to be conditioned on it; empty where a case has none.
+        wanted_axis: array axis along which volumes are sliced; None for pictures.
+        classes: class by case, for a model conditioned on it; empty if a case has none.
     Raises: ConfigError if the cases have no such axis; DataError as `read_case`.
     """
     rng = np.random.default_rng(0)
@@ -92,7 +92,7 @@ def _nnunet_plans(dataset: RawDataset) -> dict[str, Any]:
 
 
 def _slice_axis(dataset: RawDataset, survey: Survey, wanted: int | None) -> int | None:
-    """The array axis along which the cases are cut; None for pictures."""
+    """The array axis along which the cases are sliced; None for pictures."""
     spacing = np.median(np.array(survey.spacings), axis=0)
     if len(spacing) == 2 and wanted in (None, WIDEST_SPACING):
         return None
@@ -134,7 +134,7 @@ def _planes(survey: Survey, axis: int | None) -> dict[str, Any]:
 
 
 def _symmetry(dataset: RawDataset, survey: Survey) -> dict[str, Any]:
-    """Axes along which mirrored cases are like those that there are, whether turned ones are, and why."""
+    """Axes along which mirrored cases look like real ones, whether cases rotated by 90 degrees do, and why."""
     if not survey.layouts:
         return {"mirror_axes": (), "quarter_turns": False, "symmetry": "volumes are not mirrored"}
     vetoes = [label for label in dataset.labels if _SIDED_LABEL.search(_WORD_ENDS.sub(" ", label).lower())]
@@ -148,12 +148,12 @@ def _symmetry(dataset: RawDataset, survey: Survey) -> dict[str, Any]:
         what = " and ".join(str(axis) for axis in range(2) if axis not in axes)
         reason = f"masks or brightness differ when mirrored along axis {what}"
     else:
-        reason = "mirrored masks lie like those that there are"
+        reason = "mirrored masks lie where real ones do"
     return {"mirror_axes": axes, "quarter_turns": square and not any(distinct), "symmetry": reason}
 
 
 def _classes(classes: Mapping[str, str], case_ids: Sequence[str], survey: Survey) -> dict[str, Any]:
-    """Names of the classes of whole cases, sorted, and how much there is of each."""
+    """Names of the case-level classes, sorted, and the number of cases and pixels of each."""
     sizes: dict[str, tuple[int, int]] = {}
     for case, shape in zip(case_ids, survey.shapes, strict=True):
         if name := classes.get(case):

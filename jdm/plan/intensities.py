@@ -1,4 +1,4 @@
-"""How intensities are encoded: the range of each channel, and what each case is brought to first."""
+"""How intensities are encoded: the range of each channel, and the standardisation of each case before that."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from jdm.data.pairs import case_moments
 from jdm.plan.survey import Survey
 
 CT, Z_SCORE = "CTNormalization", "ZScoreNormalization"
-_TAIL, _CT_TAIL = 0.05, 0.5  # percentiles left out at either end
+_TAIL, _CT_TAIL = 0.05, 0.5  # percent cut off at either end
 
 
 @dataclass(frozen=True)
 class Channel:
-    """One channel of all cases, as sampled."""
+    """Sampled pixels of one channel of all cases."""
 
     samples: list[np.ndarray]
     """Pixels of each case, (n,)."""
@@ -30,7 +30,7 @@ class Channel:
     """nnU-Net's normalisation of the channel."""
 
     def mapped(self, moments: np.ndarray, mean: float, std: float) -> Channel:
-        """The channel with each case brought to a mean and a standard deviation from its own (cases, 2)."""
+        """The channel with each case mapped from its own `moments` (cases, 2) to a mean and a standard deviation."""
 
         def scaled(values: np.ndarray, case: int) -> np.ndarray:
             return (values - moments[case, 0]) * (std / moments[case, 1]) + mean
@@ -45,10 +45,10 @@ class Channel:
     def range(self, dtype: np.dtype, alike: bool) -> tuple[float, float]:
         """Intensities that are encoded as -1 and +1.
 
-        8-bit: the whole type where at least half of it is used, else from least to most. CT: the 0.5 and 99.5
-        percentiles of the foreground, as nnU-Net clips. Others: from least to most, unless these are outliers (more
-        than half as wide again as the 0.05 to 99.95 percentiles): then those percentiles of all pixels, widened to
-        those of each class, so that no class is clipped, be it small, bright or dark.
+        8-bit: the range of the type if at least half of it is used, else minimum to maximum. CT: the 0.5 and 99.5
+        percentiles of the foreground, as nnU-Net clips. Others: minimum to maximum, unless these are outliers (a range
+        more than 1.5 times that of the 0.05 to 99.95 percentiles). Then those percentiles of all pixels, widened to
+        include those of each class, so that no class is clipped, however small, bright or dark.
 
         Args: alike: cases were brought to one scale; the percentiles are medians over cases.
         """
@@ -73,7 +73,7 @@ def _wide(low: float, high: float) -> tuple[float, float]:
 
 
 def intensities(survey: Survey, schemes: Sequence[str]) -> dict[str, Any]:
-    """The fields of a fingerprint that say how intensities are encoded, and their moments then.
+    """The fingerprint's fields on how intensities are encoded, and the moments of the encoded intensities.
 
     Args: schemes: nnU-Net's normalisation of each channel.
     """
@@ -82,7 +82,7 @@ def intensities(survey: Survey, schemes: Sequence[str]) -> dict[str, Any]:
     bordered = float(np.mean(survey.zero_faces)) >= 0.2 and not np.median(ends, axis=0)[0].any()
     channels = [_channel(survey, c, scheme) for c, scheme in enumerate(schemes)]
     found = [_encoding(channel, dtype, bordered) for channel in channels]
-    if bordered and any(entry["low"] for entry in found):  # zeros lie amid the others of some channel
+    if bordered and any(entry["low"] for entry in found):  # in some channel 0 is not the low end
         bordered, found = False, [_encoding(channel, dtype, False) for channel in channels]
     encoded = np.array([entry["encoded"] for entry in found])
     clipped = np.max([entry["clipped"] for entry in found], axis=0)
@@ -109,7 +109,7 @@ def _channel(survey: Survey, c: int, scheme: str) -> Channel:
 
 
 def _encoding(channel: Channel, dtype: np.dtype, bordered: bool) -> dict[str, Any]:
-    """Range of a channel, what cases are brought to (None: taken as stored), its encoded pixels and clipped shares."""
+    """Range of a channel, the scale cases are brought to (None: as stored), its encoded pixels and clipped shares."""
     mean = std = None
     alike = channel.scheme == Z_SCORE and _arbitrary_units(channel.samples, dtype)
     if alike:
@@ -132,7 +132,7 @@ def _encoding(channel: Channel, dtype: np.dtype, bordered: bool) -> dict[str, An
 
 
 def _arbitrary_units(samples: list[np.ndarray], dtype: np.dtype) -> bool:
-    """Whether intensities mean nothing across cases, as in MR: not 8-bit, and widths differ by half."""
+    """Whether intensities are not comparable across cases, as in MR: not 8-bit, and ranges that differ by half."""
     if dtype == np.uint8:
         return False
     widths = [np.subtract(*np.percentile(sample, [99.5, 0.5])) for sample in samples]
@@ -142,7 +142,7 @@ def _arbitrary_units(samples: list[np.ndarray], dtype: np.dtype) -> bool:
 def _within_type(
     mean: float, std: float, low: float, high: float, dtype: np.dtype, bordered: bool
 ) -> tuple[float, float, float, float]:
-    """The scale that cases are brought to, moved and shrunk as far as an integer type of the files makes necessary."""
+    """The scale that cases are brought to, shifted and shrunk as needed to fit the files' integer type."""
     if dtype.kind not in "iu":
         return mean, std, low, high
     least, most = float(np.iinfo(dtype).min), float(np.iinfo(dtype).max)

@@ -24,9 +24,9 @@ from jdm.config.settings import (
 from jdm.system.progress import duration
 
 WHOLE_PIXELS = 98_304
-"""Images of up to this many pixels are trained whole, where the largest is not much larger than the others."""
+"""Images of up to this many pixels are trained whole, if the largest is not much larger than the others."""
 _PATCH_SIDE, _CPU_PATCH_SIDE, _LARGEST_PATCH_SIDE = 128, 64, 256
-_OBJECTS = 2  # object diameters that a patch holds at least
+_OBJECTS = 2  # minimum patch side, in object diameters
 _CANVAS_SIDE = 512
 THESIS_NETWORK = NetworkConfig(128, (1, 1, 2, 2, 4, 4), 2, (16, 32), 4)
 NETWORKS = (
@@ -42,7 +42,7 @@ _BUDGET_SHARE = 0.9  # of the wall clock goes to steps; the rest to held-out los
 
 @dataclass(frozen=True)
 class Machine:
-    """What the plan needs to know of where training runs."""
+    """Properties of the machine that the plan depends on."""
 
     device: Literal["cpu", "cuda"] = "cpu"
     precision: Literal["bf16", "fp32"] = "bf16"
@@ -50,17 +50,17 @@ class Machine:
 
 @dataclass(frozen=True)
 class Size:
-    """How large a training step is: what a budget of time is spent on."""
+    """Size of a training step, chosen by the time budget."""
 
     network: NetworkConfig
     batch_size: int
     whole: bool
-    """May images be trained whole?"""
+    """Whether images may be trained whole."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A config, and why it is so."""
+    """A config, with the reason for each decision."""
 
     config: Config
     reasons: dict[str, str]
@@ -70,7 +70,7 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        """Steps that training will take, as far as is known."""
+        """Estimated number of training steps."""
         train = self.config.train
         if train.budget_minutes is None or self.seconds is None:
             return train.steps
@@ -93,7 +93,7 @@ class Plan:
 
 
 def sizes(preset: Preset) -> list[Size]:
-    """Sizes of a training step from small to large: a budget buys the largest that gets enough steps."""
+    """Sizes of a training step, smallest first; a budget selects the largest one that gets enough steps."""
     if preset == "thesis":
         return [Size(THESIS_NETWORK, 10, True)]
     smallest = [Size(NETWORKS[0], 4, False), Size(NETWORKS[0], 4, True), Size(NETWORKS[0], 8, True)]
@@ -101,12 +101,12 @@ def sizes(preset: Preset) -> list[Size]:
 
 
 def usual_size(preset: Preset, machine: Machine) -> Size:
-    """The size without a budget, which follows the device."""
+    """The size used without a budget, by device."""
     return sizes(preset)[-2 if preset == "default" and machine.device == "cuda" else 0 if preset == "thesis" else 3]
 
 
 def steps_within(budget_minutes: float, step_seconds: float) -> int:
-    """Training steps that a wall-clock budget holds."""
+    """Number of training steps that fit in a wall-clock budget."""
     return max(1, min(MOST_STEPS, int(_BUDGET_SHARE * budget_minutes * 60 / step_seconds)))
 
 
@@ -115,16 +115,16 @@ def plan(
     budget_minutes: float | None = None, canvas_limit: tuple[int, ...] | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Plan:  # fmt: skip
-    """The decisions that a fingerprint asks for.
+    """Derive the decisions from a fingerprint.
 
     Args:
-        steps: those that a budget holds; None plans for quality.
-        canvas_limit: nnU-Net's patch for the dataset, where it is already planned.
-        settings: nested values that the user gave; what depends on them follows them.
-    Raises: ConfigError if the settings are unknown, or do not fit together or the dataset.
+        steps: number that fits the budget; None: plan for quality.
+        canvas_limit: nnU-Net's patch size for the dataset, if it has been planned.
+        settings: nested values given by the user; dependent decisions follow them.
+    Raises: ConfigError if the settings are unknown, inconsistent, or do not fit the dataset.
     """
     given = settings or {}
-    why: dict[str, str] = {"preset": "the default" if preset == "default" else "asked for"}
+    why: dict[str, str] = {"preset": "the default" if preset == "default" else "requested"}
     network = _network(facts, size.network, given, why)
     data = _data(facts, size.whole, network, machine, canvas_limit, given.get("data", {}), why)
     planned = Settings(
@@ -163,7 +163,7 @@ def _codec(facts: Fingerprint, preset: Preset, why: dict[str, str]) -> CodecConf
     code = "binary" if facts.classes == 2 else "one-hot" if facts.classes <= 8 else "bits"
     why["codec.mask_code"] = f"{facts.classes} classes"
     why["codec.mask_amplitude"] = (
-        "as uncertain as an image" if preset == "default" else "the thesis's masks fill [-1, 1]"
+        "decided at the noise levels of an image" if preset == "default" else "the thesis's masks fill [-1, 1]"
     )
     return CodecConfig(code, 0.5 if preset == "default" else 1.0)
 
@@ -197,7 +197,7 @@ def _data(
     why["data.canvas_size"] = "whole images" if whole else "the largest image"
     if not whole and len(patch) == len(largest):
         limit = canvas_limit or (_CANVAS_SIDE,) * len(patch)
-        # Not wider than the images: a window flush with the border needs no multiple of the network's.
+        # Not larger than the images: sides of the canvas need not be multiples of the network's factor.
         canvas = tuple(max(p, min(side, most)) for p, side, most in zip(patch, largest, limit, strict=True))
         if canvas != largest:
             why["data.canvas_size"] = "nnU-Net's patch" if canvas_limit else f"at most {_CANVAS_SIDE} a side"
@@ -208,7 +208,7 @@ def _data(
 
 
 def _patch_side(facts: Fingerprint, machine: Machine, multiple: int) -> tuple[int, str]:
-    """Side of a patch, and why."""
+    """Side of a patch, and the reason."""
     usual = _PATCH_SIDE if machine.device == "cuda" else _CPU_PATCH_SIDE
     wanted = _round_up(math.ceil(_OBJECTS * facts.object_diameter), multiple)
     if wanted <= usual:
@@ -226,14 +226,14 @@ def _network(
 ) -> NetworkConfig:
     few = network.base_channels >= 64 and facts.items < 200
     for name in ("base_channels", "channel_multipliers", "blocks_per_level", "attention_factors", "attention_heads"):
-        why[f"network.{name}"] = "size of the network: by the budget, or else the device"
+        why[f"network.{name}"] = "network size: by the budget, or else the device"
     why["network.dropout"] = f"{facts.items} images for {network.base_channels} channels"
     network = dataclasses.replace(network, dropout=0.1 if few else 0.0)
     return from_dict(NetworkConfig, merged(to_dict(network), given.get("network", {})))
 
 
 def _augment(facts: Fingerprint, preset: Preset, data: DataConfig, why: dict[str, str]) -> AugmentConfig:
-    """Stronger the fewer the images."""
+    """Augmentation, stronger for fewer images."""
     square = len({*data.patch_size}) == 1
     why["augment.mirror_axes"] = facts.symmetry
     why["augment.quarter_turns"] = facts.symmetry if square else "patches are not square"
@@ -249,17 +249,17 @@ def _train(
     facts: Fingerprint, preset: Preset, size: Size, steps: int | None, budget_minutes: float | None,
     machine: Machine, why: dict[str, str],
 ) -> TrainConfig:  # fmt: skip
-    """Optimisation for about `steps` steps.
+    """Optimisation settings for about `steps` steps.
 
-    The clock alone ends a run with a budget, and lowers its rate: a machine that was busy while it was measured does
-    not cost the steps it has time for.
+    With a budget, only elapsed time lowers the learning rate and ends the run, so that a machine that was busy during
+    the measurement still uses its full time.
     """
     thesis = preset == "thesis"
     if steps is None:
         steps = MOST_STEPS if thesis else min(MOST_STEPS, 10_000 + 100 * facts.items)
         why["train.steps"] = "as in the thesis" if thesis else f"{facts.items} images"
     else:
-        why["train.steps"] = "a ceiling: the budget ends training" if not thesis else "those that the budget holds"
+        why["train.steps"] = "an upper limit: the budget ends training" if not thesis else "as many as fit the budget"
     often = max(20, min(250, steps // 20))
     why["train.batch_size"] = "as in the thesis" if thesis else "usual" if size.batch_size == 16 else "by the budget"
     why["train.learning_rate"] = "as in the thesis" if thesis else "usual for AdamW and these networks"
@@ -267,7 +267,7 @@ def _train(
     why["train.validate_every"] = "a twentieth of the steps, 20 to 250"
     why["train.sample_every"] = "a quarter of the steps, at most 2000"
     why["train.budget_minutes"] = "no limit" if budget_minutes is None else "given"
-    why["train.precision"] = "the processor computes it fast" if machine.precision == "bf16" else "no fast bf16 here"
+    why["train.precision"] = "fast on this processor" if machine.precision == "bf16" else "bf16 is not fast here"
     return TrainConfig(
         steps=steps if thesis or budget_minutes is None else MOST_STEPS,
         batch_size=size.batch_size,

@@ -1,4 +1,4 @@
-"""What is kept of each training case while a dataset is measured, one case in memory at a time."""
+"""Measurements kept of each training case while a dataset is surveyed, with one case in memory at a time."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from scipy import ndimage
 from jdm.data.raw_dataset import Pair
 
 CROP_SIDES = (64, 128, 256, 512)
-"""Sides of the crops over which the foreground's range is measured, beside whole images."""
+"""Sides of the crops over which the foreground range is measured, in addition to whole images."""
 _PIXELS_PER_CASE, _PIXELS_PER_CLASS = 20_000, 2_000
 _CROPS = 400
 _LEAST_CASES = 3
-_LEAST_OBJECT = 0.1  # of the foreground's area is left out when objects are measured: the smallest ones
+_LEAST_OBJECT = 0.1  # the smallest objects, up to this share of the foreground area, are not measured
 
 
 @dataclass
 class Survey:
-    """Measurements case by case, those of intensities per channel."""
+    """Measurements of each case; those of intensities per channel."""
 
     classes: int
     crops_per_case: int
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     spacings: list[tuple[float, ...]] = field(default_factory=list)
     directions: list[tuple[tuple[float, ...], str]] = field(default_factory=list)
-    """Direction cosines, and how the file stores its axes."""
+    """Direction cosines, and axis order of the file."""
     slices: list[np.ndarray] = field(default_factory=list)
-    """Per array axis of a volume, how many slices across it are not constant."""
+    """Number of non-constant slices across each array axis of a volume."""
     dtypes: list[np.dtype] = field(default_factory=list)
     samples: list[np.ndarray] = field(default_factory=list)
     """Some pixels of each case, (channels, n)."""
@@ -40,16 +40,16 @@ class Survey:
     zero_faces: list[bool] = field(default_factory=list)
     class_shares: list[np.ndarray] = field(default_factory=list)
     diameters: list[float] = field(default_factory=list)
-    """Of objects, in pixels of the last two axes."""
+    """Diameters of objects, in pixels of the last two axes."""
     layouts: list[np.ndarray] = field(default_factory=list)
-    """See `layout`; of images only."""
+    """See `layout`; images only."""
     foreground: dict[tuple[int, ...], np.ndarray] = field(default_factory=dict)
-    """Least and most share per label value over crops, (2, classes), by the axis that they were cut across (none for
-    images) and their side; side 0: whole images or slices."""
+    """Least and most share of each label value over crops, (2, classes), by slice axis (none for images) and crop side;
+    side 0: whole images or slices."""
 
     @classmethod
     def of(cls, cases: int, classes: int) -> Survey:
-        """An empty survey of so many cases."""
+        """An empty survey for this number of cases."""
         return cls(classes, math.ceil(_CROPS / max(cases, 1)))
 
     def add(self, pair: Pair, rng: np.random.Generator) -> None:
@@ -100,7 +100,7 @@ def class_shares(label: np.ndarray, classes: int) -> np.ndarray:
 
 
 def _by_class(flat: np.ndarray, labels: np.ndarray, classes: int, rng: np.random.Generator) -> dict[int, np.ndarray]:
-    """Some pixels (channels, n) of each label value that there is."""
+    """Some pixels (channels, n) of each label value present."""
     found = {}
     for value in range(classes):
         places = np.flatnonzero(labels == value)
@@ -126,7 +126,7 @@ def _varied_slices(image: np.ndarray, axis: int) -> np.ndarray:
 
 
 def object_diameters(label: np.ndarray) -> list[float]:
-    """Diameters, of circles of equal area, of the connected objects of a label (H, W), without the smallest ones."""
+    """Equal-area circle diameters of the connected objects of a label (H, W), without the smallest ones."""
     numbers, count = ndimage.label(label > 0)  # pyright: ignore[reportGeneralTypeIssues]
     areas = np.sort(np.bincount(numbers.reshape(-1), minlength=count + 1)[1:])
     if not len(areas):
@@ -136,11 +136,11 @@ def object_diameters(label: np.ndarray) -> list[float]:
 
 
 def layout(pair: Pair, classes: int) -> np.ndarray:
-    """Where things are in an image, as numbers that mirroring or turning changes: (3, classes + 1).
+    """Positions of structures in an image, as numbers whose sign mirroring or rotation changes: (3, classes + 1).
 
-    Along each of the two axes the mean position of each label value and of the brightness, from -1 to 1, relative to
-    the image's centre for the whole foreground and the brightness, to that of the foreground for each class; then the
-    difference in spread between the axes. NaN where a class is absent.
+    Rows 0 and 1: mean positions along the two axes, from -1 to 1. Those of the whole foreground and of the brightness
+    are relative to the image centre, those of each class to the foreground's position. Row 2: difference in spread
+    between the axes. NaN if a class is absent.
     """
     places = [np.linspace(-1, 1, side) if side > 1 else np.zeros(1) for side in pair.label.shape]
     maps = [pair.label > 0, *(pair.label == value for value in range(1, classes))]
@@ -156,15 +156,15 @@ def layout(pair: Pair, classes: int) -> np.ndarray:
         spread = [float(p @ (x - c) ** 2) for p, x, c in zip(profiles, places, centre, strict=True)]
         found[:, number] = *centre, spread[0] - spread[1]
     if classes > 2:
-        found[:2, 1:classes] -= found[:2, :1]  # the order of the classes, wherever they are
+        found[:2, 1:classes] -= found[:2, :1]  # relative arrangement of the classes, wherever they are
     return found
 
 
 def distinct_layouts(layouts: list[np.ndarray], kind: int) -> bool:
-    """Whether mirrored (kind 0, 1: the axis) or turned (2) cases could be told from those that there are.
+    """Whether mirrored (kind 0, 1: the axis) or rotated (2) cases can be told apart from real ones.
 
-    Each number of a layout changes its sign when the image is mirrored (turned). Where its mean over cases is not 0 by
-    a t-test at 1 % over all numbers (Bonferroni), mirrored cases lie elsewhere.
+    Mirroring (rotation) changes the sign of each number of a layout. If the mean of one over cases differs from 0 by a
+    t-test at 1 % (Bonferroni-corrected over all numbers), mirrored cases can be told apart.
     """
     from scipy import stats
 

@@ -10,7 +10,7 @@ from jdm.sample.starts import Start, channel_start, real_cases
 
 
 def prepare(run: Run, request: ChannelsRequest) -> list[Start]:
-    """Read the cases. Raises: ConfigError for channels that are not there; DataError for cases that are not."""
+    """Read the cases. Raises: ConfigError for unknown channels; DataError for unknown cases."""
     config = run.config
     known = known_numbers(request.known, config.facts.channel_names, config.mask_channels)
     image_known = [channel in known for channel in range(config.image_channels)]
@@ -19,9 +19,9 @@ def prepare(run: Run, request: ChannelsRequest) -> list[Start]:
 
 
 def known_numbers(names: tuple[str, ...], channel_names: tuple[str, ...], mask_channels: int) -> list[int]:
-    """Model channels that names, numbers or "mask" stand for.
+    """Model channels named by name, number or "mask".
 
-    Raises: ConfigError for another name, or if nothing is left to sample.
+    Raises: ConfigError for an unknown name, or if no channel is left to sample.
     """
     known: set[int] = set()
     image_channels = len(channel_names)
@@ -38,5 +38,5 @@ def known_numbers(names: tuple[str, ...], channel_names: tuple[str, ...], mask_c
                 f"({', '.join(channel_names)}) or mask; correct it"
             )
     if len(known) == image_channels + mask_channels:
-        raise ConfigError("--known names every channel and the mask; expected some to sample; leave one out")
+        raise ConfigError("--known names every channel and the mask; expected at least one to sample; leave one out")
     return sorted(known)

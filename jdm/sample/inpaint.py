@@ -1,4 +1,4 @@
-"""A region of a real case, sampled anew."""
+"""Inpainting: resample a region of a real case."""
 
 from __future__ import annotations
 
@@ -23,18 +23,19 @@ def prepare(run: Run, request: InpaintRequest) -> list[Start]:
 
 
 def inpainting(case: CaseCanvas, request: InpaintRequest, lesion: int | None) -> Start:
-    """All known but a region; with a lesion given, the whole mask too, the lesion painted into it."""
+    """Everything is known except the region; with a lesion, the mask is known too, with the lesion painted into it."""
     pair, codec, config = case.pair, case.codec, case.config
     region = region_of(pair, request.box, request.region)
     wanted = pair.label.astype(label_dtype(config.facts.classes))
     if lesion is not None:
         wanted[painted(region, request.box, background=lesion == 0)] = lesion
-    # The region and the wanted label go to the planned grid as labels of the case do.
+    # The region and the wanted label are resampled to the planned grid like labels of the case.
     regions = CaseCanvas(Pair(pair.case_id, pair.image, region.astype(np.uint8), pair.spacing), config).label > 0
     labels = CaseCanvas(Pair(pair.case_id, pair.image, wanted, pair.spacing), config).label
     if not regions.any():
         raise DataError(
-            f"case {pair.case_id}: the region vanishes in the plan's spacing; expected a larger one; enlarge it"
+            f"case {pair.case_id}: the region is less than a pixel in the plan's spacing; expected a larger one; "
+            "enlarge it"
         )
     crop = around(np.any(regions, axis=0), config.data.patch_size)
     planes = []
@@ -42,7 +43,7 @@ def inpainting(case: CaseCanvas, request: InpaintRequest, lesion: int | None) ->
         canvas = case.canvas(number, labels[number], crop)
         where = np.ones(canvas.x.shape, dtype=bool)
         sampled = slice(0, codec.image_channels) if lesion is not None else slice(None)
-        # The padding mirrors what is inside, the region too: known there, it would show what is to be replaced.
+        # The padding mirrors the image, so the mirrored region must be unknown too, or it would reveal the original.
         margins = [(s.start, side - s.stop) for s, side in zip(canvas.inside, where.shape[1:], strict=True)]
         where[sampled] = ~np.pad(regions[number][crop], margins, mode="symmetric")
         planes.append(Plane(number, canvas, where))

@@ -1,4 +1,4 @@
-"""What lies between two pairs, or two draws of noise."""
+"""Interpolation between two pairs, or between two noise samples."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jdm.sample.starts import Start, channel_start, real_cases
 
 
 def prepare(run: Run, request: InterpolateRequest) -> list[Start]:
-    """Read the two cases; none for two draws. Raises: DataError for cases that are not there, or of two sizes."""
+    """Read the two cases, if any are given. Raises: DataError for unknown cases or cases of different sizes."""
     if not request.between:
         return []
     starts = [channel_start(case, ()) for case in real_cases(run, request.between, "jdm-sample interpolate")]
@@ -27,13 +27,13 @@ def prepare(run: Run, request: InterpolateRequest) -> list[Start]:
     if len(set(shapes)) > 1:
         raise DataError(
             f"cases {' and '.join(request.between)} have sizes {' and '.join(map(str, shapes))} as sampled; expected "
-            "them equal; choose others"
+            "equal sizes; choose other cases"
         )
     return starts
 
 
 def interpolation(drawer: Drawer, starts: Sequence[Start], request: InterpolateRequest) -> list[Pair]:
-    """Pairs on the way from one noise to another, those of two cases or two draws; of volumes one slice each."""
+    """Pairs sampled from noise interpolated between that of two cases, or two noise samples; of volumes, one slice."""
     config, name = drawer.config, request.class_label or ""
     if starts:
         planes = [np.count_nonzero(s.case.label.reshape(len(s.case.label), -1), axis=1).argmax() for s in starts]

@@ -1,4 +1,4 @@
-"""How likely the model finds real cases, in bits per dimension: those it was trained on beside held-out ones."""
+"""Likelihood of real cases in bits per dimension: training cases compared with held-out ones."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _GREY = 2 / 255
 
 @dataclass(frozen=True)
 class Bits:
-    """One crop."""
+    """Result of one crop."""
 
     case: str
     part: str
@@ -67,7 +67,7 @@ def measure_bits(run: Run, request: LikelihoodRequest, out: Path, device: str) -
 
 
 def chosen_cases(checkpoint: Checkpoint, request: LikelihoodRequest) -> list[str]:
-    """The request's cases; by default the first held-out ones, and as many spread over those trained on."""
+    """The request's cases; by default the first held-out ones, and as many evenly spaced training cases."""
     if request.cases:
         return list(request.cases)
     held_out, seen = (list(checkpoint.metadata[key]) for key in ("held_out_ids", "training_ids"))
@@ -77,7 +77,7 @@ def chosen_cases(checkpoint: Checkpoint, request: LikelihoodRequest) -> list[str
 
 
 def summary(rows: Sequence[Bits]) -> dict[str, dict[str, float]]:
-    """Mean over the cases of each part and its standard error, 0 for one case. A case is the mean of its crops."""
+    """Mean over the cases of each part, with its standard error (0 for one case). A case is the mean of its crops."""
     found = {}
     for part in ("seen", "held-out"):
         cases = dict.fromkeys(row.case for row in rows if row.part == part)
@@ -121,10 +121,11 @@ def _measured(checkpoint: Checkpoint, pairs: PairDataset, request: LikelihoodReq
 
 
 def bin_widths(config: Config) -> list[float]:
-    """Distance of two levels of each channel, in encoded intensity; 0 where the channel is given, not counted.
+    """Spacing of discrete levels of each channel, in encoded intensity; 0 for channels that are given, not counted.
 
-    Integers are as far apart as the codec puts them, real numbers and the thesis's masks count as 256 levels, as in its
-    bound. A mask's own few values have a density without bound, so it is given where the network can be told so.
+    For integers it is the codec's spacing. Real numbers and the thesis's masks count as 256 levels, as in the thesis's
+    bound. The few values of a mask have an unbounded density, so the mask is given if the network can be conditioned on
+    it.
     """
     integers = np.dtype(config.facts.dtype).kind in "iu"
     ends, span = zip(config.facts.low, config.facts.high, strict=True), PairCodec(config).span

@@ -1,4 +1,4 @@
-"""Samples with something given, by mode: images, masks, channels, all but a region, or pairs to vary or interpolate."""
+"""Runs the modes of jdm-sample."""
 
 from __future__ import annotations
 
@@ -49,20 +49,20 @@ _SHOWN = 4
 
 @dataclass(frozen=True)
 class Sampled:
-    """What was made."""
+    """Result of `sample`."""
 
     folder: Path
     count: int
-    """Samples; segmented cases; or measured crops."""
+    """Number of samples, segmented cases or measured crops."""
     summary: str
-    """One line."""
+    """One line to print."""
 
 
 def sample(request: SampleRequest, device: str = "cpu") -> Sampled:
-    """Sample what is asked for into a folder, which appears when it is whole.
+    """Run a request and write its folder, which appears only when complete.
 
-    Raises: ExistsError if the folder is in the way; ConfigError or DataError, in one line, if it cannot be sampled;
-        TrainingError if the device is too small.
+    Raises: ExistsError if the folder exists; ConfigError or DataError if the request cannot be sampled; TrainingError
+        if the device runs out of memory.
     """
     run, out, weaker = _checked(request)
     if isinstance(request, LikelihoodRequest):
@@ -79,11 +79,11 @@ def sample(request: SampleRequest, device: str = "cpu") -> Sampled:
 
 
 def plan_line(request: SampleRequest, device: str = "cpu") -> str:
-    """What would be sampled, and about how long it takes; nothing is written. Raises: as `sample`."""
+    """What would be sampled and the estimated time, in one line; writes nothing. Raises: as `sample`."""
     run, out, weaker = _checked(request)
     mode = mode_of(request)
     if isinstance(request, LikelihoodRequest):
-        return f"{mode}: {request.samples} crops a case, {request.probes} probes; into {out}"
+        return f"{mode}: {request.samples} crops per case, {request.probes} probes; into {out}"
     starts = prepare(run, request)
     shapes = [plane.canvas.x.shape[1:] for start in starts for plane in start.planes] * request.samples
     if isinstance(request, InterpolateRequest):
@@ -97,7 +97,7 @@ def plan_line(request: SampleRequest, device: str = "cpu") -> str:
 
 
 def prepare(run: Run, request: SampleRequest) -> list[Start]:
-    """Read and check the conditions of a request. Raises: ConfigError or DataError if it cannot be sampled."""
+    """Read and check the conditions of a request. Raises: ConfigError or DataError if they cannot be used."""
     match request:
         case SegmentRequest():
             return segment.prepare(run, request)
@@ -115,7 +115,7 @@ def prepare(run: Run, request: SampleRequest) -> list[Start]:
 
 
 def _checked(request: SampleRequest) -> tuple[Run, Path, Checkpoint | None]:
-    """The run, the folder to write, and the model that guides. Raises: as `sample`."""
+    """The run, the output folder, and the guiding model. Raises: as `sample`."""
     run = open_run(request.dataset, request.fold)
     check_request(run.config, request, way_for(run.config, request))
     out = request.out or run.folder / "sampled" / mode_of(request)
@@ -132,7 +132,7 @@ def _drawer(run: Run, request: SampleRequest, device: str, weaker: Checkpoint | 
 
 
 def _resampling(config: Config, request: SampleRequest) -> Resampling | None:
-    """RePaint, where something is known by replacement."""
+    """RePaint settings if known entries are kept by replacement, else None."""
     if isinstance(request, InpaintRequest | ChannelsRequest):
         return Resampling(request.jump_length, request.repetitions)
     if config.preset == "thesis" and isinstance(request, SegmentRequest | ImagesRequest):
@@ -143,7 +143,7 @@ def _resampling(config: Config, request: SampleRequest) -> Resampling | None:
 def _written(
     folder: Path, run: Run, drawer: Drawer, starts: Sequence[Start], request: SampleRequest
 ) -> tuple[list[Row], int]:
-    """Sample and write files; the rows of the sheet, and how many samples there are."""
+    """Sample and write files. Returns: the rows of the sheet, and the number of samples."""
     match request:
         case SegmentRequest():
             return _segmentations(folder, run, drawer, starts, request), len(starts)
@@ -167,7 +167,7 @@ def _written(
 def _segmentations(
     folder: Path, run: Run, drawer: Drawer, starts: Sequence[Start], request: SegmentRequest
 ) -> list[Row]:
-    """Write the most probable labels and how uncertain they are; the rows of the sheet."""
+    """Write the most probable labels and their uncertainty. Returns: the rows of the sheet."""
     rows = []
     for start, found in zip(starts, segment.segmentations(drawer, starts, request), strict=True):
         pair = start.case.pair
@@ -180,7 +180,7 @@ def _segmentations(
 
 
 def _seconds(run: Run, request: SampleRequest, drawer: Drawer, shapes: Sequence[tuple[int, ...]], device: str) -> float:
-    """Estimated wall-clock seconds of sampling canvases of some shapes on this machine, from a timed call."""
+    """Estimated wall-clock seconds to sample canvases of these shapes on this machine, from a timed call."""
     config, way = run.config, way_for(run.config, request)
     if estimates(config, request):
         each = 1

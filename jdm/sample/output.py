@@ -1,4 +1,4 @@
-"""What jdm-sample writes: files in the dataset's format, a sheet of pictures, and where it all comes from."""
+"""Output of jdm-sample: files in the dataset's format, a sheet of pictures, and a record of their origin."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SHEET_ROWS = 12
 
 @contextlib.contextmanager
 def output_folder(target: Path, overwrite: bool) -> Iterator[Path]:
-    """A hidden folder beside `target`, put in its place when the work in it succeeds.
+    """A hidden folder beside `target`, renamed to `target` on success.
 
     Raises: ExistsError if the target exists, unless it holds samples and `overwrite` is given.
     """
@@ -46,7 +46,7 @@ def output_folder(target: Path, overwrite: bool) -> Iterator[Path]:
 
 
 def check_target(target: Path, overwrite: bool) -> None:
-    """Raises: ExistsError if the folder is in the way."""
+    """Raises: ExistsError if the folder exists and may not be replaced."""
     if not target.exists():
         return
     if not (target / RECORD).is_file():
@@ -61,19 +61,19 @@ class Row:
 
     pairs: Sequence[Pair]
     focus: np.ndarray | None = None
-    """(*spatial): of volumes the slice with most of it is shown; None: the one with most foreground."""
+    """(*spatial): of a volume, the slice with most of this region is shown; None: with most foreground."""
 
 
 def write_pairs(folder: Path, dataset: RawDataset, pairs: Sequence[Pair]) -> None:
-    """The pairs as a dataset like the real one: imagesTr, labelsTr, dataset.json."""
+    """Write the pairs as a dataset like the real one: imagesTr, labelsTr, dataset.json."""
     for pair in pairs:
         write_case(folder, pair, dataset.file_ending)
     write_json_like(folder, dataset, len(pairs))
 
 
 def write_segmentation(folder: Path, dataset: RawDataset, pair: Pair, uncertainty: np.ndarray) -> None:
-    """The label under labels/ as nnU-Net writes predictions, and its uncertainty (*spatial), 0 to 1, under
-    uncertainty/: a grey picture of 0 to 255, or a volume of real numbers."""
+    """Write the label to labels/, as nnU-Net writes predictions, and its uncertainty (*spatial), 0 to 1, to
+    uncertainty/: as a grey picture scaled to 0 to 255, or as a volume of real numbers."""
     ending = dataset.file_ending
     natural = pair.label.ndim == 2
     stored = np.rint(255 * uncertainty).astype(np.uint8) if natural else uncertainty.astype(np.float32)
@@ -84,18 +84,18 @@ def write_segmentation(folder: Path, dataset: RawDataset, pair: Pair, uncertaint
 
 
 def write_sheet(folder: Path, rows: Sequence[Row]) -> None:
-    """sheet.png: the first rows, each pair as image and as image with its mask outlined."""
+    """Write sheet.png: the first rows, each pair as image and as image with its mask outlined."""
     shown = [_plane(row) for row in rows[:_SHEET_ROWS]]
     pair_grid([pair for row in shown for pair in row], folder / "sheet.png", columns=max(map(len, shown)))
 
 
 def write_record(folder: Path, content: dict[str, Any]) -> None:
-    """samples.json; written last, it says that the folder is ours to replace."""
+    """Write samples.json, last; a folder that holds it may be replaced with --overwrite."""
     (folder / RECORD).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _plane(row: Row) -> list[Pair]:
-    """The row's pairs, those of volumes in one slice across their shortest axis."""
+    """The row's pairs; of volumes, one slice across the shortest axis."""
     pairs = list(row.pairs)
     if pairs[0].label.ndim < 3:
         return pairs

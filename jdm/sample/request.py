@@ -1,4 +1,4 @@
-"""What each mode of `jdm-sample`, and `jdm.sample`, is asked for."""
+"""Requests of `jdm-sample` and `jdm.sample`, one per mode."""
 
 from __future__ import annotations
 
@@ -30,69 +30,69 @@ Estimates = Literal["estimated", "sampled"]
 
 @dataclass(frozen=True)
 class SampleOptions:
-    """What every mode is asked for."""
+    """Options common to all modes."""
 
     dataset: Dataset
-    """The dataset's id or name; or, without FOLD, the path of a run's folder."""
+    """Dataset id or name; or a run's folder, without FOLD."""
     fold: Fold = ""
-    """Fold of jdm-train: 0 to 4, or "all"."""
+    """Fold that the run was trained on: 0 to 4, or "all"."""
     _: KW_ONLY
     samples: int = 4
     """Samples per condition."""
     out: File = None
-    """Folder to write; by default sampled/MODE in the run's folder."""
+    """Output folder; by default sampled/MODE in the run's folder."""
     overwrite: Switch = False
-    """Replace samples that are in the output folder."""
+    """Replace samples in the output folder."""
     dry_run: Switch = False
-    """Check the request, say what would be sampled and how long it takes, and stop."""
+    """Check the request, print what would be sampled and the time it takes, and stop."""
 
 
 @dataclass(frozen=True)
 class SampleRequest(Sampling, SampleOptions):
-    """A mode's request."""
+    """Request of any mode."""
 
 
 @dataclass(frozen=True)
 class SegmentRequest(SampleRequest):
-    """Segment images: the most probable label of each pixel, under labels/, and a map of its uncertainty (the entropy
-    of the label probabilities), under uncertainty/."""
+    """Segment images. Writes the most probable label of each pixel to labels/ and its uncertainty (entropy of the label
+    probabilities) to uncertainty/."""
 
     _: KW_ONLY
     images: Folder
-    """Images named case_0000.png and so on."""
+    """Folder of images, named like case_0000.png."""
     masks: Annotated[Estimates | None, tyro.conf.arg(metavar="estimated|sampled", help_behavior_hint="")] = None
-    """Probabilities from the mean of the mask given the image, one evaluation a sample; or from how many samples have a
-    label there (preset thesis and more than 8 classes: only so)."""
+    """estimated: label probabilities from the mean mask given the image, one evaluation per sample. sampled: from label
+    frequencies over samples (the only way for preset thesis or more than 8 classes)."""
 
 
 @dataclass(frozen=True)
 class ImagesRequest(SampleRequest):
-    """Draw images for given masks."""
+    """Sample images for given masks."""
 
     _: KW_ONLY
     masks: Folder
-    """Masks named case.png and so on."""
+    """Folder of masks, named like case.png."""
 
 
 @dataclass(frozen=True)
 class InpaintRequest(SampleRequest):
-    """Sample a region of a real case anew; outside it nothing changes.
+    """Resample a region of a real case; nothing outside it changes.
 
-    What surrounds the region is kept by replacement, which is biased: on Gaussian data of correlation 0.8 the region
-    gets 61 % of the right shift of its mean with --repetitions 1, and 82 % with 4.
+    The surroundings are conditioned on by replacement, which is biased: on Gaussian data with correlation 0.8, the
+    region gets 61 % of the correct shift in mean with --repetitions 1, and 82 % with 4.
     """
 
     _: KW_ONLY
     case: Case
-    """Id of the case."""
+    """Case id."""
     box: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N ...", help_behavior_hint="")] = ()
-    """Region in array order: first row and column, then those behind the last, e.g. 40 60 90 120."""
+    """Region in array order: first row and column, then last ones plus 1, e.g. 40 60 90 120."""
     region: File = None
-    """Region as a file of the case's size, nonzero inside."""
+    """Region as a mask of the case's size, nonzero inside."""
     lesion: Text = None
-    """Label that the region gets (of a box the ellipse in it), e.g. polyp, or background to remove one."""
+    """Label to give the region (the ellipse in a box), e.g. polyp, or background to remove a lesion."""
     feather: int = 4
-    """Pixels inside the border over which sampled and real intensities are mixed."""
+    """Width in pixels, inside the border, over which sampled and real intensities are blended."""
     repetitions: int = 4
     """RePaint: how often each stretch of --jump-length steps is repeated; 1: none."""
     jump_length: int = 3
@@ -101,14 +101,14 @@ class InpaintRequest(SampleRequest):
 
 @dataclass(frozen=True)
 class ChannelsRequest(SampleRequest):
-    """Sample the other channels of real cases, given some of them.
+    """Sample the missing channels of real cases, given the others.
 
-    An image or mask given whole is exact; part of the channels is kept by replacement, see jdm-sample inpaint.
+    Exact if the whole image or the whole mask is given; otherwise by replacement, see jdm-sample inpaint.
     """
 
     _: KW_ONLY
     known: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...", help_behavior_hint="")]
-    """Known channels, by number or name; "mask" is the mask."""
+    """Known channels, by number or name, and "mask" for the mask."""
     cases: Cases = ()
     """Cases; by default the first four held out in training."""
     repetitions: int = 4
@@ -119,7 +119,7 @@ class ChannelsRequest(SampleRequest):
 
 @dataclass(frozen=True)
 class VaryRequest(SampleRequest):
-    """Draw variations of real pairs: they are noised to a level and denoised again."""
+    """Sample variations of real pairs by adding noise and denoising again."""
 
     _: KW_ONLY
     level: float = 0.4
@@ -130,28 +130,28 @@ class VaryRequest(SampleRequest):
 
 @dataclass(frozen=True)
 class InterpolateRequest(SampleRequest):
-    """Draw the pairs between two real ones, or between two draws of noise."""
+    """Interpolate between two real pairs, or between two noise samples."""
 
     _: KW_ONLY
     between: Cases = ()
-    """The two cases; by default two draws of noise."""
+    """The two cases; by default two noise samples."""
     points: int = 7
-    """Pairs, the two ends included."""
+    """Number of pairs, both ends included."""
 
 
 @dataclass(frozen=True)
 class LikelihoodRequest(SampleRequest):
-    """Measure how likely the model finds real cases, in bits per dimension, by the probability flow ODE.
+    """Compute the likelihood of real cases, in bits per dimension, with the probability flow ODE.
 
-    Of the image given its mask (preset thesis: of both). Fewer bits for cases trained on than for held-out ones mean
-    that the model begins to memorise.
+    The likelihood is of the image given its mask (preset thesis: of both). If training cases need fewer bits than
+    held-out ones, the model is starting to memorise.
     """
 
     _: KW_ONLY
     cases: Cases = ()
-    """Cases; by default four held out in training, and as many trained on."""
+    """Cases; by default four held-out cases and four training cases."""
     probes: int = 1
-    """Probes of the divergence (Hutchinson's estimator); more vary less."""
+    """Probe vectors of Hutchinson's trace estimator; more probes reduce its variance."""
 
 
 MODES: dict[str, type[SampleRequest]] = {
@@ -172,7 +172,7 @@ def mode_of(request: SampleRequest) -> str:
 
 
 def way_for(config: Config, request: SampleRequest) -> Way:
-    """The request's sampler: by default one that renews no noise where this would lead away from a given case."""
+    """The request's sampler; the default for modes that start from a given case or noise adds no noise."""
     if isinstance(request, LikelihoodRequest):
         return Way("ode", 2, request.settings)
     return way_of(
@@ -191,7 +191,7 @@ def described(config: Config, request: SampleRequest) -> dict[str, Any]:
 
 
 def estimates(config: Config, request: SampleRequest) -> bool:
-    """Whether masks of given images are estimated: by default where that can be done."""
+    """Whether masks of given images are estimated; the default is yes if that is possible."""
     if not isinstance(request, SegmentRequest):
         return False
     return can_estimate_masks(config) if request.masks is None else request.masks == "estimated"
@@ -203,7 +203,7 @@ def check_request(config: Config, request: SampleRequest, way: Way) -> None:
     Raises: ConfigError naming the flag of jdm-sample.
     """
     if way.sampler == "ancestral":
-        raise ConfigError("--sampler is ancestral, which serves exports only; choose another")
+        raise ConfigError("--sampler is ancestral, which works for exports only; choose another")
     resamples = config.preset == "thesis" and isinstance(request, SegmentRequest | ImagesRequest)
     least_steps = 2 if isinstance(request, LikelihoodRequest) else InpaintRequest.jump_length + 1 if resamples else 3
     check_sampling(config, request, way, least_steps=least_steps)
@@ -211,7 +211,7 @@ def check_request(config: Config, request: SampleRequest, way: Way) -> None:
         (request.samples >= 1, "samples", request.samples, "at least 1"),
         (
             request.guidance == 1 or not (estimates(config, request) or isinstance(request, LikelihoodRequest)),
-            "guidance", request.guidance, "1 here; with jdm-sample segment also --masks sampled",
+            "guidance", request.guidance, "1, or --masks sampled with jdm-sample segment",
         ),
     )  # fmt: skip
     if estimates(config, request) or isinstance(request, LikelihoodRequest):
@@ -247,13 +247,13 @@ def _check_inpainting(config: Config, request: InpaintRequest, way: Way) -> None
     _check_resampling(request.repetitions, request.jump_length, way)
     axes, half = config.data.dims + (config.data.slice_axis is not None), len(request.box) // 2
     ordered = all(0 <= a < b for a, b in zip(request.box[:half], request.box[half:], strict=False))
-    both = "given twice" if request.box else "given neither way"
+    both = "given twice" if request.box else "missing"
     check_flags(
         (request.feather >= 0, "feather", request.feather, "at least 0"),
-        (bool(request.box) != bool(request.region), "box and --region", both, "one of them"),
+        (bool(request.box) != bool(request.region), "box or --region", both, "exactly one of them"),
         (
             not request.box or (len(request.box) == 2 * axes and ordered),
-            "box", request.box, f"{axes} first pixels, then the {axes} behind the last, larger ones",
+            "box", request.box, f"{axes} first indices, then {axes} larger ones, each the last index plus 1",
         ),
     )  # fmt: skip
 
@@ -272,7 +272,7 @@ def _check_resampling(repetitions: int, jump_length: int, way: Way) -> None:
 def _check_interpolation(request: InterpolateRequest, way: Way) -> None:
     if not is_deterministic(way.sampler, way.settings):
         raise ConfigError(
-            f"--sampler is {way.sampler}, which renews noise, in jdm-sample interpolate; expected one of "
+            f"--sampler is {way.sampler}, but jdm-sample interpolate needs a deterministic sampler; expected one of "
             f"{', '.join(DETERMINISTIC)} without --eta; choose one"
         )
     check_flags(

@@ -1,4 +1,4 @@
-"""The joint model as a segmenter: probabilities of labels, from samples or from the mean of the mask."""
+"""The joint model as a segmenter: label probabilities from samples or from the mean mask."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def prepare(run: Run, request: SegmentRequest) -> list[Start]:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What the model says of an image."""
+    """The model's segmentation of an image."""
 
     shares: np.ndarray
     """Probability of each label value per pixel, (classes, *spatial)."""
     samples: list[Pair] = field(default_factory=list)
-    """The samples that it comes from, if it does."""
+    """The samples from which it was computed, if any."""
 
     def most_probable(self) -> tuple[np.ndarray, np.ndarray]:
-        """Most probable label, the lowest of equals, and the entropy of the probabilities: both (*spatial).
+        """Most probable label (ties: the lowest) and entropy of the probabilities, both (*spatial).
 
-        The entropy is in units of log(classes): 0 where one label is certain, at most 1.
+        The entropy is divided by log(classes): 0 if one label is certain, at most 1.
         """
         classes = len(self.shares)
         positive = self.shares > 0
@@ -46,7 +46,7 @@ class Segmentation:
 
 
 def segmentations(drawer: Drawer, starts: Sequence[Start], request: SegmentRequest) -> Iterable[Segmentation]:
-    """What the model says of given images, one case at a time."""
+    """Segmentations of given images, one case at a time."""
     if estimates(drawer.config, request):
         for start, shares in zip(starts, estimated_shares(drawer, starts, request), strict=True):
             yield Segmentation(start.case.native_shares(np.stack([shares[plane.number] for plane in start.planes])))
@@ -56,18 +56,18 @@ def segmentations(drawer: Drawer, starts: Sequence[Start], request: SegmentReque
 
 
 def shares_of(labels: Sequence[np.ndarray], classes: int) -> np.ndarray:
-    """Share of the samples that give a pixel each label value, (classes, *spatial). Args: labels: (*spatial) each."""
+    """Frequency of each label value per pixel over samples, (classes, *spatial). Args: labels: (*spatial) each."""
     return np.stack([np.mean([label == value for label in labels], axis=0) for value in range(classes)])
 
 
 def estimated_shares(
     drawer: Drawer, starts: Sequence[Start], request: SegmentRequest
 ) -> Iterator[dict[int, np.ndarray]]:
-    """Of each start in turn the probability of each label by plane, (classes, *spatial), in the plan's spacing.
+    """For each start in turn, label probabilities by plane, (classes, *spatial), in the plan's spacing.
 
-    From the mean of the mask given the image (see `estimated_mask`), a mean over `request.samples` noises, which
-    differ little: one network evaluation each. Few starts are held at once, since probabilities of many classes are
-    large.
+    They come from the mean mask given the image (see `estimated_mask`), averaged over `request.samples` noise draws,
+    which differ little; each takes one network evaluation. Few starts are held in memory at once, because
+    probabilities of many classes are large.
     """
     asked = [(number, plane) for number, start in enumerate(starts) for plane in start.planes]
     together = max(1, request.batch_size // request.samples)

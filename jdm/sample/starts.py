@@ -1,4 +1,4 @@
-"""Conditions as the network sees them, and samples of them as pairs."""
+"""Converts conditions to the network's input, and their samples to pairs."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ Planes = dict[int, tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class Plane:
-    """A plane to sample: an image, or a slice of a volume."""
+    """One plane to sample: an image, or a slice of a volume."""
 
     number: int
     canvas: Canvas
     where: np.ndarray
-    """bool, broadcastable to the canvas's x: what is known."""
+    """bool, broadcastable to the canvas's x: known entries."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """A condition: a case, its planes to sample, and how a sample of them becomes a pair."""
+    """A condition: a case, the planes to sample, and a function that turns their samples into a pair."""
 
     case: CaseCanvas
     planes: list[Plane]
     finish: Callable[[Planes], Pair]
     focus: np.ndarray | None = None
-    """(*spatial) of the case: where to look for what was sampled; None: everywhere."""
+    """(*spatial) of the case: the sampled region; None: everywhere."""
 
 
 def channel_start(case: CaseCanvas, known: Sequence[int], *, own_units: bool = True) -> Start:
@@ -62,9 +62,10 @@ def channel_start(case: CaseCanvas, known: Sequence[int], *, own_units: bool = T
 
 
 def real_cases(run: Run, cases: Sequence[str], what: str) -> list[CaseCanvas]:
-    """Cases of the real dataset, by default the first held out in training.
+    """Cases of the real dataset, by default the first held-out ones.
 
-    Raises: ConfigError, naming what needs it, if the dataset is not here; DataError for cases that are not in it.
+    Args: what: the command that needs them, for the error.
+    Raises: ConfigError if the dataset is not on this machine; DataError for cases that are not in it.
     """
     dataset, metadata = run.real_for(what), run.checkpoint.metadata
     chosen = cases or (metadata["held_out_ids"] or metadata["training_ids"])[:_DEFAULT_CASES]
@@ -72,7 +73,7 @@ def real_cases(run: Run, cases: Sequence[str], what: str) -> list[CaseCanvas]:
 
 
 def job(plane: Plane, request: SampleRequest, start: int, sample: int) -> Job:
-    """The job of a plane, by the numbers of its start and sample; its seed does not depend on how many there are."""
+    """The job of a plane; its seed depends only on the indices of its start, plane and sample."""
     seed = case_seed(request.seed, start, (sample << 32) + plane.number)
     return Job(plane.canvas.x, plane.where, seed, request.class_label or "")
 
@@ -81,9 +82,9 @@ Draw = Callable[[list[Job]], list[np.ndarray]]
 
 
 def draw_planes(drawer: Drawer, starts: Sequence[Start], request: SampleRequest, draw: Draw) -> list[list[Planes]]:
-    """The samples of each start by plane, decoded, in the plan's spacing.
+    """The decoded samples of each start by plane, in the plan's spacing.
 
-    A plane's samples do not depend on which others are drawn, so of a volume some may be left out.
+    A plane's samples do not depend on the other planes, so some planes of a volume may be left out.
 
     Args: draw: such as `Drawer.samples`.
     """
@@ -96,6 +97,6 @@ def draw_planes(drawer: Drawer, starts: Sequence[Start], request: SampleRequest,
 
 
 def draw_pairs(drawer: Drawer, starts: Sequence[Start], request: SampleRequest, draw: Draw) -> list[list[Pair]]:
-    """The samples of each start as pairs on the grid of its case."""
+    """The samples of each start, as pairs on the grid of its case."""
     drawn = draw_planes(drawer, starts, request, draw)
     return [[start.finish(planes) for planes in samples] for start, samples in zip(starts, drawn, strict=True)]

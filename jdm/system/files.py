@@ -1,4 +1,4 @@
-"""The one way to write a file: complete or not at all; and JSON that every reader takes."""
+"""Atomic file writing, and strict JSON."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from typing import Any
 
 @contextlib.contextmanager
 def replaced(path: Path, *, keep: Path | None = None, sync: bool = True) -> Iterator[Path]:
-    """A temporary file beside `path` for the block to write, put in its place when the block succeeds.
+    """A temporary file beside `path` for the block to write, renamed to `path` when the block succeeds.
 
-    A crash at any moment leaves `path` as it was. The temporary file has the same ending, by which many writers choose
-    their format. What killed writers of `path` left behind is removed.
+    A crash at any moment leaves `path` unchanged. The temporary file has the same ending, because many writers choose
+    their format by it. Temporary files of killed writers of `path` are removed.
 
     Args:
-        keep: where the file that is replaced goes; None: nowhere.
-        sync: wait until the content is on the disk.
+        keep: where to move the replaced file; None: discard it.
+        sync: wait until the content is on disk.
     """
     temporary = path.with_name(f".partial-{os.getpid()}-{path.name}")
     _remove_stale(path)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())  # some writers keep their files to their user
+        temporary.chmod(0o666 & ~_umask())  # some writers make files private to their user
         if sync:
             sync_to_disk([temporary])
         if keep is not None and path.exists():
@@ -44,13 +44,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write strict JSON (see `strict`), complete or not at all, in a folder that is made if absent."""
+    """Write strict JSON (see `strict`), complete or not at all; creates the folder if missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(strict(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def strict(value: Any) -> Any:
-    """Plain values that `json.dumps(..., allow_nan=False)` takes: numbers that are not finite become None."""
+    """Plain values for `json.dumps(..., allow_nan=False)`: non-finite numbers become None."""
     if isinstance(value, dict):
         return {str(key): strict(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -61,7 +61,7 @@ def strict(value: Any) -> Any:
 
 
 def sync_to_disk(paths: Iterable[Path]) -> None:
-    """Wait until files, or the names in folders, are on the disk."""
+    """Wait until files, or the directory entries of folders, are on disk."""
     for path in paths:
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -83,4 +83,4 @@ def _remove_stale(path: Path) -> None:
         except ProcessLookupError:
             temporary.unlink(missing_ok=True)
         except (PermissionError, ValueError):
-            continue  # another user's process, which is running; or no name of ours
+            continue  # another user's running process, or not one of our names

@@ -1,4 +1,4 @@
-"""Locks between processes; a lock goes with its process, however that ends. Its file stays."""
+"""Locks between processes. A lock is released when its process ends in any way; its file remains."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jdm.errors import ExistsError
 
 @contextlib.contextmanager
 def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold a lock file; yields False where another process holds it and `wait` is off."""
+    """Hold a lock file; yields False if another process holds it and `wait` is off."""
     lock = FileLock(path)
     try:
         lock.acquire(timeout=-1 if wait else 0)
@@ -29,7 +29,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def held(path: Path, folder: Path) -> Iterator[None]:
-    """Hold a lock file for what is written in `folder`.
+    """Hold a lock file while writing in `folder`.
 
     Raises: ExistsError naming the process that holds it.
     """
@@ -37,7 +37,7 @@ def held(path: Path, folder: Path) -> Iterator[None]:
     with locked(path, wait=False) as free:
         if not free:
             found = ""
-            with contextlib.suppress(OSError):  # the holder may be about to write it, or to leave
+            with contextlib.suppress(OSError):  # the holder may not have written its id yet, or may be exiting
                 found = holder.read_text(encoding="utf-8")
             raise ExistsError(
                 f"{folder} is being written by process {found or 'unknown'}; expected no other; wait for it, or end it"

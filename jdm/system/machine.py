@@ -1,4 +1,4 @@
-"""What a result needs beside it to be repeated: command, version, commit and hardware."""
+"""What must be recorded to reproduce a result: command, version, commit and hardware."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Run:
-    """What was run, and on what."""
+    """A command, with its version and hardware."""
 
     command: str
     version: str
@@ -27,7 +27,7 @@ class Run:
     """Processor, cores, Python, PyTorch and GPUs in one line."""
     cpu: str
     cores: int
-    """Those this process may use."""
+    """Number of cores that this process may use."""
     gpus: tuple[str, ...]
 
 

@@ -1,7 +1,7 @@
-"""Several CPU cores for one small network: parts of a batch side by side.
+"""Runs one small network on several CPU cores by splitting the batch.
 
-PyTorch's own threads share the work of each operation, and those of a small network are too short for that: on two
-cores, two halves side by side take two thirds of the time.
+PyTorch's own threads split each operation, but operations of a small network are too short for that. On two cores,
+running two half batches in parallel takes two thirds of the time.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from torch import Tensor
 
 Result = TypeVar("Result")
 Function = Callable[[Tensor, Tensor], Tensor]
-"""Of batches x (B, ...) and their levels, such as a `Denoise`."""
+"""Function of a batch x (B, ...) and its levels, such as a `Denoise`."""
 
 _LEAST_PART = 4
-"""Samples; the operations on fewer are too short to be worth a core."""
+"""Minimum number of samples per core; with fewer, operations are too short."""
 
 
 def parts_of(x: Tensor) -> list[slice]:
-    """Equal parts of the batch x (B, ...), one per core; a single one on other devices than a CPU."""
+    """Equal parts of the batch x (B, ...), one per core; on devices other than a CPU, a single part."""
     most = torch.get_num_threads() if x.device.type == "cpu" else 1
     count = max(1, min(most, len(x) // _LEAST_PART))
     ends = [round(len(x) * k / count) for k in range(count + 1)]
@@ -31,13 +31,13 @@ def parts_of(x: Tensor) -> list[slice]:
 
 
 def side_by_side(work: Callable[[slice], Result], parts: list[slice]) -> list[Result]:
-    """`work` of each part in a thread of its own, which gets an equal share of the cores; results in order."""
+    """Run `work` on each part in its own thread, with an equal share of the cores; results in order."""
     if len(parts) == 1:
         return [work(parts[0])]
     threads, grad = torch.get_num_threads(), torch.is_grad_enabled()
 
     def alone(part: slice) -> Result:
-        torch.set_num_threads(max(1, threads // len(parts)))  # of this thread
+        torch.set_num_threads(max(1, threads // len(parts)))  # applies to this thread
         with torch.set_grad_enabled(grad):
             return work(part)
 
@@ -49,7 +49,7 @@ def side_by_side(work: Callable[[slice], Result], parts: list[slice]) -> list[Re
 
 
 def on_all_cores(denoise: Function) -> Function:
-    """The same denoiser, a part of the batch on each core."""
+    """The same denoiser, with the batch split over the cores."""
 
     def denoise_parts(x: Tensor, sigma: Tensor) -> Tensor:
         return torch.cat(side_by_side(lambda part: denoise(x[part], sigma[part]), parts_of(x)))

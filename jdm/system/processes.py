@@ -1,4 +1,4 @@
-"""One process or several: torchrun's group, what its processes agree on, and signals to stop."""
+"""One or several processes: torchrun's group, agreement between its processes, and stop signals."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT", "MASTER_ADDR")
 
 @dataclass(frozen=True)
 class Launch:
-    """This process's place among those that torchrun started; the only one where it did not."""
+    """This process's rank among those started by torchrun; without torchrun, a single process."""
 
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
-    """Its place on this machine."""
+    """Rank on this machine."""
 
 
 def launch() -> Launch:
-    """What torchrun's variables say.
+    """Read torchrun's variables.
 
-    Raises: ConfigError if some of them are there without the others, or their numbers do not fit.
+    Raises: ConfigError if some of them are missing or their numbers are inconsistent.
     """
     found = {name: os.environ[name] for name in _LAUNCHED if name in os.environ}
     if found.get("WORLD_SIZE", "1") == "1":
@@ -53,7 +53,7 @@ def launch() -> Launch:
 
 @contextlib.contextmanager
 def processes() -> Iterator[torch.device]:
-    """This process's device; joins the group that torchrun started, if it did and nobody has yet.
+    """This process's device; joins torchrun's group, if there is one and it has not been joined yet.
 
     Raises: ConfigError as `launch`, or if there is no GPU for this process.
     """
@@ -61,8 +61,8 @@ def processes() -> Iterator[torch.device]:
     cuda = torch.cuda.is_available()
     if cuda and launched.local_rank >= torch.cuda.device_count():
         raise ConfigError(
-            f"process {launched.local_rank} of this machine has no GPU, there are {torch.cuda.device_count()}; "
-            f"expected one for each; start with torchrun --nproc-per-node {torch.cuda.device_count()}"
+            f"process {launched.local_rank} of this machine has no GPU; found {torch.cuda.device_count()}, "
+            f"expected one per process; start with torchrun --nproc-per-node {torch.cuda.device_count()}"
         )
     device = torch.device("cuda", launched.local_rank) if cuda else torch.device("cpu")
     if dist.is_initialized() or launched.world_size == 1:
@@ -72,8 +72,8 @@ def processes() -> Iterator[torch.device]:
         torch.cuda.set_device(device)
     if not dist.is_torchelastic_launched():  # variables of another program, or left over
         print(
-            f"waiting for the {launched.world_size} processes that WORLD_SIZE announces to meet at "
-            f"{os.environ['MASTER_ADDR']}; if there is only this one, stop it and type: unset {' '.join(_LAUNCHED)}",
+            f"waiting at {os.environ['MASTER_ADDR']} for the {launched.world_size} processes in WORLD_SIZE; "
+            f"if there is only this one, stop it and type: unset {' '.join(_LAUNCHED)}",
             file=sys.stderr,
             flush=True,
         )
@@ -90,7 +90,7 @@ def device_name() -> str:
 
 
 def rank() -> int:
-    """This process's place in the group, 0 where there is none."""
+    """This process's rank in the group; 0 without a group."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -116,7 +116,7 @@ def decided_by_first(decide: Callable[[], T]) -> T:
 
 
 def agreed(number: float, step: int) -> float:
-    """The largest number of any process; asked of the others every tenth step only, 0 in between."""
+    """The largest number of any process; exchanged only every tenth step, 0 in between."""
     if not dist.is_initialized():
         return number
     if step % 10:

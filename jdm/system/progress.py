@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a line a minute elsewhere."""
+"""Progress of long work: a bar on a terminal, else one line per minute."""
 
 from __future__ import annotations
 

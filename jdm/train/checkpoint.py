@@ -1,4 +1,4 @@
-"""Checkpoints: safetensors weights with plain metadata, and a resume state without code in it."""
+"""Checkpoints: safetensors weights with plain metadata, and a resume state that contains no code."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from jdm.system.files import replaced
 WEIGHTS, METADATA, RESUME = "checkpoint.safetensors", "checkpoint.json", "resume.pt"
 PLAN, FINGERPRINT = "plan.toml", "fingerprint.json"
 _PREVIOUS = ".previous"
-_DESCRIPTION = "description_sha256"  # of all else in the header
+_DESCRIPTION = "description_sha256"  # hash of everything else in the header
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights to sample from, and where they come from."""
+    """Weights to sample from, and their provenance."""
 
     config: Config
     weights: Mapping[str, Tensor]
@@ -62,18 +62,17 @@ def run_folder(dataset_name: str, fold: int | str) -> Path:
 
 
 def find_run(dataset: str, fold: str) -> Path:
-    """The folder of a training run.
+    """Find the folder of a training run.
 
     Args:
-        dataset: id or name of the dataset it was trained on, which need not be on this machine; or, with an empty
-            fold, the run's folder.
+        dataset: id or name of its dataset, which need not be on this machine; or, with an empty fold, the run's folder.
     Raises: ConfigError if there is no such run.
     """
     if not fold:
         if not (Path(dataset) / WEIGHTS).is_file():
             raise ConfigError(
-                f"{dataset} is no folder of a trained run (no {WEIGHTS}); expected DATASET FOLD, or the path of such a "
-                "folder; train first, or correct it"
+                f"{dataset} is not a trained run's folder (no {WEIGHTS}); expected DATASET FOLD or a run's folder; "
+                "train first, or correct the path"
             )
         return Path(dataset)
     root = results_folder()
@@ -88,15 +87,15 @@ def find_run(dataset: str, fold: str) -> Path:
 
 
 def set_aside(folder: Path) -> Path:
-    """Where the earlier run of a folder is while `jdm.train.replaced_run` puts another into its place."""
+    """Where `jdm.train.replaced_run` keeps the earlier run of a folder while another replaces it."""
     return folder.with_name(f".{folder.name}.replaced")
 
 
 @contextlib.contextmanager
 def _written(path: Path, keep: Path | None = None, size: int | None = None) -> Iterator[Path]:
-    """As `jdm.system.files.replaced`; a full disk is a CheckpointError that says how much is needed and free.
+    """Like `jdm.system.files.replaced`, but a full disk raises CheckpointError with the space needed and free.
 
-    Args: size: bytes that the file takes, where they are known.
+    Args: size: bytes needed, if known.
     """
     try:
         with replaced(path, keep=keep) as temporary:
@@ -104,7 +103,7 @@ def _written(path: Path, keep: Path | None = None, size: int | None = None) -> I
     except (OSError, RuntimeError, SafetensorError) as error:  # the C++ and Rust writers raise the latter two
         free = shutil.disk_usage(path.parent).free // 2**20
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        needed = "room for it" if size is None else f"about {size // 2**20 + 1} MiB"
+        needed = "enough free space" if size is None else f"about {size // 2**20 + 1} MiB"
         kept = "; the previous file is kept" if path.exists() else ""
         again = " with --resume" if has_resume_state(path.parent) else ""
         raise CheckpointError(
@@ -114,18 +113,18 @@ def _written(path: Path, keep: Path | None = None, size: int | None = None) -> I
 
 
 def write_run_text(path: Path, text: str) -> None:
-    """Write a text file of a run's folder. Raises: CheckpointError if the disk does not take it."""
+    """Write a text file in a run's folder. Raises: CheckpointError if writing fails."""
     with _written(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
 
 
 def save_checkpoint(folder: Path, weights: Mapping[str, Tensor], config: Config, metadata: Mapping[str, Any]) -> None:
-    """Write checkpoint.safetensors, whose header holds everything, and checkpoint.json, the same to read."""
+    """Write checkpoint.safetensors, with all metadata in its header, and a readable copy of that in checkpoint.json."""
     weights = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in weights.items()}
     content = {**metadata, "sha256": weights_sha256(weights), "config": to_dict(config)}
-    content = json.loads(json.dumps(content))  # as it will be read
+    content = json.loads(json.dumps(content))  # as it will be read back
     content[_DESCRIPTION] = _description_sha256(content)
-    header = {"jdm": json.dumps(content)}  # one entry: safetensors writes several in any order
+    header = {"jdm": json.dumps(content)}  # one entry: safetensors does not keep the order of several
     with _written(folder / WEIGHTS, size=_stored_bytes(weights)) as path:
         save_file(weights, str(path), metadata=header)
     write_run_text(folder / METADATA, json.dumps(content, indent=2) + "\n")
@@ -140,7 +139,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     if not path.is_file():
         raise CheckpointError(
             f"no checkpoint {path}; expected one written by jdm-train; train first, or name its folder"
-            + (f"; the earlier run is in {aside}, jdm-train --resume puts it back" if aside.exists() else "")
+            + (f"; the earlier run is in {aside}, jdm-train --resume restores it" if aside.exists() else "")
         )
     try:
         with safe_open(str(path), framework="pt") as file:
@@ -151,7 +150,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}; the file was written by another version of jdm; train again") from None
     except (SafetensorError, KeyError, ValueError, TypeError, OSError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not a whole jdm checkpoint: {error}; restore it or train again") from None
+        raise CheckpointError(f"{path} is not a complete jdm checkpoint: {error}; restore it or train again") from None
     if weights_sha256(weights) != metadata.get("sha256"):
         raise CheckpointError(
             f"{path} is damaged: the checksum of its weights is {weights_sha256(weights)[:12]}, expected "
@@ -161,17 +160,17 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
 
 def _described(header: Mapping[str, str]) -> dict[str, Any]:
-    """What a checkpoint's header says of it. Raises: KeyError, ValueError if it is damaged or not of jdm."""
+    """Metadata in a checkpoint's header. Raises: KeyError, ValueError if it is damaged or not written by jdm."""
     metadata = json.loads(header["jdm"])
     if not isinstance(metadata, dict) or not isinstance(metadata["config"], dict):
-        raise ValueError("its description is no JSON object with a config")
+        raise ValueError("its description is not a JSON object with a config")
     if metadata[_DESCRIPTION] != _description_sha256(metadata):
         raise ValueError("the checksum of its description is wrong")
     return metadata
 
 
 def _description_sha256(metadata: Mapping[str, Any]) -> str:
-    """SHA-256 over all that a checkpoint's header says, but this."""
+    """SHA-256 over all metadata in a checkpoint's header except this hash."""
     rest = {key: value for key, value in metadata.items() if key != _DESCRIPTION}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
@@ -187,14 +186,14 @@ def weights_sha256(weights: Mapping[str, Tensor]) -> str:
 
 
 def save_resume_state(folder: Path, state: Mapping[str, Any]) -> None:
-    """Write resume.pt, keeping the one before it."""
+    """Write resume.pt and keep the previous one."""
     path, keep = resume_paths(folder)
     with _written(path, keep, _stored_bytes(state)) as temporary:
         torch.save(dict(state), temporary)
 
 
 def _stored_bytes(state: Any) -> int:
-    """Bytes of the tensors in nested mappings and lists."""
+    """Size in bytes of the tensors in nested mappings and lists."""
     if isinstance(state, Tensor):
         return state.numel() * state.element_size()
     parts = state.values() if isinstance(state, Mapping) else state if isinstance(state, list | tuple) else ()
@@ -202,19 +201,19 @@ def _stored_bytes(state: Any) -> int:
 
 
 def resume_paths(folder: Path) -> tuple[Path, Path]:
-    """Where a run's last resume state is, and the one before it."""
+    """Paths of a run's last resume state and of the previous one."""
     return folder / RESUME, folder / (RESUME + _PREVIOUS)
 
 
 def has_resume_state(folder: Path) -> bool:
-    """Whether a run has saved a state, readable or not."""
+    """Whether a run has saved a resume state, readable or not."""
     return any(path.is_file() for path in resume_paths(folder))
 
 
 def load_resume_state(folder: Path) -> dict[str, Any] | None:
-    """The newest readable resume state, or None where there is none; says so if it is not the last one.
+    """The newest readable resume state, or None if there is none; warns if it is not the last one.
 
-    Raises: CheckpointError if there are only damaged ones.
+    Raises: CheckpointError if all are damaged.
     """
     if not has_resume_state(folder):
         return None
@@ -222,12 +221,12 @@ def load_resume_state(folder: Path) -> dict[str, Any] | None:
     for path in resume_paths(folder):
         try:
             with zipfile.ZipFile(path) as file:
-                if file.testzip() is not None:  # torch.load does not look at the checksums
+                if file.testzip() is not None:  # torch.load does not verify the checksums
                     raise zipfile.BadZipFile("wrong checksum")
             state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # a damaged file fails in a dozen ways
+        except Exception as error:  # a damaged file can raise many kinds of exception
             problem = problem or f"{path} cannot be read ({type(error).__name__})"
-            print(f"jdm: warning: {problem}; falling back to the state before it", file=sys.stderr)
+            print(f"jdm: warning: {problem}; using the previous state instead", file=sys.stderr)
             continue
         return state
-    raise CheckpointError(f"{problem}; expected a state written by jdm-train; train anew with --overwrite")
+    raise CheckpointError(f"{problem}; expected a state written by jdm-train; train again with --overwrite")

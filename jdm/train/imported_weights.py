@@ -1,4 +1,4 @@
-"""Weights trained with improved-diffusion or guided-diffusion, in our network."""
+"""Import of weights trained with improved-diffusion or guided-diffusion."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jdm.diffusion.unet import UNet
 from jdm.errors import CheckpointError, ConfigError
 from jdm.train.request import TrainRequest
 
-# Names of one block's tensors there and here.
+# Tensor names in a block, theirs to ours.
 _RESIDUAL = {
     "in_layers.0": "norm1",
     "in_layers.2": "conv1",
@@ -37,13 +37,13 @@ _OUTSIDE = {
     "input_blocks.0.0": "down.0.blocks.0",
 }
 _STAGES = {"input_blocks": "down", "output_blocks": "up", "middle_block": "middle"}
-_GROUPS = 32  # of every group normalisation there
-_IMAGE_AXES = 4  # of a 2-D convolution's weight
+_GROUPS = 32  # groups of all their group normalisations
+_IMAGE_AXES = 4  # axes of a 2-D convolution's weight
 
 
 @dataclass(frozen=True)
 class ImportedWeights:
-    """A network's settings and its tensors under our names."""
+    """A network's settings, and its tensors under our names."""
 
     network: NetworkConfig
     in_channels: int
@@ -51,7 +51,7 @@ class ImportedWeights:
     weights: Mapping[str, Tensor]
 
     def unet(self) -> UNet:
-        """The network with one level: its position is the step t of the thousand, shape (B, 1). In eval mode."""
+        """The network in eval mode, with one level: the step t of 1000, shape (B, 1)."""
         unet = UNet(self.in_channels, self.out_channels, self.network, levels=1)
         unet.load_state_dict(dict(self.weights))
         return unet.eval()
@@ -101,12 +101,12 @@ def import_improved_diffusion(
 ) -> ImportedWeights:
     """The weights of a U-Net of improved-diffusion (Nichol & Dhariwal 2021) or guided-diffusion.
 
-    Width, depth, channels and places of attention follow from the file's shapes. What leaves no trace there is an
-    argument. Supported is what both train by default with learned scale and shift, on images.
+    Width, depth, channels and attention levels follow from the file's shapes; settings that the file does not show are
+    arguments. Supports the default 2-D networks of both, with scale-shift norm.
 
     Args:
         path: a state dict saved by `torch.save` (tensors only; code in it is refused, not run) or .safetensors.
-        heads: attention heads on every level, `num_heads` there; another `num_heads_upsample` is not supported.
+        heads: their `num_heads`, the same on every level; a different `num_heads_upsample` is not supported.
         attention_order: new for `use_new_attention_order`.
     Raises: CheckpointError naming the keys or shapes that do not fit.
     """
@@ -115,17 +115,17 @@ def import_improved_diffusion(
     try:
         network, in_channels, out_channels = _architecture(state, heads)
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
-        raise _refusal(path, f"its layout is not that of the U-Net ({error})") from None
+        raise _refusal(path, f"its layout is not that of a supported U-Net ({error})") from None
     with torch.device("meta"):
         unet = UNet(in_channels, out_channels, network, levels=1)
     if any(isinstance(module, nn.GroupNorm) and module.num_groups != _GROUPS for module in unet.modules()):
-        raise _refusal(path, f"it has {network.base_channels} base channels, of which ours makes other groups than 32")
+        raise _refusal(path, f"it has {network.base_channels} base channels, which jdm cannot split into 32 groups")
     wanted = unet.state_dict()
     renamed = {}
     for key, tensor in state.items():
         name = _our_name(key)
         if name not in wanted:
-            raise _refusal(path, f"it holds {key!r}, for which there is no place")
+            raise _refusal(path, f"it holds the unknown tensor {key!r}")
         squeezed = tensor.squeeze(-1) if tensor.ndim == 3 and wanted[name].ndim == 2 else tensor
         if squeezed.shape != wanted[name].shape:
             raise _refusal(path, f"{key!r} has shape {tuple(tensor.shape)}, expected {tuple(wanted[name].shape)}")
@@ -137,29 +137,29 @@ def import_improved_diffusion(
 
 
 def _legacy_order(qkv: Tensor, heads: int) -> Tensor:
-    """A projection laid out (3, heads, width / heads) as one laid out (heads, 3, width / heads)."""
+    """Reorder a projection from layout (3, heads, width / heads) to (heads, 3, width / heads)."""
     return qkv.unflatten(0, (3, heads, -1)).transpose(0, 1).flatten(0, 2)
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
-    """The file's state dict, and nothing else that it may hold."""
+    """The file's state dict; anything else in the file is refused."""
     try:
         if path.suffix == ".safetensors":
             return load_file(str(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file that is not what it claims fails in a dozen ways
+    except Exception as error:  # a damaged or foreign file can raise many kinds of exception
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise _refusal(path, f"it cannot be read as tensors: {reason}") from None
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise _refusal(path, "it holds more than tensors by name")
+        raise _refusal(path, "it holds something other than named tensors")
     return {str(key): value for key, value in state.items()}
 
 
 def _refuse_unsupported(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Name what their options change and ours does not have."""
+    """Refuse networks with options of theirs that ours does not have."""
     first = state.get("input_blocks.0.0.weight")
     if first is not None and first.ndim != _IMAGE_AXES:
-        raise _refusal(path, f"it is a network of {first.ndim - 2} dimensions, whose strides leave no trace")
+        raise _refusal(path, f"it is a {first.ndim - 2}-D network, whose strides are not stored")
     if "label_emb.weight" in state:
         raise _refusal(path, "it is class-conditional (class_cond)")
     if any(re.fullmatch(r"output_blocks\.\d+\.[12]\.in_layers\..*", key) for key in state):
@@ -170,7 +170,7 @@ def _refuse_unsupported(path: Path, state: Mapping[str, Tensor]) -> None:
 
 
 def _architecture(state: Mapping[str, Tensor], heads: int) -> tuple[NetworkConfig, int, int]:
-    """Network settings, input and output channels, from shapes alone."""
+    """Network settings, input channels and output channels, from shapes alone."""
     base = state["time_embed.0.weight"].shape[1]
     multipliers: list[int] = []
     blocks: list[int] = [0]
@@ -184,19 +184,19 @@ def _architecture(state: Mapping[str, Tensor], heads: int) -> tuple[NetworkConfi
         width = state[f"{stage}.0.out_layers.3.weight"].shape[0]
         if blocks[-1] == 0:
             if width % base:
-                raise ValueError(f"{width} channels are no multiple of {base}")
+                raise ValueError(f"{width} channels are not a multiple of {base}")
             multipliers.append(width // base)
         blocks[-1] += 1
         if f"{stage}.1.qkv.weight" in state:
             attention.add(2 ** (len(blocks) - 1))
     if len(set(blocks)) != 1:
-        raise ValueError(f"levels have {blocks} blocks, expected equally many")
+        raise ValueError(f"levels have {blocks} blocks, expected the same number on each")
     network = NetworkConfig(base, tuple(multipliers), blocks[0], tuple(sorted(attention)), heads)
     return network, state["input_blocks.0.0.weight"].shape[1], state["out.2.weight"].shape[0]
 
 
 def _our_name(key: str) -> str:
-    """Our name of one of their tensors; the key itself where there is none."""
+    """Our name for one of their tensors; the key itself if we have none."""
     module, _, kind = key.rpartition(".")
     if module in _OUTSIDE:
         return f"{_OUTSIDE[module]}.{kind}"
@@ -212,5 +212,5 @@ def _our_name(key: str) -> str:
 def _refusal(path: Path, found: str) -> CheckpointError:
     return CheckpointError(
         f"{path}: {found}; expected the state dict of an unconditional 2-D U-Net of improved-diffusion or "
-        "guided-diffusion with scale-shift norm, conv_resample and without resblock_updown; choose another"
+        "guided-diffusion with scale-shift norm and conv_resample, without resblock_updown; choose another"
     )

@@ -26,9 +26,9 @@ _MEASURED = ("seen_loss", "held_out_loss", "smoothed")
 
 
 class RunLog:
-    """Rows of log.csv, one per step; those after the step a run resumes from are dropped.
+    """Rows of log.csv, one per step; rows after the step from which a run resumes are dropped.
 
-    Values stay on their device until `flush`, so that a step need not wait for them.
+    Values stay on their device until `flush`, so that steps do not wait for them.
     """
 
     def __init__(self, folder: Path, step: int, active: bool) -> None:
@@ -50,7 +50,7 @@ class RunLog:
             self._events.close()
 
     def row(self, values: dict[str, Any]) -> None:
-        """Note one step's values by column, numbers or tensors."""
+        """Add the values of one step by column: numbers or tensors."""
         self._pending.append(values)
 
     def check(self) -> None:
@@ -67,7 +67,7 @@ class RunLog:
             raise TrainingError(
                 f"step {bad['step']} has the loss {bad['loss']} and the gradient norm {bad['gradient_norm']}, "
                 "expected finite numbers; "
-                "the last checkpoint is kept; train anew with --overwrite and --train.precision fp32 "
+                "the last checkpoint is kept; train again with --overwrite and --train.precision fp32 "
                 "or a lower --train.learning-rate"
             )
 
@@ -109,11 +109,11 @@ class RunLog:
 
 
 def read_log(path: Path) -> list[dict[str, str]]:
-    """Rows of a log.csv up to the first that is damaged or does not follow its step; none if there is no file."""
+    """Rows of a log.csv up to the first damaged or out-of-order one; empty if there is no file."""
     if not path.is_file():
         return []
     text = path.read_bytes().decode("utf-8", errors="replace")
-    text = text[: text.rfind("\n") + 1]  # a killed writer may leave part of a row
+    text = text[: text.rfind("\n") + 1]  # a killed writer may leave an incomplete row
     rows: list[dict[str, str]] = []
     try:
         for row in csv.DictReader(io.StringIO(text, newline="")):
@@ -126,7 +126,7 @@ def read_log(path: Path) -> list[dict[str, str]]:
 
 
 def _is_whole(row: dict[str, Any]) -> bool:
-    """Whether a row has a step and its columns hold numbers or nothing."""
+    """Whether a row has a step and all its columns are numbers or empty."""
     if set(row) != set(FIELDS) or not re.fullmatch(r"[0-9]{1,12}", row["step"] or ""):
         return False
     return all(value == "" or _NUMBER.fullmatch(value or "") for value in row.values())

@@ -44,21 +44,21 @@ from jdm.train.prepare import Prepared
 from jdm.train.progress import GRID_PAIRS, GRID_STEPS, Ema, Progress
 
 _FLUSH_EVERY = 50
-_DROPOUT = 1  # the stream of dropout's randomness; that of the noise is 0
+_DROPOUT = 1  # random stream of dropout; the stream of the noise is 0
 
 
 def train(prepared: Prepared, *, resume: bool = False, started: float | None = None) -> Checkpoint:
     """Fit a joint diffusion model to a dataset.
 
-    The run's folder receives fingerprint.json, plan.toml, classes.csv of a model with classes,
-    checkpoint.safetensors, checkpoint.json, resume.pt, log.csv and samples/.
+    Writes fingerprint.json, plan.toml, classes.csv (for a model with classes), checkpoint.safetensors,
+    checkpoint.json, resume.pt, log.csv and samples/ to the run's folder.
 
     Args:
-        resume: continue from resume.pt if it is there.
-        started: `time.monotonic()` from which the budget counts; now when None.
+        resume: continue from resume.pt, if it exists.
+        started: `time.monotonic()` at which the budget starts; None: now.
     Returns: the checkpoint to sample from.
-    Raises: TrainingError if the loss is not finite or memory runs out; CheckpointError if the state to resume is
-        of another plan or dataset.
+    Raises: TrainingError if the loss is not finite or memory runs out; CheckpointError if the state to resume from
+        has another plan or dataset.
     """
     config, out_dir, ids = prepared.config, prepared.out_dir, (prepared.training_ids, prepared.held_out_ids)
     with processes() as device:
@@ -89,7 +89,7 @@ def train(prepared: Prepared, *, resume: bool = False, started: float | None = N
 
 
 def _describe(prepared: Prepared, resume: bool) -> None:
-    """Write what was measured and decided into the run's folder; of a resumed run only what it was extended by."""
+    """Write fingerprint and plan to the run's folder; for a resumed run, only update the changed settings."""
     out_dir, config = prepared.out_dir, prepared.config
     out_dir.mkdir(parents=True, exist_ok=True)
     if prepared.classes:
@@ -106,7 +106,7 @@ def _loop(
     trained: tuple[Denoiser | VPDenoiser, Ema, torch.optim.Optimizer],
     progress: Progress, log: RunLog, stop: list[int],
 ) -> None:  # fmt: skip
-    """Steps until the plan's count, the budget or a signal ends them."""
+    """Train until the plan's steps, the budget or a signal ends it."""
     denoiser, ema, optimizer = trained
     settings, first = config.train, rank() == 0
     device = next(denoiser.parameters()).device
@@ -117,7 +117,7 @@ def _loop(
         pin_memory=device.type == "cuda",
     )  # fmt: skip
     progress.share = agreed(progress.spent(), 0)
-    if progress.step and progress.share > 1:  # a finished run that is resumed
+    if progress.step and progress.share > 1:  # resuming a finished run
         if first:
             print(progress.spent_line(), file=sys.stderr)
         return
@@ -141,13 +141,13 @@ def _loop(
             bar.update()
             ended = progress.step == settings.steps or bool(agreed(progress.out_of_time(), progress.step))
             signalled = int(agreed(stop[0] if stop else 0, progress.step))
-            if ended or progress.step % settings.validate_every == 0:  # not at a signal: resuming must not show
-                log.check()  # stops here if a loss was not finite, before anything of it is saved
+            if ended or progress.step % settings.validate_every == 0:  # not at a signal: a resume must not show
+                log.check()  # stops if a loss was not finite, before anything is saved
                 with progress.timed("measure"), memory_errors(settings.batch_size):
                     progress.measure(ema, measures, log)
                 bar.note(log.shown())
             grid = progress.costs.grid and (ended or progress.step % settings.sample_every == 0)
-            if first and grid:  # before the state that says it is done
+            if first and grid:  # before saving the state that marks it as done
                 with progress.timed("grid"), memory_errors(settings.batch_size):
                     log.grid(progress.step, sample_grid(ema.denoiser, config), pairs)
             saving = ended or bool(signalled) or progress.save_is_due()
@@ -162,9 +162,9 @@ def _loop(
 
 
 def learning_rate(settings: TrainConfig, step: int, spent: float = 0.0) -> float:
-    """Rate at a step counted from zero: linear warm-up, then constant or linear to zero.
+    """Learning rate at a step counted from zero: linear warm-up, then constant or linear decay to zero.
 
-    Args: spent: share of the budget that is gone; whichever of steps and budget is nearer to its end counts.
+    Args: spent: share of the budget spent; decay follows whichever of steps and budget is nearer to its end.
     """
     warm = min(1.0, (step + 1) / max(1, settings.warmup_steps))
     left = 1 - min(1.0, max(step / settings.steps, spent)) if settings.decay == "linear" else 1.0
@@ -172,7 +172,7 @@ def learning_rate(settings: TrainConfig, step: int, spent: float = 0.0) -> float
 
 
 def sample_grid(denoiser: Denoiser | VPDenoiser, config: Config) -> np.ndarray:
-    """A few encoded samples of the current weights, (n, channels, *patch_size), always from the same noise."""
+    """A few encoded samples with the current weights, (n, channels, *patch_size), always from the same noise."""
     shape = (GRID_PAIRS, config.image_channels + config.mask_channels, *config.data.patch_size)
     device = next(denoiser.parameters()).device
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)

@@ -1,4 +1,4 @@
-"""What a training step minimises, and the same loss on fixed samples to follow a run by."""
+"""The training loss, and the same loss on fixed samples for monitoring."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from jdm.system.parallel import parts_of, side_by_side
 
 FIXED_BATCH, _FIXED_SEED = 16, 2**31
 _MEASURED_SECONDS = 4.0
-_MEASURED_PIXELS = 2**18  # in a batch on a CPU
+_MEASURED_PIXELS = 2**18  # pixels per batch on a CPU
 
 
 def sample_losses(
@@ -40,11 +40,11 @@ def sample_losses(
 def loss_and_gradients(
     denoiser: Denoiser | VPDenoiser, x0: Tensor, condition: Tensor, config: Config, generator: torch.Generator
 ) -> Tensor:
-    """Mean training loss of a batch; its gradient replaces that in the parameters."""
+    """Mean training loss of a batch; its gradient replaces the gradient stored in the parameters."""
     for parameter in denoiser.parameters():
         parameter.grad = None
     levels, noise = _draw(denoiser, x0, config, generator)
-    # Other processes expect one backward pass a step; dropout draws from a generator that threads would share.
+    # Distributed training expects one backward pass per step, and threads would share dropout's random generator.
     alone = dist.is_initialized() or config.network.dropout > 0
     parts = [slice(len(x0))] if alone else parts_of(x0)
 
@@ -71,7 +71,7 @@ def loss_and_gradients(
 def _draw(
     denoiser: Denoiser | VPDenoiser, x0: Tensor, config: Config, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Levels, sigma (B, 2) or steps t (B,), and noise like x0."""
+    """Draw levels, sigma (B, 2) or steps t (B,), and noise like x0."""
     noise = torch.randn(x0.shape, generator=generator, device=x0.device)
     if isinstance(denoiser, VPDenoiser):
         return torch.randint(denoiser.process.steps, (len(x0),), generator=generator, device=x0.device), noise
@@ -87,12 +87,12 @@ def _losses(
         lambda x, s: denoiser(x, s, condition), x0, levels, noise, config.image_channels, config.sigma_data
     )
     sides = error[:, : config.image_channels], error[:, config.image_channels :]
-    # Image and mask weigh the same: a mask of many one-hot channels would leave the image a small share of the loss.
+    # Image and mask have equal weight; otherwise many one-hot mask channels would dominate the loss.
     return torch.stack([side.flatten(1).mean(1) for side in sides]).mean(0)
 
 
 class FixedLoss:
-    """Denoising loss of fixed crops at fixed noise and levels: two moments differ by the weights alone."""
+    """Denoising loss on fixed crops at fixed noise and levels, so that only the weights change it."""
 
     def __init__(self, pairs: PairDataset, config: Config, device: torch.device, batches: int = 4) -> None:
         drawn = Batches(pairs, FIXED_BATCH, seed=_FIXED_SEED, augmented=False)
@@ -112,21 +112,21 @@ class FixedLoss:
 
 
 def step_seed(seed: int, rank: int, step: int, stream: int = 0) -> int:
-    """Seed of one step: a function of its arguments alone, so that a resumed run repeats it."""
+    """Seed of one step, which depends only on the arguments, so that a resumed run repeats it."""
     state = np.random.SeedSequence([seed, rank, step, stream]).generate_state(2, np.uint32)
     return int(state[0]) << 32 | int(state[1])
 
 
 def step_generator(seed: int, rank: int, step: int, device: torch.device) -> torch.Generator:
-    """Randomness of one step."""
+    """Random generator of one step."""
     return torch.Generator(device).manual_seed(step_seed(seed, rank, step))
 
 
 def measure_step_seconds(config: Config, device: torch.device, repeats: int = 3) -> float:
-    """Wall-clock seconds of one training step of a plan on this machine, the quickest of `repeats` after a warm-up.
+    """Wall-clock seconds of one training step of a plan on this machine: the fastest of `repeats` after a warm-up.
 
-    Large samples are measured in a smaller batch, and in fewer repeats, since a step may take minutes: the time is
-    proportional to the number of samples where each keeps the machine busy.
+    Because a step with large samples may take minutes, these are measured with a smaller batch and fewer repeats. The
+    time is then scaled by the number of samples, which holds if each sample keeps the machine busy.
     """
     denoiser = build_denoiser(config, condition_features(config.data.dims)).to(device)
     optimizer = torch.optim.AdamW(denoiser.parameters(), fused=True)
@@ -151,7 +151,7 @@ def measure_step_seconds(config: Config, device: torch.device, repeats: int = 3)
 
 @contextlib.contextmanager
 def memory_errors(batch_size: int, flag: str = "--train.batch-size") -> Iterator[None]:
-    """Turn a full memory, the device's or the machine's, into a TrainingError that names the flag to lower."""
+    """Turn an out-of-memory error of device or machine into a TrainingError that names the flag to lower."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

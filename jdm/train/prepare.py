@@ -1,4 +1,4 @@
-"""Before the first step: which cases, which plan, which folder."""
+"""Preparation of a training run: cases, plan and folder."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ _ENOUGH_STEPS = 6_000
 
 @dataclass(frozen=True)
 class Prepared:
-    """What will be trained."""
+    """A run that is ready for training."""
 
     plan: Plan
     dataset: RawDataset
     fold: str
     training_ids: list[str]
     held_out_ids: list[str]
-    """Never trained on; they measure the loss."""
+    """Cases that are never trained on; they measure the loss."""
     out_dir: Path
     classes: Mapping[str, str] | None
-    """Class by case, of a model that is conditioned on it; empty where a case has none."""
+    """Class by case, for a model conditioned on it; empty if a case has none."""
     imported: ImportedWeights | None
-    """What training starts from."""
+    """Initial weights, if imported."""
 
     @property
     def config(self) -> Config:
@@ -61,13 +61,13 @@ class Prepared:
 
 
 def prepare(request: TrainRequest) -> Prepared:
-    """Choose the cases and the plan; nothing is written.
+    """Choose the cases and the plan; writes nothing.
 
-    Raises: ConfigError, DataError, CheckpointError or ExistsError for what cannot be trained.
+    Raises: ConfigError, DataError, CheckpointError or ExistsError if the run cannot be trained.
     """
     from_dict(Settings, request.settings)  # refused before anything is read
     if request.resume and request.overwrite:
-        raise ConfigError("--resume and --overwrite are both given; expected one of them: continue, or start anew")
+        raise ConfigError("--resume and --overwrite are both given; expected one: continue the run, or start again")
     dataset = open_dataset(request.dataset)
     _refuse_synthetic(dataset)
     training_ids, held_out_ids = training_and_held_out(dataset, request.fold)
@@ -81,7 +81,7 @@ def prepare(request: TrainRequest) -> Prepared:
         classes = read_classes(out_dir / FILE_NAME, dataset) if config.facts.class_names else None
         return prepared(Plan(config, {}), classes)
     if request.resume and rank() == 0:
-        print(f"jdm-train: note: there is no run to resume in {out_dir}; a new one begins", file=sys.stderr)
+        print(f"jdm-train: note: there is no run to resume in {out_dir}; starting a new one", file=sys.stderr)
     trained = has_resume_state(out_dir) or (out_dir / WEIGHTS).exists()  # else it failed before its first checkpoint
     if trained and not (request.overwrite or request.resume or request.dry_run):
         raise ExistsError(f"{out_dir} holds a run already; expected none; add --resume or --overwrite")
@@ -97,9 +97,9 @@ def prepare(request: TrainRequest) -> Prepared:
 
 @contextlib.contextmanager
 def alone(prepared_for: TrainRequest) -> Iterator[None]:
-    """Keep other processes out of the run's folder, after settling what a killed one left there.
+    """Lock the run's folder, after cleaning up what a killed process left there.
 
-    Raises: ExistsError if one is at work in it.
+    Raises: ExistsError if another process is using it.
     """
     dataset = open_dataset(prepared_for.dataset)
     fold_split(dataset, prepared_for.fold)  # no folder is made for a fold that there is not
@@ -117,9 +117,9 @@ def alone(prepared_for: TrainRequest) -> Iterator[None]:
 
 
 def training_and_held_out(dataset: RawDataset, fold: str) -> tuple[list[str], list[str]]:
-    """Case ids to train on and to hold out: a fold's two parts; of "all", a seeded tenth is held out.
+    """Case ids to train on and to hold out: the two parts of a fold; for "all", a seeded random tenth is held out.
 
-    That tenth is of whole patients or sequences, where these are known.
+    That tenth consists of whole patients or sequences, if known.
     """
     training, held_out = fold_split(dataset, fold)
     if not held_out:
@@ -141,7 +141,7 @@ def training_and_held_out(dataset: RawDataset, fold: str) -> tuple[list[str], li
 
 
 def _refuse_synthetic(dataset: RawDataset) -> None:
-    """What is generated from generated cases names none of the real ones behind them, so no leak could be seen."""
+    """Refuse to train on synthetic cases: their provenance would not list the real cases, so leaks would be hidden."""
     if (dataset.folder / "provenance.json").is_file():
         raise DataError(
             f"{dataset.name} is a synthetic dataset (it has a provenance.json); expected a real one; train on the "
@@ -150,7 +150,7 @@ def _refuse_synthetic(dataset: RawDataset) -> None:
 
 
 def _classes_file(path: Path, dataset: RawDataset) -> Path:
-    """The file that --classes names: a path, or a file beside dataset.json."""
+    """The file named by --classes: a path, or a file beside dataset.json."""
     beside = dataset.folder / path
     return beside if not path.exists() and beside.is_file() else path
 
@@ -159,7 +159,7 @@ def _planned(
     request: TrainRequest, dataset: RawDataset, ids: tuple[list[str], list[str]], classes: Mapping[str, str] | None,
     imported: ImportedWeights | None,
 ) -> Plan:  # fmt: skip
-    """The plan for the dataset on this machine, with the user's settings over it."""
+    """The plan for the dataset on this machine, with the user's settings applied."""
     training_ids, held_out_ids = ids
     if classes is not None:
         class_names(classes, training_ids, request.classes or "--classes")
@@ -168,7 +168,7 @@ def _planned(
     request, given = _settled(request)
     if imported is not None:
         given = merged({"network": vars(imported.network)}, given)
-    # Sizes and spacing are measured along the slice axis, so it has to be known first.
+    # Sizes and spacing depend on the slice axis, so it must be known first.
     axis = given.get("data", {}).get("slice_axis", WIDEST_SPACING)
     facts = fingerprint(dataset, training_ids, None if axis == "none" else axis, classes)
     if rank() == 0:
@@ -208,10 +208,10 @@ def fitting_plan(
     request: TrainRequest, facts: Fingerprint, machine: Machine, given: Mapping[str, Any],
     canvas_limit: tuple[int, ...] | None = None,
 ) -> Plan:  # fmt: skip
-    """The plan of the largest step of which the budget holds enough; without a budget that of the usual step.
+    """The plan with the largest step size of which enough steps fit the budget; without a budget, the usual size.
 
-    A budget too small for the smallest network at its usual step buys smaller batches, then patches instead of whole
-    images. Each size is measured on this machine.
+    If the budget is too small for the smallest network at its usual size, the batch is made smaller, then patches
+    replace whole images. Each size is timed on this machine.
     """
 
     def at(size: Size, steps: int | None = None) -> Plan:
@@ -230,7 +230,7 @@ def fitting_plan(
         if before is None or before.config != trial.config:
             try:
                 seconds = measure_step_seconds(trial.config, _device())
-            except TrainingError:  # does not fit into memory
+            except TrainingError:  # out of memory
                 if chosen is None:
                     raise
                 break
@@ -245,7 +245,7 @@ def fitting_plan(
 
 
 def _with_likeness(config: Config, dataset: RawDataset, case_ids: list[str]) -> Config:
-    """The config with what its export will be judged by, measured on some real cases as they are encoded."""
+    """The config with the likeness ranges for judging exports, measured on some encoded real cases."""
     pairs = PairDataset(dataset, case_ids[:_JUDGED_CASES], config)
     chosen = np.unique(np.linspace(0, len(pairs) - 1, _JUDGED_ITEMS).astype(int))
     arrays = (pairs.crop(int(item), pairs.item_shape(int(item)), np.random.default_rng(0)) for item in chosen)
@@ -256,7 +256,7 @@ def _with_likeness(config: Config, dataset: RawDataset, case_ids: list[str]) -> 
 
 
 def machine() -> Machine:
-    """What the plan needs to know of this machine."""
+    """Properties of this machine that the plan depends on."""
     device = _device()
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -271,7 +271,7 @@ def _device() -> torch.device:
 
 
 def _resumed(request: TrainRequest, out_dir: Path) -> Config:
-    """The saved plan, with more time or steps where the user gives them."""
+    """The saved plan, with a longer budget or more steps if requested."""
     if request.plan or request.classes or request.init_from or request.preset != TrainRequest.preset:
         raise ConfigError(
             "--plan, --classes, --preset or --init-from is given with --resume; expected the saved plan; leave it out"
@@ -282,6 +282,6 @@ def _resumed(request: TrainRequest, out_dir: Path) -> Config:
     try:
         facts = from_dict(Fingerprint, json.loads((out_dir / FINGERPRINT).read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError, ConfigError) as error:
-        raise ConfigError(f"{out_dir / FINGERPRINT} cannot be read ({error}); start anew with --overwrite") from None
+        raise ConfigError(f"{out_dir / FINGERPRINT} cannot be read ({error}); start again with --overwrite") from None
     settings = from_dict(Settings, merged(read_toml(out_dir / PLAN), changes))
     return validate(Config(**vars(settings), facts=facts))

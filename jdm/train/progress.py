@@ -1,4 +1,4 @@
-"""Where a training run is: its clock, its averaged weights, its best loss, and what it saves."""
+"""State of a training run: clock, averaged weights, best loss, and saving."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from jdm.train.objective import FIXED_BATCH, FixedLoss
 from jdm.train.prepare import Prepared
 
 GRID_PAIRS, GRID_STEPS = 12, 18
-"""Of the sample grids."""
+"""Sampling steps of the sample grids."""
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What a run with a budget can afford beside its steps, and the seconds that its end takes."""
+    """What a run with a budget can afford besides training steps, and the seconds needed to finish."""
 
     fixed_batches: int = 4
     """Batches of the held-out loss."""
     grid: bool = True
-    """Are sample grids drawn?"""
+    """Whether sample grids are drawn."""
     end: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, plan: Plan) -> Costs:
-        """By the measured time of a step; a sample that is only denoised takes about a third of a trained one."""
+        """From the measured time per step; denoising a sample takes about a third of the time of training on it."""
         train = plan.config.train
         if train.budget_minutes is None or plan.seconds is None:
             return cls()
@@ -52,7 +52,7 @@ class Costs:
 
 
 class Ema:
-    """Exponential moving average of the parameters; buffers are left alone.
+    """Exponential moving average of the parameters; buffers are not averaged.
 
     The decay at step s is min(decay, (1 + s) / (10 + s)), so that early weights are forgotten quickly.
     """
@@ -64,14 +64,14 @@ class Ema:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Move towards the trained weights after step `step`, counted from zero."""
+        """Update with the trained weights after step `step`, counted from zero."""
         decay = min(self._decay, (1 + step) / (10 + step))
         for averaged, trained in self._pairs:
             averaged.lerp_(trained, 1 - decay)
 
 
 class Progress:
-    """Where a run is: its step, its clock, and the best held-out loss so far."""
+    """Progress of a run: step, clock, and the best held-out loss so far."""
 
     def __init__(self, prepared: Prepared, started: float) -> None:
         self.out_dir, self.config, self.costs = prepared.out_dir, prepared.config, Costs.of(prepared.plan)
@@ -89,40 +89,40 @@ class Progress:
         self.smoothed, self.best = math.nan, math.inf
         self.saved = False
         about = describe_run()
-        # What a resumed run need not have in common with its beginning.
+        # State that may differ between a resumed run and its start.
         self._made_with = {"jdm_version": about.version, "commit": about.commit, "hardware": about.hardware}
 
     @property
     def seconds(self) -> float:
-        """Wall clock that this run has had, earlier sessions included."""
+        """Wall-clock seconds of this run, including earlier sessions."""
         return self._earlier + time.monotonic() - self._started
 
     @contextlib.contextmanager
     def timed(self, part: str) -> Iterator[None]:
-        """Note how long a part of the end of a run takes, so that the budget leaves room for it."""
+        """Time a part of the final work, so that the budget leaves room for it."""
         started = time.monotonic()
         yield
         self._end[part] = time.monotonic() - started
 
     def spent(self) -> float:
-        """Share of the budget that is gone, with what the end of the run takes; 0 without a budget."""
+        """Share of the budget spent, including the time reserved for the end; 0 without a budget."""
         budget = self.config.train.budget_minutes
         return 0.0 if budget is None else (self.seconds + sum(self._end.values())) / (60 * budget)
 
     def out_of_time(self) -> bool:
-        """Whether what remains of the budget is no more than the end of the run takes."""
+        """Whether the remaining budget is only enough to finish the run."""
         return self.spent() > 1
 
     def spent_line(self) -> str:
-        """What a resumed run without time left tells."""
+        """Message of a resumed run with no time left."""
         had, budget = self.seconds / 60, self.config.train.budget_minutes
         return (
-            f"jdm-train: note: the run has had {had:.1f} of its {budget:g} minutes; no step is added; give more "
-            "--budget-minutes to go on"
+            f"jdm-train: note: the run has used {had:.1f} of its {budget:g} minutes; no step is added; increase "
+            "--budget-minutes to continue"
         )
 
     def measure(self, ema: Ema, measures: list[FixedLoss], log: RunLog) -> None:
-        """Log the loss of seen and held-out samples; keep the weights of the smoothed minimum."""
+        """Log the loss on training and held-out samples; keep the weights at the smoothed minimum."""
         seen, held_out = measures[0](ema.denoiser), measures[1](ema.denoiser) if len(measures) > 1 else math.nan
         judged = held_out if len(measures) > 1 else seen
         self.smoothed = judged if math.isnan(self.smoothed) else _smooth(self.smoothed, judged)
@@ -134,11 +134,11 @@ class Progress:
                 self.save_weights(ema, measured=True)
 
     def save_is_due(self) -> bool:
-        """Whether the last checkpoint is old enough for another one."""
+        """Whether it is time for another checkpoint."""
         return time.monotonic() - self._saved_at >= 60 * self.config.train.checkpoint_minutes
 
     def save_weights(self, ema: Ema, measured: bool) -> None:
-        known = measured and not math.isnan(self.smoothed)  # a run stopped early is not measured yet
+        known = measured and not math.isnan(self.smoothed)  # a run stopped early has not been measured yet
         chosen = {
             "step": self.step,
             "held_out_loss": self.smoothed if known else None,
@@ -170,7 +170,7 @@ class Progress:
         if changed:
             raise CheckpointError(
                 f"{self.out_dir} holds a run of another plan or dataset: {'; '.join(changed)}; "
-                "resume with the same settings, or start anew with --overwrite"
+                "resume with the same settings, or start again with --overwrite"
             )
         denoiser.load_state_dict(state["network"])
         ema.denoiser.load_state_dict(state["ema"])
@@ -182,5 +182,5 @@ class Progress:
 
 
 def _smooth(before: float, now: float) -> float:
-    """Half old, half new: one lucky measurement does not pick the weights."""
+    """Mean of the old and new value, so that one lucky measurement does not select the weights."""
     return 0.5 * before + 0.5 * now

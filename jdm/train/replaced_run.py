@@ -1,4 +1,4 @@
-"""A run that `jdm-train --overwrite` replaces: set aside until the new one has passed its first checkpoint."""
+"""Sets aside a run that `jdm-train --overwrite` replaces until the new one has written its first checkpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jdm.train.checkpoint import WEIGHTS, resume_paths, set_aside
 
 @contextlib.contextmanager
 def replacing(folder: Path) -> Iterator[None]:
-    """Make room for a new run in `folder`; the one that is there comes back if the new one ends too early."""
+    """Make room for a new run in `folder`; restore the earlier run if the new one ends before its first checkpoint."""
     if folder.exists():
         folder.rename(set_aside(folder))
     try:
@@ -23,10 +23,10 @@ def replacing(folder: Path) -> Iterator[None]:
 
 
 def settle(folder: Path) -> bool:
-    """Remove the run that was set aside if the new one has passed its first checkpoint, else put it back.
+    """Remove the earlier run if the new one has written its first checkpoint, else restore it.
 
-    Whatever process was killed in between, calling it again completes it.
-    Returns: whether the earlier run was put back, which is printed too.
+    If it is killed, calling it again completes the work.
+    Returns: whether the earlier run was restored; this is also printed.
     """
     aside = set_aside(folder)
     if not aside.exists():
@@ -38,7 +38,7 @@ def settle(folder: Path) -> bool:
         _remove(folder)
     aside.rename(folder)
     print(
-        f"jdm-train: note: {folder} is the earlier run again; the one that was to replace it ended "
+        f"jdm-train: note: the earlier run in {folder} was restored, because the run that should replace it ended "
         "before its first checkpoint",
         file=sys.stderr,
     )
@@ -46,13 +46,13 @@ def settle(folder: Path) -> bool:
 
 
 def _is_under_way(folder: Path) -> bool:
-    """Whether a run has passed a checkpoint: the one state of a run that was stopped at once does not count."""
+    """Whether a run has written a regular checkpoint; the state saved by a run stopped at once does not count."""
     state, before = resume_paths(folder)
     return before.is_file() or (state.is_file() and (folder / WEIGHTS).is_file())
 
 
 def _remove(folder: Path) -> None:
-    if folder.is_symlink():  # to a larger disk; what it leads to is not ours to remove
+    if folder.is_symlink():  # perhaps to a larger disk; its target must not be removed
         folder.unlink()
     else:
         shutil.rmtree(folder)

@@ -1,7 +1,7 @@
-"""What `nnUNet_extTrainer` points to: names only.
+"""The module that nnU-Net finds through `nnUNet_extTrainer`; only re-exports names.
 
-nnU-Net imports every module of this folder as a top-level one and then forgets it, so a class defined here
-could not be pickled. The classes live in the installed package.
+nnU-Net imports every module of this folder as a top-level module and then drops it, so classes defined here could not
+be pickled. They are defined in the installed package.
 """
 
 from nnunet_integration.trainers import (
