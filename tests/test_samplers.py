@@ -164,7 +164,7 @@ def test_a_wrong_setting_is_one_line_that_names_its_flag(mode, asked, named):
         ("default", "interpolate", {"sampler": "euler-maruyama"}, "interpolate.*heun"),
         ("default", "interpolate", {"sampler": "ddim", "eta": 0.5}, "interpolate.*heun"),
         ("default", "interpolate", {"sampler": "heun-stochastic"}, "interpolate.*heun"),
-        ("default", "export", {"sampler": "ancestral"}, "thesis preset"),
+        ("default", "export", {"sampler": "ancestral"}, "thesis"),
         ("thesis", "images", {"sampler": "ancestral"}, "exports only"),
     ],
 )
