@@ -21,7 +21,7 @@ PATTERNS = (
     *(name.replace("_", mark) for mark in ("_", "-", r"\.", " ") for name in _NAMES),
     r"(.+\d)[A-Za-z]", r"(.+)[-_. ][A-Za-z]+", r"(.+?) ?\(\d+\)", r"(.+?)[-_. ].+",
 )  # fmt: skip
-"""How names are often made of a patient and the number, place, side or part of an image; tried in this order."""
+"""Common patterns of names made of a patient and an image number, place, side or part; tried in this order."""
 
 
 def given_groups(
@@ -72,9 +72,9 @@ def _from_pattern(pattern: str, stems: Mapping[str, str]) -> dict[str, str | Non
 
 
 def likely_pattern(names: Sequence[str]) -> str | None:
-    """A pattern for `--groups` by which some names share a beginning and not all do, as those of patients would.
+    """A pattern for `--groups` that groups some but not all names, as patients would.
 
-    None if there is none, or if a pattern tried earlier has all names of one beginning: img_1, img_2, ... are images.
+    None if there is none, or if an earlier pattern puts all names in one group: img_1, img_2, ... are images.
     """
     for pattern in PATTERNS:
         matches = [re.fullmatch(pattern, name) for name in names]

@@ -94,8 +94,10 @@ Request = TypeVar("Request", TrainRequest, ExportRequest, SampleRequest)
 
 
 def _to_do(request: Request, instead: str) -> Request:
-    """The request, with values of its types. Raises: ConfigError if they are not, or if it is to be tried only."""
+    """The request with checked values. Raises: ConfigError if a value has the wrong type, or for a dry run."""
     request = checked(request)
     if request.dry_run:
-        raise ConfigError(f"dry_run is True for what writes files; expected False; use {instead}, or leave it out")
+        raise ConfigError(
+            f"dry_run is True, but this function writes files; expected False; use {instead}, or leave it out"
+        )
     return request

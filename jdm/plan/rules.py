@@ -78,12 +78,12 @@ class Plan:
 
     @property
     def expectation(self) -> str:
-        """One line on the time of a step, the number of steps, and the minutes that training takes."""
+        """One line with the time per step, the number of steps and the minutes of training."""
         if self.seconds is None:
             return f"at most {self.steps} steps"
         minutes = self.config.train.budget_minutes
         takes = self.steps * self.seconds if minutes is None else 60 * minutes
-        line = f"{self.seconds:.2g} s a step on this machine: about {self.steps} steps in {duration(takes)}"
+        line = f"{self.seconds:.2g} s per step on this machine: about {self.steps} steps in {duration(takes)}"
         if self.steps < LEAST_STEPS:
             enough = f"--budget-minutes {math.ceil(LEAST_STEPS * self.seconds / 60 / _BUDGET_SHARE)}"
             if self.steps == self.config.train.steps:

@@ -85,7 +85,7 @@ def processes() -> Iterator[torch.device]:
 
 
 def device_name() -> str:
-    """Where this process samples: its own GPU under torchrun, else the first; "cpu" where there is none."""
+    """Device for sampling: this process's GPU under torchrun, else the first; "cpu" without a GPU."""
     return f"cuda:{launch().local_rank}" if torch.cuda.is_available() else "cpu"
 
 
@@ -95,9 +95,9 @@ def rank() -> int:
 
 
 def decided_by_first(decide: Callable[[], T]) -> T:
-    """What the first process decides, in every process: measured step times differ, plans must not.
+    """The first process's decision, in every process: measured step times differ, but plans must not.
 
-    Raises: in every process the JdmError that the first one met; the others would wait for it forever.
+    Raises: the first process's JdmError, in every process, because the others would wait for it forever.
     """
     if not dist.is_initialized():
         return decide()

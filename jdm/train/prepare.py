@@ -36,7 +36,7 @@ from jdm.train.request import TrainRequest
 
 _JUDGED_CASES, _JUDGED_ITEMS = 12, 60
 _ENOUGH_STEPS = 6_000
-"""Steps that a budget should hold for a larger network; LEAST_STEPS for the smallest one at its usual step."""
+"""Steps that must fit the budget to choose a larger network; LEAST_STEPS to keep the smallest at its usual size."""
 
 
 @dataclass(frozen=True)
