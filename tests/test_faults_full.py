@@ -96,7 +96,7 @@ def test_fault_05_disk_full_in_an_export(nnunet_folders, host):
     status, printed = host.run(typed, export_words(), 1000)
     assert status == 2, printed
     (line,) = [line for line in printed.splitlines() if "error" in line]
-    assert re.search(r"jdm-export: error: cannot use .*File too large.*free space.*same command again", line)
+    assert re.search(r"jdm-export: error: cannot use .*File too large.*free space.*repeat the command", line)
     assert [f.name for f in raw.iterdir() if not f.name.startswith(".")] == [real.name]
     assert {name: content for name, content in tree(raw).items() if not name.startswith(".")} == before
     assert not [f for f in raw.rglob("*.tmp")] and not [f for f in raw.rglob("*partial-[0-9]*")]
