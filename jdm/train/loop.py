@@ -43,6 +43,8 @@ from jdm.train.objective import (
 from jdm.train.prepare import Prepared
 from jdm.train.progress import GRID_PAIRS, GRID_STEPS, Ema, Progress
 
+Trained = tuple[Denoiser | VPDenoiser, Ema, torch.optim.Optimizer]
+
 _FLUSH_EVERY = 50
 _DROPOUT = 1  # random stream of dropout; the stream of the noise is 0
 
@@ -102,8 +104,7 @@ def _describe(prepared: Prepared, resume: bool) -> None:
 
 
 def _loop(
-    config: Config, pairs: PairDataset, measures: list[FixedLoss],
-    trained: tuple[Denoiser | VPDenoiser, Ema, torch.optim.Optimizer],
+    config: Config, pairs: PairDataset, measures: list[FixedLoss], trained: Trained,
     progress: Progress, log: RunLog, stop: list[int],
 ) -> None:  # fmt: skip
     """Train until the plan's steps, the budget or a signal ends it."""
@@ -123,20 +124,9 @@ def _loop(
         return
     denoiser.train()
     with Bar(settings.steps, "steps", done=progress.step, active=first) as bar:
-        for x0, condition in loader:
-            step = progress.step
-            generator = step_generator(settings.seed, rank(), step, device)
-            progress.share = max(progress.share, agreed(progress.spent(), step))
-            rate = learning_rate(settings, step, progress.share)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            torch.manual_seed(step_seed(settings.seed, rank(), step, _DROPOUT))
-            with memory_errors(settings.batch_size):
-                loss = loss_and_gradients(denoiser, x0.to(device), condition.to(device), config, generator)
-                norm = nn.utils.clip_grad_norm_(denoiser.parameters(), settings.gradient_clip)
-                optimizer.step()
-                ema.update(step)
-            log.row({"step": step + 1, "loss": loss, "gradient_norm": norm, "learning_rate": rate})
+        for batch in loader:
+            progress.share = max(progress.share, agreed(progress.spent(), progress.step))
+            log.row(_update(config, trained, batch, progress))
             progress.step += 1
             bar.update()
             ended = progress.step == settings.steps or bool(agreed(progress.out_of_time(), progress.step))
@@ -159,6 +149,27 @@ def _loop(
                 raise SystemExit(128 + signalled)
             if ended:
                 break
+
+
+def _update(
+    config: Config, trained: Trained, batch: tuple[torch.Tensor, torch.Tensor], progress: Progress
+) -> dict[str, float | torch.Tensor]:
+    """Update the weights and their average from a batch (x0, condition); returns the row for the log."""
+    denoiser, ema, optimizer = trained
+    settings, step = config.train, progress.step
+    device = next(denoiser.parameters()).device
+    generator = step_generator(settings.seed, rank(), step, device)
+    rate = learning_rate(settings, step, progress.share)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    torch.manual_seed(step_seed(settings.seed, rank(), step, _DROPOUT))
+    with memory_errors(settings.batch_size):
+        x0, condition = (part.to(device) for part in batch)
+        loss = loss_and_gradients(denoiser, x0, condition, config, generator)
+        norm = nn.utils.clip_grad_norm_(denoiser.parameters(), settings.gradient_clip)
+        optimizer.step()
+        ema.update(step)
+    return {"step": step + 1, "loss": loss, "gradient_norm": norm, "learning_rate": rate}
 
 
 def learning_rate(settings: TrainConfig, step: int, spent: float = 0.0) -> float:
