@@ -32,8 +32,8 @@ def test_the_readmes_example_runs(nnunet_folders):
         assert words in example
         example = example.replace(words, fewer)
     subprocess.run([sys.executable, "-c", example], check=True, capture_output=True)
-    assert len(open_dataset(511).cases) == 3
-    assert (checkpoint.run_folder(real.name, "0") / "sampled" / "vary" / "sheet.png").is_file()
+    assert len(open_dataset(512).cases) == 3
+    assert (checkpoint.run_folder(real.name, "1") / "sampled" / "vary" / "sheet.png").is_file()
 
 
 def test_a_plan_has_a_reason_for_each_decision_and_trains_nothing(nnunet_folders):

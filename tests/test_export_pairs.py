@@ -74,7 +74,8 @@ def test_an_export_of_noise_is_stopped_and_says_how_long_to_train(real, run):
     with pytest.raises(DataError, match=again) as error:
         jdm.export(asked(anyway=False))
     assert "\n" not in str(error.value) and visible(real.folder.parent) == [real.name]
-    assert jdm.export(REQUEST).finished
+    made = jdm.export(REQUEST)  # with `anyway`, which a reader of the set can see
+    assert made.finished and json.loads((made.folder / "provenance.json").read_text())["judged"] is False
 
 
 @pytest.mark.parametrize(

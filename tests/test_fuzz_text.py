@@ -42,7 +42,7 @@ def test_dataset_json(tmp_path, monkeypatch, fuzz):
         for case in dataset.cases:
             files = [*dataset.image_files(case), dataset.label_file(case)]
             assert all(f.resolve().is_relative_to(tmp_path.resolve()) for f in files)
-        assert all(isinstance(finding, str) for finding in check_dataset(dataset))
+        assert all(isinstance(finding.text, str) for finding in check_dataset(dataset))
 
     fuzz(json_of(content) | json_of({**content, "dataset": explicit}), read)
 

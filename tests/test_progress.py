@@ -39,6 +39,15 @@ def test_without_a_terminal_a_line_a_minute_says_what_is_left(clock, capsys):
     ]
 
 
+def test_a_budget_ends_the_work_before_its_pace_would(clock, capsys):
+    with Bar(1000, "steps", limit=240.0) as bar:
+        for _ in range(13):
+            clock.now += 10
+            bar.update()
+    lines = capsys.readouterr().err.splitlines()
+    assert [re.findall(r"\d+ of|\d+ steps|\d+ minutes?", line) for line in lines] == [["7 steps", "3 minutes"]]
+
+
 def test_on_a_terminal_there_is_a_bar(monkeypatch):
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)

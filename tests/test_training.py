@@ -153,6 +153,17 @@ def test_a_run_writes_what_its_metadata_and_folder_promise(dataset, ids, run, tm
     assert list((tmp_path / "run" / "tensorboard").iterdir())
 
 
+def test_a_run_stopped_before_its_first_resume_state_says_that_it_starts_again(dataset, ids, run, tmp_path, capsys):
+    config = short(dataset, ids, steps=3)
+    run(config, tmp_path / "run")
+    for path in (tmp_path / "run").glob("resume.pt*"):
+        path.unlink()
+    run(config, tmp_path / "run", resume=True)
+    assert "step 0" in capsys.readouterr().err and column(tmp_path / "run", "step") == [1, 2, 3]
+    run(config, tmp_path / "run", resume=True)
+    assert "step 3" in capsys.readouterr().err
+
+
 def test_another_plan_or_dataset_is_not_resumed(dataset, ids, run, tmp_path):
     config = short(dataset, ids, steps=2)
     run(config, tmp_path / "run")

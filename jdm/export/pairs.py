@@ -263,6 +263,7 @@ def provenance(factory: PairFactory, records: list[dict[str, Any]]) -> dict[str,
     return {
         **origin(factory.run.checkpoint, factory.weaker),
         **factory.order.to_dict(),
+        "judged": not (factory.order.request.anyway or factory.masks is not None),  # compared with real cases
         "redrawn": sum(record["attempt"] for record in records),
         "real_foreground_range": asdict(factory.real),
     }

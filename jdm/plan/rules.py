@@ -236,7 +236,9 @@ def _augment(facts: Fingerprint, preset: Preset, data: DataConfig, why: dict[str
     """Augmentation, stronger for fewer images."""
     square = len({*data.patch_size}) == 1
     why["augment.mirror_axes"] = facts.symmetry
-    why["augment.quarter_turns"] = facts.symmetry if square else "patches are not square"
+    turned = len(facts.mirror_axes) < 2 or facts.quarter_turns
+    layout = facts.symmetry if turned else "rotated masks differ from real ones, or images are not square"
+    why["augment.quarter_turns"] = layout if square else "patches are not square"
     if preset == "thesis":
         why["augment.probability"] = "the thesis's network is not conditioned on augmentation"
         return AugmentConfig(probability=0.0)

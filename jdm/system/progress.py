@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sized
@@ -16,9 +17,15 @@ _LINE_EVERY = 60.0  # seconds
 
 
 class Bar:
-    """Counts work done, in units named in the plural; silent if not active."""
+    """Counts work done, in units named in the plural; silent if not active.
 
-    def __init__(self, total: int, unit: str, *, done: int = 0, active: bool = True) -> None:
+    limit: seconds after which the work ends, done or not; None: when all is done.
+    """
+
+    def __init__(
+        self, total: int, unit: str, *, done: int = 0, active: bool = True, limit: float | None = None
+    ) -> None:
+        self._limit = math.inf if limit is None else limit
         self._total, self._unit, self._done, self._first, self._active = total, unit, done, done, active
         self._started = self._last = time.monotonic()
         terminal = active and sys.stderr.isatty()
@@ -49,6 +56,8 @@ class Bar:
     def _line(self) -> str:
         seconds = time.monotonic() - self._started
         left = seconds / max(self._done - self._first, 1) * (self._total - self._done)
+        if left > self._limit - seconds:
+            return f"{self._done} {self._unit}, {duration(self._limit - seconds)} left{self._notes}"
         return f"{self._done} of {self._total} {self._unit}, about {duration(left)} left at this pace{self._notes}"
 
 

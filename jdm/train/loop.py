@@ -123,7 +123,7 @@ def _loop(
             print(progress.spent_line(), file=sys.stderr)
         return
     denoiser.train()
-    with Bar(settings.steps, "steps", done=progress.step, active=first) as bar:
+    with Bar(settings.steps, "steps", done=progress.step, active=first, limit=progress.seconds_left()) as bar:
         for batch in loader:
             progress.share = max(progress.share, agreed(progress.spent(), progress.step))
             log.row(_update(config, trained, batch, progress))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,7 +20,8 @@ from jdm.diffusion.vp import VPDenoiser
 from jdm.errors import CheckpointError
 from jdm.plan.rules import Plan
 from jdm.system.machine import describe_run
-from jdm.train.checkpoint import load_resume_state, save_checkpoint, save_resume_state
+from jdm.system.processes import rank
+from jdm.train.checkpoint import PLAN, load_resume_state, save_checkpoint, save_resume_state
 from jdm.train.log import RunLog
 from jdm.train.objective import FIXED_BATCH, FixedLoss
 from jdm.train.prepare import Prepared
@@ -113,6 +115,11 @@ class Progress:
         """Whether the remaining budget is only enough to finish the run."""
         return self.spent() > 1
 
+    def seconds_left(self) -> float | None:
+        """Seconds until the budget is spent; None without a budget."""
+        budget = self.config.train.budget_minutes
+        return None if budget is None else 60 * budget - self.seconds
+
     def spent_line(self) -> str:
         """Message of a resumed run with no time left."""
         had, budget = self.seconds / 60, self.config.train.budget_minutes
@@ -163,6 +170,8 @@ class Progress:
     def restore(self, denoiser: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer) -> None:
         state = load_resume_state(self.out_dir)
         if state is None:
+            if (self.out_dir / PLAN).is_file():  # else prepare has said that there is no run
+                self._say("the run was stopped before its first resume state; training starts again at step 0")
             return
         ignored = tuple(f"config.train.{name}:" for name in ("steps", "budget_minutes"))  # a run may be extended
         lines = differences(state["origin"], {**self.origin, "config": to_dict(self.config)})
@@ -179,6 +188,11 @@ class Progress:
         self._end = dict(self.costs.end)
         for name, value in state["reached"].items():
             setattr(self, name, value)
+        self._say(f"resuming at step {self.step}, after {self.seconds / 60:.1f} minutes")
+
+    def _say(self, text: str) -> None:
+        if rank() == 0:
+            print(f"jdm-train: note: {text}", file=sys.stderr, flush=True)
 
 
 def _smooth(before: float, now: float) -> float:
