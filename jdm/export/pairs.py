@@ -157,6 +157,11 @@ class PairFactory:
         one = call_seconds(on_all_cores(self.drawer.denoiser), self.config, min(request.batch_size, most), self.device)
         return one * calls * network_calls(self.config, request, sizes)
 
+    @property
+    def judges(self) -> bool:
+        """Whether the first pairs are compared with real ones; never with given masks, nor if told to go on anyway."""
+        return not self.order.request.anyway and self.masks is None
+
     def batch(self, indices: range, *, judged: bool = False) -> list[tuple[Pair, dict[str, Any]]]:
         """The pairs with these case indices, and their manifest records.
 
@@ -165,7 +170,7 @@ class PairFactory:
         """
         slices = self.order.slices
         draws = self.plausible([index * slices + part for index in indices for part in range(slices)])
-        if judged and not self.order.request.anyway and self.masks is None:
+        if judged and self.judges:
             self._judge(draws[: self.order.request.batch_size])
         return [self.case(index, draws[n * slices : (n + 1) * slices]) for n, index in enumerate(indices)]
 
@@ -263,7 +268,7 @@ def provenance(factory: PairFactory, records: list[dict[str, Any]]) -> dict[str,
     return {
         **origin(factory.run.checkpoint, factory.weaker),
         **factory.order.to_dict(),
-        "judged": not (factory.order.request.anyway or factory.masks is not None),  # compared with real cases
+        "judged": factory.judges,
         "redrawn": sum(record["attempt"] for record in records),
         "real_foreground_range": asdict(factory.real),
     }
