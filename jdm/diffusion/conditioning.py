@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -91,25 +91,6 @@ class Known:
     def impose(self, x: Tensor, drawn: Tensor) -> Tensor:
         """x with its given entries taken from `drawn`."""
         return torch.where(self.where, drawn, x)
-
-
-def known_channels(
-    values: Tensor, channels: Sequence[int], image_channels: int, fresh: Noise, *, levels: int = 2
-) -> Known:
-    """A `Known` of whole channels: some modalities of the image, or all of it, or the mask.
-
-    Args:
-        values: encoded clean values, (B, C, *spatial); ignored in the other channels.
-        channels: the known ones, from 0 to C - 1; the image's come first.
-        Others: see `fitting_known`.
-    Raises: ConfigError if there is no such channel.
-    """
-    count = values.shape[1]
-    if outside := sorted({c for c in channels if not 0 <= c < count}):
-        raise ConfigError(f"known channels are {outside}; expected some of 0 to {count - 1}; correct them")
-    where = torch.zeros(1, count, *[1] * (values.ndim - 2), dtype=torch.bool)
-    where[:, list(channels)] = True
-    return fitting_known(where, values, image_channels, fresh, levels=levels)
 
 
 def fitting_known(where: Tensor, values: Tensor, image_channels: int, fresh: Noise, *, levels: int = 2) -> Known:
