@@ -11,7 +11,7 @@ import numpy as np
 
 from jdm.config.files import differences
 from jdm.data.raw_dataset import RawDataset
-from jdm.diffusion.noise import Denoiser
+from jdm.diffusion.denoiser import Denoiser
 from jdm.diffusion.vp import VPDenoiser
 from jdm.draw.run import Run, open_run
 from jdm.draw.seeds import case_seed

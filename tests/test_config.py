@@ -116,7 +116,7 @@ def test_a_wrong_setting_is_named_with_what_was_expected(tmp_path, text, found):
         ("codec.mask_code", "binary", r"binary.*3 classes"),
         ("diffusion.zero_terminal_snr", True, r"diffusion\.prediction is epsilon.*v"),
         ("diffusion.steps", 500, r"diffusion.*--preset thesis"),
-        ("preset", "thesis", r"augment\.probability is 0\.12.*0"),
+        ("preset", "thesis", r"augment\.probability is 0\.4.*0"),
     ],
 )
 def test_values_that_do_not_fit_together_are_refused(name, value, found):
@@ -134,7 +134,7 @@ def test_values_that_do_not_fit_together_are_refused(name, value, found):
 def test_channels_follow_from_the_facts_and_the_codec(code, classes, channels):
     found = of_classes(classes, channel_names=("a", "b"), low=(0.0,) * 2, high=(1.0,) * 2, image_mean=(0.0,) * 2)
     config = config_of(found, codec={"mask_code": code})
-    assert (config.image_channels, config.mask_channels, len(config.data_mean)) == (2, channels, 2 + channels)
+    assert (config.image_channels, config.mask_channels, len(config.words)) == (2, channels, classes)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The denoising loss as a law: one for a network that says nothing, at every level and for both groups."""
+"""The denoising losses as laws: about one for a network that says nothing, and those of stated errors."""
 
 import math
 
@@ -6,78 +6,88 @@ import pytest
 import torch
 from torch import nn
 
-from jdm.diffusion.loss import denoising_loss
-from jdm.diffusion.noise import Denoiser
+from jdm.diffusion.denoiser import Denoiser
+from jdm.diffusion.haar import haar, inverse_haar
+from jdm.diffusion.loss import denoising_losses
+
+WORDS = torch.tensor([[-0.5], [0.5]])
+SHARES = (0.9, 0.1)
+BANDS = (1.2, *(0.3,) * 3, *(0.1,) * 12)
+"""Standard deviations of the two-level bands of `data`."""
 
 
-class Zero(nn.Module):
+class Fixed(nn.Module):
+    """A network that answers with one value for the image, and one for the logit of the second class."""
+
+    def __init__(self, image: float = 0.0, logit: float = 0.0) -> None:
+        super().__init__()
+        self.values = nn.Parameter(torch.tensor([image, 0.0, logit]))
+
     def forward(self, x, levels, condition):
-        return torch.zeros_like(x)
+        per_band = self.values.repeat_interleave(x.shape[1] // 2).reshape(1, -1, 1, 1)
+        return per_band.expand(len(x), -1, *x.shape[2:])
 
 
-SIGMA_DATA = (0.4, 0.5)
+def denoiser_of(network: nn.Module, haar_levels: int) -> Denoiser:
+    return Denoiser(network, (0.3,), BANDS, WORDS, SHARES, haar_levels)
 
 
-def data(seed: int = 0, count: int = 8) -> torch.Tensor:
-    """Image channels of root mean square 0.4, and mask channels of +-0.5: (count, 3, 64, 64)."""
-    generator = torch.Generator().manual_seed(seed)
-    image = 0.4 * torch.randn((count, 2, 64, 64), generator=generator)
-    mask = 0.5 * torch.randn((count, 1, 64, 64), generator=generator).sign()
-    return torch.cat([image, mask], dim=1)
+def data(count: int = 64) -> torch.Tensor:
+    """An image with bands of the deviations BANDS about 0.3, and a mask of the stated shares: (count, 2, 32, 32)."""
+    generator = torch.Generator().manual_seed(0)
+    bands = torch.tensor(BANDS).reshape(1, 16, 1, 1) * torch.randn((count, 16, 8, 8), generator=generator)
+    foreground = torch.rand((count, 1, 32, 32), generator=generator) < SHARES[1]
+    return torch.cat([inverse_haar(bands, 2) + 0.3, foreground.float() - 0.5], dim=1)
 
 
-@pytest.mark.parametrize("image_level", [0.01, 0.1, 0.5, 1.0, 5.0, 80.0])
-@pytest.mark.parametrize("mask_level", [0.01, 0.7, 80.0])
-def test_a_zero_network_has_unit_loss_at_every_level(image_level, mask_level):
-    x0 = data()
+def losses(denoiser: Denoiser, x0: torch.Tensor, image_level: float, mask_level: float) -> torch.Tensor:
     noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(1))
     sigma = torch.tensor([[image_level, mask_level]]).expand(len(x0), 2)
-    loss = denoising_loss(Denoiser(Zero(), 2, SIGMA_DATA), x0, sigma, noise, 2, SIGMA_DATA)
-    assert loss.shape == x0.shape
-    assert loss[:, :2].mean().item() == pytest.approx(1, abs=0.02)
-    assert loss[:, 2:].mean().item() == pytest.approx(1, abs=0.02)
+    return denoising_losses(denoiser, x0, sigma, noise)
 
 
-def test_unit_loss_is_about_the_mean_of_the_data():
-    """Small structures: mask channels of 5 % foreground, with their own mean and standard deviation."""
-    generator = torch.Generator().manual_seed(4)
-    foreground = torch.rand((8, 1, 64, 64), generator=generator) < 0.05
-    x0 = torch.cat([0.4 * torch.randn((8, 1, 64, 64), generator=generator) + 0.3, foreground.float() - 0.5], dim=1)
-    sigma_data, mean = (0.4, math.sqrt(0.05 * 0.95)), (0.3, -0.45)
-    noise = torch.randn(x0.shape, generator=generator)
-    for level in (0.02, 0.5, 20.0):
-        sigma = torch.full((8, 2), level)
-        loss = denoising_loss(Denoiser(Zero(), 1, sigma_data, mean), x0, sigma, noise, 1, sigma_data)
-        assert loss.mean(dim=(0, 2, 3)).tolist() == pytest.approx([1, 1], abs=0.05)
+@pytest.mark.parametrize("level", [0.01, 0.1, 0.5, 1.0, 5.0, 80.0])
+@pytest.mark.parametrize("haar_levels", [0, 1, 2])
+def test_a_zero_network_has_unit_image_loss_at_every_level(level, haar_levels):
+    found = losses(denoiser_of(Fixed(), haar_levels), data(), level, 80.0)
+    assert found.shape == (64, 2)
+    assert found[:, 0].mean().item() == pytest.approx(1, abs=0.03)
 
 
-def test_a_known_side_reaches_the_network_clean_and_weighs_nothing():
-    x0 = data(count=2)
-    noise = torch.randn_like(x0)
-    seen = {}
-
-    def denoise(x, sigma):
-        seen["x"] = x
-        return torch.full_like(x, 9.0)
-
-    loss = denoising_loss(denoise, x0, torch.tensor([[0.0, 2.0], [2.0, 0.0]]), noise, 2, SIGMA_DATA)
-    assert torch.equal(seen["x"][0, :2], x0[0, :2]) and torch.equal(seen["x"][1, 2:], x0[1, 2:])
-    assert (loss[0, :2] == 0).all() and (loss[1, 2:] == 0).all()
-    assert (loss[0, 2:] > 0).all() and (loss[1, :2] > 0).all()
+def test_the_mask_loss_of_a_zero_network_is_one_where_noise_hides_the_mask_and_falls_to_zero():
+    levels, denoiser = (80.0, 1.0, 0.2, 0.02), denoiser_of(Fixed(), 0)
+    means = [losses(denoiser, data(), 1.0, level)[:, 1].mean().item() for level in levels]
+    assert means[0] == pytest.approx(1, abs=0.03)
+    assert means == sorted(means, reverse=True) and means[-1] < 1e-6
 
 
-def test_the_loss_of_a_stated_error_is_its_weighted_square():
-    x0 = data(count=1)
-    sigma = torch.tensor([[0.3, 2.0]])
-    loss = denoising_loss(lambda x, s: x0 + 0.1, x0, sigma, torch.zeros_like(x0), 2, SIGMA_DATA)
-    for channel, (s, sd) in enumerate([(0.3, 0.4), (0.3, 0.4), (2.0, 0.5)]):
-        expected = (s**2 + sd**2) / (s * sd) ** 2 * 0.01
-        torch.testing.assert_close(loss[0, channel], torch.full((64, 64), expected), rtol=1e-4, atol=0)
+def test_the_mask_loss_of_a_stated_logit_is_its_cross_entropy():
+    found = losses(denoiser_of(Fixed(logit=2.0), 0), data(), 1.0, 1e4)[:, 1].mean().item()
+    odds = SHARES[1] / SHARES[0] * math.exp(2.0)
+    p = odds / (1 + odds)
+    entropy = -sum(share * math.log(share) for share in SHARES)
+    expected = -(SHARES[0] * math.log(1 - p) + SHARES[1] * math.log(p)) / entropy
+    assert found == pytest.approx(expected, rel=0.02)
 
 
-def test_gradients_are_finite_when_one_side_is_known():
-    x0 = data(count=2)
-    shift = torch.zeros((), requires_grad=True)
-    sigma = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
-    denoising_loss(lambda x, s: x + shift, x0, sigma, torch.randn_like(x0), 2, SIGMA_DATA).mean().backward()
-    assert shift.grad is not None and shift.grad.isfinite()
+def test_the_image_loss_of_a_stated_output_is_its_squared_distance_from_the_target():
+    """Karras et al. 2022, Eq. 8: the loss is that of the network's output against (x0 - c_skip x) / c_out."""
+    x0, level = data(4), 0.3
+    noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(1))
+    sigma = torch.full((4, 2), level)
+    found = denoising_losses(denoiser_of(Fixed(image=0.5), 2), x0, sigma, noise)[:, 0]
+    clean, noisy = haar(x0[:, :1] - 0.3, 2), haar(x0[:, :1] + level * noise[:, :1] - 0.3, 2)
+    sd = torch.tensor(BANDS).reshape(1, 16, 1, 1)
+    c_skip, c_out = sd**2 / (level**2 + sd**2), level * sd / (level**2 + sd**2).sqrt()
+    expected = (0.5 - (clean - c_skip * noisy) / c_out).square().mean((1, 2, 3))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_known_side_has_no_loss_and_gradients_are_finite():
+    network = Fixed(0.5, 0.5)
+    x0 = data(2)
+    sigma = torch.tensor([[0.0, 2.0], [2.0, 0.0]])
+    found = denoising_losses(denoiser_of(network, 1), x0, sigma, torch.randn_like(x0))
+    assert found[0, 0] == 0 and found[1, 1] == 0 and (found[0, 1] > 0) and (found[1, 0] > 0)
+    found.mean().backward()
+    assert network.values.grad is not None and network.values.grad.isfinite().all()

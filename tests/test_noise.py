@@ -1,60 +1,11 @@
-"""Noise levels and preconditioning of the default preset, against closed forms."""
+"""Noise levels of the default preset, against closed forms."""
 
 import math
 
-import pytest
 import torch
-from closed_forms import normal
-from torch import nn
 
 from jdm.config.settings import NoiseConfig
-from jdm.diffusion.noise import Denoiser, draw_sigmas, level_positions, per_channel
-
-
-class Recorder(nn.Module):
-    """A network that notes what it is given and answers with ones."""
-
-    def forward(self, x, levels, condition):
-        self.x, self.levels, self.condition = x, levels, condition
-        return torch.ones_like(x)
-
-
-def test_preconditioning_is_karras_table_1_per_group():
-    """The input has unit variance; the output of the network, here ones, is scaled and added to a share of x."""
-    denoiser = Denoiser(Recorder(), 1, (0.5, 0.25))
-    x, sigma = normal(2, 3, 4, 5, seed=0), torch.tensor([[2.0, 0.1], [0.03, 40.0]])
-    out = denoiser(x, sigma)
-    assert out.dtype == torch.float64 and denoiser.network.x.dtype == torch.float32
-    for b in range(2):
-        for c in range(3):
-            s, sd = (sigma[b, 0].item(), 0.5) if c == 0 else (sigma[b, 1].item(), 0.25)
-            expected = sd**2 / (s**2 + sd**2) * x[b, c] + s * sd / math.sqrt(s**2 + sd**2)
-            torch.testing.assert_close(out[b, c], expected, rtol=1e-5, atol=1e-6)
-            scaled = (x[b, c] / math.sqrt(s**2 + sd**2)).float()
-            torch.testing.assert_close(denoiser.network.x[b, c], scaled, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("spatial", [(6, 5), (2, 3, 4)])
-def test_a_known_side_comes_back_unchanged(spatial):
-    denoiser = Denoiser(Recorder(), 2, (0.4, 0.5))
-    x = normal(2, 5, *spatial, seed=0).float()
-    out = denoiser(x, torch.tensor([[0.0, 3.0], [3.0, 0.0]]))
-    assert torch.equal(out[0, :2], x[0, :2]) and torch.equal(out[1, 2:], x[1, 2:])
-    assert not torch.allclose(out[0, 2:], x[0, 2:]) and not torch.allclose(out[1, :2], x[1, :2])
-
-
-def test_the_network_works_on_what_departs_from_the_mean():
-    mean = (0.6, -0.4, 0.2)
-    network = Recorder()
-    about_zero, about_mean = Denoiser(network, 1, (0.5, 0.25)), Denoiser(network, 1, (0.5, 0.25), mean)
-    x, sigma = normal(2, 3, 4, 5, seed=0), torch.tensor([[2.0, 0.1], [0.03, 40.0]])
-    shift = torch.tensor(mean, dtype=torch.float64).reshape(1, 3, 1, 1)
-    expected = about_zero(x, sigma) + shift
-    seen = network.x
-    torch.testing.assert_close(about_mean(x + shift, sigma), expected, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(network.x, seen, rtol=1e-5, atol=1e-6)
-    known = about_mean(x, torch.tensor([[0.0, 3.0], [3.0, 0.0]]))
-    assert torch.equal(known[0, :1], x[0, :1]) and torch.equal(known[1, 1:], x[1, 1:])
+from jdm.diffusion.noise import draw_sigmas, level_positions, per_channel
 
 
 def test_level_positions_are_finite_ordered_and_tell_known_from_the_least_noise():

@@ -24,7 +24,7 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 
 from jdm.config.settings import NetworkConfig
 from jdm.diffusion.conditioning import Known
-from jdm.diffusion.noise import Denoiser
+from jdm.diffusion.denoiser import Denoiser
 from jdm.diffusion.ode import (
     Likelihood,
     Solver,
@@ -223,11 +223,12 @@ def test_the_noise_of_a_likelihood_leads_back():
 def test_divergence_through_the_network_is_its_derivative_along_the_probe():
     """The preconditioned U-Net in windows, over a stretch of levels so short that its Jacobian is constant."""
     generator = torch.Generator().manual_seed(0)
-    network = UNet(2, 2, NetworkConfig(8, (1, 2), 1, (2,), 2))
+    network = UNet(8, 12, NetworkConfig(8, (1, 2), 1, (2,), 2))
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    denoise, shape = windowed(Denoiser(network, 1, (0.5, 0.5)), (8, 8)), (1, 2, 8, 12)
+    denoiser = Denoiser(network, (0.1,), (0.5,) * 16, torch.tensor([[-0.5], [0.5]]), (0.6, 0.4), haar_levels=1)
+    denoise, shape = windowed(denoiser, (8, 8)), (1, 2, 8, 12)
     x0, probe = normal(*shape), signs(1, *shape)
     low, high = 0.5, 0.5 * 1.001
     found = log_likelihood(denoise, x0.float(), torch.tensor([high, low]), probe.float())

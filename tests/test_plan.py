@@ -83,21 +83,6 @@ def test_the_mask_code_follows_the_number_of_classes(classes, code):
     assert plan(of_classes(classes), usual_size("default", machine), machine).config.codec.mask_code == code
 
 
-@pytest.mark.parametrize(
-    ("shares", "mean", "std"),
-    [
-        ((0.75, 0.25), (-0.25,), math.sqrt(0.75 * 0.25)),
-        ((0.9, 0.06, 0.04), (0.4, -0.44, -0.46), math.sqrt((0.9 * 0.1 + 0.06 * 0.94 + 0.04 * 0.96) / 3)),
-        ((0.9999, 0.0001), (-0.4999,), 0.1),  # not less, or foreground this rare would weigh more than all else
-    ],
-)
-def test_the_noise_is_told_the_moments_of_the_encoded_pair(shares, mean, std):
-    labels = ("background", "a", "b")[: len(shares)]
-    config = planned(class_shares=shares, labels=labels, clipped=(0.0,) * len(shares)).config
-    assert config.data_mean == pytest.approx((0.3, -0.2, 0.0, *mean), abs=1e-4)
-    assert config.sigma_data == pytest.approx((0.4, std), abs=1e-4)
-
-
 def test_augmentation_and_dropout_follow_the_facts():
     photograph = planned().config.augment
     assert photograph.mirror_axes == (0, 1) and photograph.quarter_turns

@@ -26,13 +26,14 @@ def validate(config: Config) -> Config:
 
 def _data_checks(config: Config) -> _Checks:
     """Checks of the settings that define a training sample."""
-    network_multiple = 2 ** (len(config.network.channel_multipliers) - 1)
+    network_multiple = 2 ** (len(config.network.channel_multipliers) - 1 + config.network.haar_levels)
     data, codec, augment, classes = config.data, config.codec, config.augment, config.facts.classes
     return [
         (len(data.patch_size) == data.dims, "data.patch_size", data.patch_size, f"{data.dims} sides"),
         (
             all(side % network_multiple == 0 for side in data.patch_size),
-            "data.patch_size", data.patch_size, f"multiples of {network_multiple} (network.channel_multipliers)",
+            "data.patch_size", data.patch_size,
+            f"multiples of {network_multiple} (network.channel_multipliers, network.haar_levels)",
         ),
         (
             len(data.canvas_size) == data.dims
@@ -64,6 +65,10 @@ def _model_checks(config: Config) -> _Checks:
     shares = noise.equal + noise.independent + noise.known_mask + noise.known_image
     return [
         (bool(network.channel_multipliers), "network.channel_multipliers", (), "at least one number"),
+        (
+            config.preset == "default" or network.haar_levels == 0,
+            "network.haar_levels", network.haar_levels, "0 with preset thesis",
+        ),
         (abs(shares - 1) < 1e-6, "noise.equal + independent + known_mask + known_image", shares, "a sum of 1"),
         (noise.sigma_min < noise.sigma_max, "noise.sigma_min", noise.sigma_min, "less than noise.sigma_max"),
         (

@@ -82,6 +82,8 @@ class Fingerprint(Strict):
     """Case-level classes that the model is conditioned on, such as benign and malignant; sorted."""
     class_sizes: tuple[tuple[int, int], ...] = ()
     """Training cases of each class, and their pixels."""
+    image_bands: tuple[float, ...] = ()
+    """Standard deviation of each Haar sub-band (`MOST_LEVELS` levels) of the encoded image, over all channels."""
     likeness: tuple[tuple[float, float], ...] = ()
     """5th and 95th percentiles of each number of `jdm.evaluation.likeness` over held-out real cases."""
     foreground: tuple[Foreground, ...] = ()

@@ -51,8 +51,8 @@ class DataConfig(Strict):
 class AugmentConfig(Strict):
     """Augmentation of training samples. The network is conditioned on it; sampling uses the condition "none"."""
 
-    probability: Share = 0.12
-    """Probability of each augmentation below, per sample (Karras et al. 2022, appendix F.2)."""
+    probability: Share = 0.4
+    """Share of the samples that are augmented, each in one of the ways below."""
     mirror_axes: tuple[Axis, ...] = ()
     """Spatial axes that may be flipped."""
     quarter_turns: bool = False
@@ -79,6 +79,8 @@ class NetworkConfig(Strict):
     """Downsampling factors at which self-attention follows each residual block."""
     attention_heads: Count = 4
     dropout: Rate = 0.0
+    haar_levels: Annotated[int, Ge(0), Le(2)] = 0
+    """Haar wavelet levels before the U-Net (default preset): each halves the grid on which it works."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,8 @@ class NoiseConfig(Strict):
     """Share with the mask known (level zero): mask -> image."""
     known_image: Share = 0.1
     """Share with the image known: image -> mask."""
+    band_weight: NotNegative = 0.0
+    """Exponent of a sub-band's variance in its weight in the loss."""
 
 
 @dataclass(frozen=True)
@@ -161,10 +165,6 @@ class Settings(Strict):
     train: TrainConfig = field(default_factory=TrainConfig)
 
 
-_LEAST_MASK_STD = 0.1
-"""Lower bound: the loss would otherwise be dominated by a very rare foreground."""
-
-
 @dataclass(frozen=True)
 class Config(Settings):
     """Full configuration of a run: the settings, and the facts on which they are based."""
@@ -185,26 +185,14 @@ class Config(Settings):
         return len(self.code_words[0])
 
     @property
-    def data_mean(self) -> tuple[float, ...]:
-        """Mean of each encoded channel, image channels first."""
-        return tuple(round(mean, 4) for mean in (*self.facts.image_mean, *self._mask_mean))
+    def words(self) -> list[list[float]]:
+        """Encoded code word of each label value, (classes, mask channels)."""
+        return [[self.codec.mask_amplitude * sign for sign in word] for word in self.code_words]
 
     @property
-    def sigma_data(self) -> tuple[float, float]:
-        """Standard deviation of the encoded image and mask channels about data_mean."""
-        # A channel of +-a with mean m has the variance a^2 - m^2.
-        variances = [self.codec.mask_amplitude**2 - mean**2 for mean in self._mask_mean]
-        mask = max(sum(variances) / len(variances), _LEAST_MASK_STD**2) ** 0.5
-        return round(min(max(self.facts.image_std, 0.05), 1.0), 4), round(mask, 4)
-
-    @property
-    def _mask_mean(self) -> list[float]:
-        columns = zip(*self.code_words, strict=True)
-        return [
-            self.codec.mask_amplitude
-            * sum(share * sign for share, sign in zip(self.facts.class_shares, column, strict=True))
-            for column in columns
-        ]
+    def image_bands(self) -> tuple[float, ...]:
+        """Standard deviation of each of the image's sub-bands; the same for all if they were not measured."""
+        return self.facts.image_bands or (self.facts.image_std,) * 4 ** (self.data.dims)
 
 
 def code_words(code: str, classes: int) -> list[list[int]]:

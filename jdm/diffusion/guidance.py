@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from jdm.diffusion.noise import Denoise, Denoiser
+from jdm.diffusion.denoiser import Denoiser
+from jdm.diffusion.noise import Denoise
 from jdm.diffusion.vp import VPDenoiser
 
 

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from jdm.diffusion.noise import Denoise, per_channel
+from jdm.diffusion.denoiser import Denoiser
+from jdm.diffusion.haar import haar
+from jdm.diffusion.noise import per_channel
 
 
-def denoising_loss(
-    denoise: Denoise,
-    x0: Tensor,
-    sigma: Tensor,
-    noise: Tensor,
-    image_channels: int,
-    sigma_data: tuple[float, float],
+def denoising_losses(
+    denoiser: Denoiser, x0: Tensor, sigma: Tensor, noise: Tensor, condition: Tensor | None = None
 ) -> Tensor:
-    """Weighted squared error of the denoised sample, unreduced.
+    """Losses of image and mask of each sample, (B, 2): about one for a network of zeros that sees only noise.
 
-    With the weight (sigma^2 + sigma_data^2) / (sigma sigma_data)^2 a network that returns zero has a loss of one at
-    every level. A known image or mask (level zero) has weight zero.
+    Image: mean squared error over sub-bands, each with the weight 1 / c_out^2, so that a network of zeros has a loss of
+    one at every level (Karras et al. 2022, Eq. 2 and 8). Mask: cross-entropy of the classes, over the entropy of their
+    shares. What is known (level zero) has loss zero.
 
     Args: x0: clean samples (B, C, *spatial). sigma: (B, 2). noise: standard normal, like x0.
-    Returns: like x0.
-    Source: Karras et al. 2022, Eq. 2 and 8, with sigma and sigma_data of the image or mask.
     """
-    s = per_channel(sigma, image_channels, x0)
-    sd = per_channel(sigma.new_tensor([sigma_data]).expand_as(sigma), image_channels, x0)
-    weight = ((s**2 + sd**2) / (s * sd) ** 2).where(s > 0, 0)
-    return weight * (denoise(x0 + s * noise, sigma) - x0) ** 2
+    channels = denoiser.image_channels
+    x = x0 + per_channel(sigma, channels, x0) * noise
+    image, logits = denoiser.predict(x, sigma, condition)
+    error = haar(image - x0[:, :channels], denoiser.haar_levels)
+    image_loss = (denoiser.image_weights(sigma[:, :1], error) * error**2).flatten(1).mean(1)
+    label = torch.einsum("bm...,km->bk...", x0[:, channels:], denoiser.words.to(x0)).argmax(1)
+    mask_loss = F.cross_entropy(logits, label, reduction="none").flatten(1).mean(1) / denoiser.entropy
+    return torch.stack([image_loss, mask_loss.where(sigma[:, 1] > 0, 0.0)], dim=1)

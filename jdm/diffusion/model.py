@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from jdm.config.settings import Config
-from jdm.diffusion.noise import Denoiser
+from jdm.diffusion.denoiser import Denoiser
 from jdm.diffusion.unet import UNet
 from jdm.diffusion.vp import VPDenoiser, VPProcess
 
@@ -18,9 +18,11 @@ def build_denoiser(config: Config, condition_features: int) -> Denoiser | VPDeno
     """
     thesis = config.preset == "thesis"
     channels = config.image_channels + config.mask_channels
+    bands = 2 ** (config.network.haar_levels * config.data.dims)
     network: nn.Module = UNet(
-        channels,
-        2 * channels if thesis else channels,  # the thesis's network predicts the variance too
+        bands * channels,
+        # The thesis's network predicts the variance too; the default one, logits of classes.
+        2 * channels if thesis else bands * (config.image_channels + config.facts.classes),
         config.network,
         classes=len(config.facts.class_names),
         dims=config.data.dims,
@@ -34,4 +36,7 @@ def build_denoiser(config: Config, condition_features: int) -> Denoiser | VPDeno
         part = config.diffusion
         process = VPProcess(part.steps, part.schedule, prediction=part.prediction, zero_snr=part.zero_terminal_snr)
         return VPDenoiser(network, process, config.image_channels, config.mask_channels)
-    return Denoiser(network, config.image_channels, config.sigma_data, config.data_mean)
+    return Denoiser(
+        network, config.facts.image_mean, config.image_bands, torch.tensor(config.words),
+        config.facts.class_shares, config.network.haar_levels, config.noise.band_weight,
+    )  # fmt: skip

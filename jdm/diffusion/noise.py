@@ -1,4 +1,4 @@
-"""Noise levels and preconditioning of the default preset (Karras et al. 2022, arXiv:2206.00364).
+"""Noise levels of the default preset (Karras et al. 2022, arXiv:2206.00364).
 
 A sample has two noise levels, one for the image channels and one for the mask channels. With equal levels it is the
 joint model of Zhou 2023; a level of zero means that the image, or the mask, is known.
@@ -6,10 +6,10 @@ joint model of Zhou 2023; a level of zero means that the image, or the mask, is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from jdm.config.settings import NoiseConfig
 
@@ -25,46 +25,6 @@ def per_channel(sigma: Tensor, image_channels: int, x: Tensor) -> Tensor:
     counts = torch.tensor([image_channels, x.shape[1] - image_channels], device=sigma.device)
     spread = torch.repeat_interleave(sigma, counts, dim=1, output_size=x.shape[1])
     return spread.reshape(*spread.shape, *[1] * (x.ndim - 2))
-
-
-class Denoiser(nn.Module):
-    """A network as a `Denoise`, with preconditioning of image and mask by their own levels, about the data's mean.
-
-    Source: Karras et al. 2022, Eq. 7 and Table 1 (column "Ours"), with sigma and sigma_data of the image or mask.
-    Their data have a mean near zero, but a mask of small structures does not. Unless its mean is subtracted, most of
-    the network's output for the mask is the constant "background", and the variation is lost in rounding and in the
-    loss (a foreground of 4 % became a fifth too small).
-    """
-
-    sigma_data: Tensor
-    data_mean: Tensor
-
-    def __init__(
-        self, network: nn.Module, image_channels: int, sigma_data: tuple[float, float], data_mean: Sequence[float] = ()
-    ) -> None:
-        super().__init__()
-        self.network = network
-        self.image_channels = image_channels
-        self.register_buffer("sigma_data", torch.tensor([sigma_data]), persistent=False)
-        self.register_buffer("data_mean", torch.tensor(list(data_mean) or [0.0]), persistent=False)
-
-    def forward(self, x: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Estimate x0.
-
-        Args:
-            x: (B, C, *spatial), any floating type.
-            sigma: (B, 2), image level and mask level; an image or mask of level zero is returned unchanged.
-            condition: (B, features), the augmentation in training and the class; None: neither. See `UNet.forward`.
-        Returns: like x.
-        """
-        s = per_channel(sigma.float(), self.image_channels, x)
-        sd = per_channel(self.sigma_data, self.image_channels, x)
-        mean = self.data_mean.reshape(1, -1, *[1] * (x.ndim - 2))
-        variance = s**2 + sd**2
-        c_skip, c_out, c_in = sd**2 / variance, s * sd * variance.rsqrt(), variance.rsqrt()
-        features = self.network((c_in * (x - mean)).float(), level_positions(sigma), condition)
-        # Not mean + c_skip (x - mean), which would round a known image or mask (c_skip 1).
-        return c_skip.to(x.dtype) * x + ((1 - c_skip) * mean).to(x.dtype) + c_out.to(x.dtype) * features.to(x.dtype)
 
 
 def level_positions(sigma: Tensor) -> Tensor:

@@ -14,10 +14,11 @@ from torch import Tensor
 from jdm.config.settings import Config
 from jdm.data.pairs import class_condition
 from jdm.diffusion.conditioning import Known, Noise, fitting_known
+from jdm.diffusion.denoiser import Denoiser
 from jdm.diffusion.editing import invert_heun, vary
 from jdm.diffusion.mask_estimate import UNSEEN, estimated_mask
 from jdm.diffusion.named import named_sampler
-from jdm.diffusion.noise import Denoise, Denoiser
+from jdm.diffusion.noise import Denoise
 from jdm.diffusion.repaint import Resampling, Sample, sample_repaint
 from jdm.diffusion.sampling import CaseNoise, karras_sigmas, sample_ancestral
 from jdm.diffusion.vp import VPDenoiser
@@ -81,7 +82,9 @@ class Drawer:
     def estimates(self, jobs: Sequence[Job]) -> list[np.ndarray]:
         """Each job's image with the mean mask given that image, (channels, *spatial); the job's own mask is ignored."""
         images = self.config.image_channels
-        mean = torch.tensor(self.config.data_mean[images:])
+        denoiser = self.denoiser
+        assert isinstance(denoiser, Denoiser)  # see `can_estimate_masks`
+        mean, _ = denoiser.mask_moments
 
         def draw(x: Tensor, _: Tensor, fresh: Noise, class_name: str) -> Tensor:
             unseen = mean.to(x).reshape(-1, *[1] * (x.ndim - 2)).expand_as(x[:, images:])

@@ -7,8 +7,9 @@ from collections.abc import Collection
 from jdm.config.files import differences, to_dict
 from jdm.config.settings import Config
 from jdm.data.pairs import class_condition
+from jdm.diffusion.denoiser import Denoiser
 from jdm.diffusion.guidance import conditioned, guided
-from jdm.diffusion.noise import Denoise, Denoiser
+from jdm.diffusion.noise import Denoise
 from jdm.diffusion.vp import VPDenoiser
 from jdm.errors import ConfigError
 from jdm.system.parallel import on_all_cores

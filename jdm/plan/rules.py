@@ -172,7 +172,7 @@ def _data(
     facts: Fingerprint, may_be_whole: bool, network: NetworkConfig, machine: Machine,
     canvas_limit: tuple[int, ...] | None, given: Mapping[str, Any], why: dict[str, str],
 ) -> DataConfig:  # fmt: skip
-    multiple = 2 ** (len(network.channel_multipliers) - 1)
+    multiple = 2 ** (len(network.channel_multipliers) - 1 + network.haar_levels)
     largest, median = facts.largest_size, facts.median_size
     rounded = tuple(_round_up(side, multiple) for side in largest)
     fits = math.prod(rounded) <= WHOLE_PIXELS and math.prod(rounded) <= 2 * math.prod(
@@ -244,7 +244,7 @@ def _augment(facts: Fingerprint, preset: Preset, data: DataConfig, why: dict[str
         return AugmentConfig(probability=0.0)
     why["augment.probability"] = f"{facts.items} images"
     few = min(1.0, 200 / max(facts.items, 1))
-    return AugmentConfig(round(0.05 + 0.15 * few, 3), facts.mirror_axes, facts.quarter_turns and square)
+    return AugmentConfig(round(0.1 + 0.3 * few, 3), facts.mirror_axes, facts.quarter_turns and square)
 
 
 def _train(

@@ -24,8 +24,8 @@ from jdm.config.settings import Config
 from jdm.data.pairs import condition_features
 from jdm.data.raw_dataset import matches_dataset
 from jdm.data.raw_layout import few, results_folder
+from jdm.diffusion.denoiser import Denoiser
 from jdm.diffusion.model import build_denoiser
-from jdm.diffusion.noise import Denoiser
 from jdm.diffusion.vp import VPDenoiser
 from jdm.errors import CheckpointError, ConfigError
 from jdm.system.files import replaced

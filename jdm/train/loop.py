@@ -18,8 +18,8 @@ from jdm.config.files import to_dict, to_toml, updated_toml
 from jdm.config.settings import Config, TrainConfig
 from jdm.data.classes import FILE_NAME, classes_csv
 from jdm.data.pairs import Batches, PairDataset, condition_features
+from jdm.diffusion.denoiser import Denoiser
 from jdm.diffusion.model import build_denoiser
-from jdm.diffusion.noise import Denoiser
 from jdm.diffusion.sampling import karras_sigmas, sample_heun
 from jdm.diffusion.vp import VPDenoiser
 from jdm.system.parallel import on_all_cores

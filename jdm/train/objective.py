@@ -15,9 +15,10 @@ from torch import Tensor
 
 from jdm.config.settings import Config
 from jdm.data.pairs import Batches, PairDataset, condition_features, condition_length
-from jdm.diffusion.loss import denoising_loss
+from jdm.diffusion.denoiser import Denoiser
+from jdm.diffusion.loss import denoising_losses
 from jdm.diffusion.model import build_denoiser
-from jdm.diffusion.noise import Denoiser, draw_sigmas
+from jdm.diffusion.noise import draw_sigmas
 from jdm.diffusion.vp import VPDenoiser
 from jdm.diffusion.vp_loss import l_hybrid
 from jdm.errors import TrainingError
@@ -83,12 +84,8 @@ def _losses(
 ) -> Tensor:
     if isinstance(denoiser, VPDenoiser):
         return l_hybrid(denoiser, x0, levels, noise, config.diffusion.vlb_weight, condition)
-    error = denoising_loss(
-        lambda x, s: denoiser(x, s, condition), x0, levels, noise, config.image_channels, config.sigma_data
-    )
-    sides = error[:, : config.image_channels], error[:, config.image_channels :]
     # Image and mask have equal weight; otherwise many one-hot mask channels would dominate the loss.
-    return torch.stack([side.flatten(1).mean(1) for side in sides]).mean(0)
+    return denoising_losses(denoiser, x0, levels, noise, condition).mean(1)
 
 
 class FixedLoss:

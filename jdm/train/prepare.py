@@ -18,10 +18,12 @@ from jdm.config.facts import Fingerprint
 from jdm.config.files import from_dict, merged, read_toml
 from jdm.config.settings import Config, Settings
 from jdm.data.classes import FILE_NAME, class_names, read_classes
+from jdm.data.codec import PairCodec
 from jdm.data.groups import read_groups
 from jdm.data.pairs import PairDataset
 from jdm.data.raw_dataset import RawDataset, check_dataset, open_dataset
 from jdm.data.splits import fold_split
+from jdm.diffusion.haar import MOST_LEVELS, haar
 from jdm.errors import ConfigError, DataError, ExistsError, TrainingError
 from jdm.evaluation.likeness import likeness
 from jdm.plan.fingerprint import WIDEST_SPACING, fingerprint, planned_patch
@@ -35,6 +37,7 @@ from jdm.train.replaced_run import settle
 from jdm.train.request import TrainRequest
 
 _JUDGED_CASES, _JUDGED_ITEMS = 12, 60
+_LEAST_STD = 0.005  # of a sub-band, about a grey level: flat ones would dominate the loss
 _ENOUGH_STEPS = 6_000
 """Steps that must fit the budget to choose a larger network; LEAST_STEPS to keep the smallest at its usual size."""
 
@@ -160,7 +163,7 @@ def _planned(
     imported: ImportedWeights | None,
 ) -> Plan:  # fmt: skip
     """The plan for the dataset on this machine, with the user's settings applied."""
-    training_ids, held_out_ids = ids
+    training_ids, _ = ids
     if classes is not None:
         class_names(classes, training_ids, request.classes or "--classes")
     for finding in check_dataset(dataset):
@@ -174,7 +177,7 @@ def _planned(
     if rank() == 0:
         print("jdm-train: measuring the time of training steps on this machine", file=sys.stderr, flush=True)
     found = fitting_plan(request, facts, machine(), given, planned_patch(dataset, facts.slice_axis))
-    found = replace(found, config=_with_likeness(found.config, dataset, held_out_ids or training_ids))
+    found = replace(found, config=_with_measures(found.config, dataset, ids))
     if imported is not None:
         check_weights(found.config, imported, request.init_from)
     return found
@@ -244,15 +247,39 @@ def fitting_plan(
     return chosen
 
 
-def _with_likeness(config: Config, dataset: RawDataset, case_ids: list[str]) -> Config:
-    """The config with the likeness ranges for judging exports, measured on some encoded real cases."""
-    pairs = PairDataset(dataset, case_ids[:_JUDGED_CASES], config)
-    chosen = np.unique(np.linspace(0, len(pairs) - 1, _JUDGED_ITEMS).astype(int))
-    arrays = (pairs.crop(int(item), pairs.item_shape(int(item)), np.random.default_rng(0)) for item in chosen)
-    numbers = [likeness(*pairs.codec.decode(pairs.codec.encode(image, label))) for image, label in arrays]
+def _with_measures(config: Config, dataset: RawDataset, ids: tuple[list[str], list[str]]) -> Config:
+    """The config with facts about encoded cases: sub-bands of training cases, and likeness for judging exports.
+
+    Args: ids: training cases, and held-out ones, if there are any.
+    """
+    training, held_out = ids
+    facts = replace(config.facts, image_bands=_image_bands(_some_encoded(config, dataset, training), config))
+    numbers = [likeness(*PairCodec(config).decode(x)) for x in _some_encoded(config, dataset, held_out or training)]
     with_mask = [found for found in numbers if np.isfinite(found).all()] or [np.nan_to_num(n) for n in numbers]
     low, high = np.percentile(with_mask, [5, 95], axis=0).tolist()
-    return replace(config, facts=replace(config.facts, likeness=tuple(zip(low, high, strict=True))))
+    return replace(config, facts=replace(facts, likeness=tuple(zip(low, high, strict=True))))
+
+
+def _some_encoded(config: Config, dataset: RawDataset, case_ids: list[str]) -> list[np.ndarray]:
+    """Some whole encoded items, (channels, *spatial) each, spread over the first cases."""
+    pairs = PairDataset(dataset, case_ids[:_JUDGED_CASES], config)
+    chosen = np.unique(np.linspace(0, len(pairs) - 1, _JUDGED_ITEMS).astype(int))
+    rng = np.random.default_rng(0)
+    return [pairs.codec.encode(*pairs.crop(int(item), pairs.item_shape(int(item)), rng)) for item in chosen]
+
+
+def _image_bands(encoded: list[np.ndarray], config: Config) -> tuple[float, ...]:
+    """Standard deviation of each Haar sub-band of the images, with the channels' means taken off."""
+    axes, block = config.data.dims, 2**MOST_LEVELS
+    mean = np.reshape(config.facts.image_mean, (-1, *[1] * axes))
+    energy, count = np.zeros(block**axes), 0
+    for x in encoded:
+        image = x[: config.image_channels] - mean
+        image = image[:, *(slice(side - side % block) for side in image.shape[1:])]
+        bands = haar(torch.from_numpy(image)[None], MOST_LEVELS)[0].unflatten(0, (-1, block**axes))
+        energy += bands.square().sum([0, *range(2, 2 + axes)]).numpy()
+        count += bands[:, 0].numel()
+    return tuple(np.sqrt(energy / max(count, 1)).clip(_LEAST_STD, None).round(5).tolist())
 
 
 def machine() -> Machine:

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import nn
 
 from jdm.config.files import differences, to_dict
-from jdm.diffusion.noise import Denoiser
+from jdm.diffusion.denoiser import Denoiser
 from jdm.diffusion.vp import VPDenoiser
 from jdm.errors import CheckpointError
 from jdm.plan.rules import Plan

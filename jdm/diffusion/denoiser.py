@@ -1,0 +1,121 @@
+"""The denoiser of the default preset: a network with two noise levels, made to predict images and classes of pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from jdm.diffusion.haar import band_stds, haar, inverse_haar
+from jdm.diffusion.noise import level_positions
+
+
+class Denoiser(nn.Module):
+    """A network as a `Denoise`: (x, sigma, condition) -> estimate of x0.
+
+    The network works on Haar sub-bands (`jdm.diffusion.haar`), from which image and mask are predicted differently.
+
+    Image: preconditioned as by Karras et al. 2022 (Eq. 7 and Table 1, column "Ours"), each sub-band with its own
+    sigma_data. In fine bands, whose standard deviation is a tenth of the coarsest one's, that makes the network
+    predict the image where noise hides them, not the noise.
+
+    Mask: every pixel is one of K code words c_k, and its noise is independent of that of other pixels, so its posterior
+    is exactly p(k | x) ~ p(x_i | c_k) p(k | all other values): the first factor is known, and the network gives the
+    logits of the second. The estimate is the mean code word. A network of zeros says the classes' shares. A score from
+    class probabilities: Dieleman et al. 2022 (arXiv:2211.15089), Eq. 6.
+    """
+
+    image_mean: Tensor
+    image_bands: Tensor
+    words: Tensor
+    log_shares: Tensor
+
+    def __init__(
+        self, network: nn.Module, image_mean: Sequence[float], image_bands: Sequence[float], words: Tensor,
+        shares: Sequence[float], haar_levels: int = 0, band_weight: float = 0.0,
+    ) -> None:  # fmt: skip
+        """Args:
+        network: (bands of image and mask, (B, 2) level positions, condition) -> bands of image and class logits.
+        image_mean: of each image channel.
+        image_bands: standard deviation of each sub-band about its mean, those of `MOST_LEVELS` levels.
+        words: (K, mask channels), encoded code words, all of one norm.
+        shares: of the pixels, per class.
+        """
+        super().__init__()
+        self.network, self.haar_levels, self.band_weight = network, haar_levels, band_weight
+        axes = (len(image_bands) - 1).bit_length() // 2
+        bands = band_stds(image_bands, haar_levels, axes) * len(image_mean)
+        likely = torch.tensor(shares, dtype=torch.float64).clamp(min=1e-4)
+        self.register_buffer("image_mean", torch.tensor(image_mean, dtype=torch.float64), persistent=False)
+        self.register_buffer("image_bands", torch.tensor(bands, dtype=torch.float64), persistent=False)
+        self.register_buffer("words", words.double(), persistent=False)
+        self.register_buffer("log_shares", (likely / likely.sum()).log(), persistent=False)
+
+    @property
+    def image_channels(self) -> int:
+        return len(self.image_mean)
+
+    def forward(self, x: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Estimate x0.
+
+        Args:
+            x: (B, C, *spatial), any floating type.
+            sigma: (B, 2), image level and mask level; an image or mask of level zero is returned unchanged.
+            condition: (B, features), the augmentation in training and the class; None: neither. See `UNet.forward`.
+        Returns: like x.
+        """
+        image, logits = self.predict(x, sigma, condition)
+        words = torch.einsum("bk...,km->bm...", logits.softmax(1), self.words.to(x))
+        mask = torch.where(_column(sigma[:, 1:], x) > 0, words, x[:, self.image_channels :])
+        return torch.cat([image, mask], dim=1)
+
+    def predict(self, x: Tensor, sigma: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Estimated image (B, image channels, *spatial) and class logits (B, K, *spatial), like x."""
+        image, mask = x[:, : self.image_channels], x[:, self.image_channels :]
+        image_level, mask_level = _column(sigma[:, :1], x), _column(sigma[:, 1:], x)
+        bands = haar(image - _row(self.image_mean, x), self.haar_levels)
+        sd = _row(self.image_bands, x)
+        variance = image_level**2 + sd**2
+        # Of the code words about their mean; per band would gain nothing, since the mask's own noise is used exactly.
+        mean, mask_sd = self.mask_moments
+        inner = haar(mask - _row(mean, x), self.haar_levels) * (mask_level**2 + mask_sd**2).rsqrt()
+        given = torch.cat([bands * variance.rsqrt(), inner], dim=1).float()
+        out = self.network(given, level_positions(sigma), condition).to(x.dtype)
+        features, logits = out[:, : bands.shape[1]], out[:, bands.shape[1] :]
+        # x0 - x, so that a known image comes back exactly: c_skip - 1 = -sigma^2 / variance
+        change = image_level * sd * variance.rsqrt() * features - image_level**2 / variance * bands
+        known = torch.where(mask_level > 0, mask_level, 1.0) ** -2 * (mask_level > 0)
+        seen = torch.einsum("bm...,km->bk...", mask, self.words.to(x)) * known
+        return (
+            image + inverse_haar(change, self.haar_levels),
+            inverse_haar(logits, self.haar_levels) + _row(self.log_shares, x) + seen,
+        )
+
+    def image_weights(self, level: Tensor, bands: Tensor) -> Tensor:
+        """1 / c_out^2 of each band, (B, bands, 1, ...); zero where the image is known (level (B, 1) is zero)."""
+        s, sd = _column(level, bands), _row(self.image_bands, bands)
+        share = (sd**2 / (sd**2).mean()) ** self.band_weight
+        return share / share.mean() * ((s**2 + sd**2) / (s * sd) ** 2).where(s > 0, 0.0)
+
+    @property
+    def entropy(self) -> float:
+        """Of the classes' shares, in nats; 1 where there is one class."""
+        return -float((self.log_shares.exp() * self.log_shares).sum()) or 1.0
+
+    @property
+    def mask_moments(self) -> tuple[Tensor, Tensor]:
+        """Mean of each mask channel (M,), and the standard deviation about it over all of them."""
+        shares = self.log_shares.exp()
+        mean = shares @ self.words
+        return mean, (shares @ (self.words - mean).square()).mean().sqrt()
+
+
+def _column(values: Tensor, x: Tensor) -> Tensor:
+    """(B, n) as (B, n, 1, ...) in the dtype of x."""
+    return values.to(x.dtype).reshape(*values.shape, *[1] * (x.ndim - 2))
+
+
+def _row(values: Tensor, x: Tensor) -> Tensor:
+    """(n,) as (1, n, 1, ...) in the dtype of x."""
+    return values.to(x.dtype).reshape(1, -1, *[1] * (x.ndim - 2))
