@@ -303,7 +303,7 @@ def test_the_commands_go_from_a_table_of_classes_to_one(toy, typed, tmp_path):
     plan, folder, table = tmp_path / "tiny.toml", run_folder(real.name, "all"), {**classes, "case_0": ""}
     plan.write_text(TINY_PLAN)
     (real.folder / "classes.csv").write_text(classes_csv(table))
-    train, export = ("jdm-train", 31, "all"), ("jdm-export", 31, "all", "--id", 532, "--count", 6, "--steps", 2)
+    train, export = ("jdm-train", 31, "all"), ("jdm-export", 31, "all", "--id", 532, "--count", 6, "--steps", 8)
     export = (*export, "--margin", 100, "--anyway")
     status, _, told = typed(*train, "--plan", plan, "--classes", "classes.csv")
     assert status == 0, told

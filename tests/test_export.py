@@ -15,7 +15,7 @@ from jdm.errors import ConfigError, DataError
 from jdm.export import pairs
 from jdm.export.amount import order_of
 
-LINE = ("--id", 521, "--count", 3, "--steps", 2, "--margin", 100, "--batch-size", 2, "--anyway")
+LINE = ("--id", 521, "--count", 3, "--steps", 8, "--margin", 100, "--batch-size", 2, "--anyway")
 
 
 def test_repeated_resumed_and_sharded_exports_are_the_same_bytes(real, run, monkeypatch):
@@ -65,7 +65,7 @@ def test_repeated_resumed_and_sharded_exports_are_the_same_bytes(real, run, monk
 def test_the_folder_of_a_run_alone_gives_the_same_bytes(nnunet_folders, tmp_path, monkeypatch, typed, kind, plan):
     real = write_pictures(nnunet_folders["nnUNet_raw"], **kind)
     run = tiny_run(real, train={"steps": 1}, **plan)
-    at_home = exported(asked(count=3, steps=2, seed=0))
+    at_home = exported(asked(count=3, steps=8, seed=0))
     there = elsewhere(run, tmp_path / "elsewhere", monkeypatch)
     for folder in nnunet_folders.values():
         shutil.rmtree(folder)
@@ -187,7 +187,7 @@ def test_nnunets_own_integrity_check_accepts_the_output(nnunet_folders, shape, c
 def test_the_command_estimates_exports_and_lets_late_shards_go(real, run, typed):
     line = ("jdm-export", 21, "all", *LINE)
     status, printed, _ = typed(*line, "--dry-run")
-    assert status == 0 and all(part in printed for part in ("3 pairs of 16x24", "heun-stochastic, 2 steps", "1 minute"))
+    assert status == 0 and all(part in printed for part in ("3 pairs of 16x24", "heun-stochastic, 8 steps", "1 minute"))
     assert [path.name for path in real.folder.parent.iterdir()] == [real.name]
     status, printed, told = typed(*line, "--canvas-size", 32, 32)
     assert status == 2 and told.count("\n") == 1 and "--canvas-size" in told
@@ -200,7 +200,7 @@ def test_the_command_estimates_exports_and_lets_late_shards_go(real, run, typed)
 
 
 def test_under_torchrun_each_process_makes_its_shard(real, run, typed, monkeypatch):
-    whole = exported(asked(count=3, steps=2, seed=0))
+    whole = exported(asked(count=3, steps=8, seed=0))
     shutil.rmtree(real.folder.parent / "Dataset521_Stripes_syn")
     for name, value in (("LOCAL_RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "here"), ("MASTER_PORT", "29500")):
         monkeypatch.setenv(name, value)

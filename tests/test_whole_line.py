@@ -35,7 +35,7 @@ def test_the_whole_line_for_every_kind_of_dataset(nnunet_folders, kind, classes)
     assert run.config.codec.mask_code == CODES[classes]
     assert all(value.isfinite().all() for value in run.checkpoint.weights.values())
 
-    asked = {"count": 2, "steps": 2, "margin": 100.0, "batch_size": 2, "anyway": True}
+    asked = {"count": 2, "steps": 8, "margin": 100.0, "batch_size": 2, "anyway": True}
     assert jdm.export(jdm.ExportRequest("21", "all", id=521, **asked)).finished
     synthetic = open_dataset(521)
     assert check_dataset(synthetic) == [] and synthetic.file_ending == ending
