@@ -1,4 +1,4 @@
-"""The page of scripts/ablation.py."""
+"""The page of scripts/ablation.py: a table for every dataset and training time, a row for every setting."""
 
 from __future__ import annotations
 
@@ -7,60 +7,134 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_integration.comparison import read_cells
+
+Row = Mapping[str, Any]
+OF_OBJECTS = ("share", "count", "area", "roughness", "specks")
 COLUMNS = {
-    "synthetic minus real": "Dice of nnU-Net trained on the pairs alone, minus that trained on real cases for as many "
-    "updates; in brackets the Dice itself",
-    "segmenter": "Dice of the model's own segmentations of the test images",
-    "agreement": "Dice of the real-trained nnU-Net's segmentations of the pairs with their masks",
-    "kernel": "kernel distance of its features to those of real crops (KID)",
-    "share, count, area, roughness": "of the masks' objects, over those of real crops",
-    "specks": "share of the objects under 20 pixels, %",
-    "quadrants": "how the mean colour of a canvas's quadrants differs, over that of real crops",
-    "spread": "how the mean colour differs between canvases, over that of real crops",
-    "nearest": "distance of pairs to the nearest training crop, over that of held-out real ones",
-    "steps": "of training",
-    "evaluations": "of the network per pair",
+    "synthetic": "Dice on the test set of nnU-Net trained on the pairs alone",
+    "minus real": "that, minus nnU-Net trained on real cases for as many updates",
+    "segmenter": "Dice of the model's own segmentations of the test set",
+    "segmenter minus real": "that, minus the same nnU-Net",
+    "agreement": "Dice of that nnU-Net's segmentations of the pairs with their masks, all pixels pooled",
+    "kernel": "distance of its features of pairs to those of real crops (KID's estimator and kernel)",
+    "share": "of the pixels that are foreground",
+    "count": "objects per crop",
+    "area": "median pixels of an object",
+    "roughness": "of an object's outline: its length over that of a disc's",
+    "specks": "share of the objects under 20 pixels",
+    "quadrants": "how far the mean colours of a crop's quadrants are apart, in stored units",
+    "spread": "how far the mean colours of crops are apart",
+    "nearest": "median distance to the nearest training crop; in brackets the share of suspected copies",
+    "steps": "of training, at the exported weights",
+    "evaluations": "of the network per pair and window",
 }
 
 
-def table(cells: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown: a table for every dataset and training time, a row for every setting, means over seeds."""
-    lines = ["# Settings of the generator on one footing", ""]
-    groups: dict[tuple[str, float], list[Mapping[str, Any]]] = {}
+def summaries(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row per dataset, training time and setting, of all its seeds; the best of a table first."""
+    grouped: dict[tuple[str, float, str], list[Mapping[str, Any]]] = {}
     for cell in cells:
-        groups.setdefault((cell["dataset"], cell["minutes"]), []).append(cell)
-    for (dataset, minutes), found in sorted(groups.items()):
-        one, real_dice = found[0], np.mean([cell["real_dice"] for cell in found])
-        lines += [
-            f"## {dataset}, {minutes:g} minutes", "",
-            f"Scored on {one['test_images']} test images; nnU-Net trained on real cases: "
-            f"{real_dice:.4f}; agreement of real crops: {one['real_agreement']:.3f}; "
-            f"specks of real masks: {100 * one['real_specks']:.1f} %; {one['pairs']} crops a row.", "",
-            f"| setting | seeds | {' | '.join(COLUMNS)} |", "|---|---:|" + "---:|" * len(COLUMNS),
-        ]  # fmt: skip
-        rows: dict[str, list[Mapping[str, Any]]] = {}
-        for cell in found:
-            rows.setdefault(cell["row"], []).append(cell)
-        ordered = sorted(rows.items(), key=lambda row: -float(np.mean([cell["synthetic_dice"] for cell in row[1]])))
-        lines += [f"| {name} | {len(of_row)} | {' | '.join(_row(of_row))} |" for name, of_row in ordered] + [""]
-    lines += [f"- {name}: {meaning}." for name, meaning in COLUMNS.items()]
-    commits = sorted({cell["commit"] for cell in cells})
-    hardware = sorted({cell["hardware"] for cell in cells})
-    lines += ["", f"Made by `{cells[0]['command']}` at commit {', '.join(commits)}; {'; '.join(hardware)}.", ""]
-    return "\n".join(lines)
+        grouped.setdefault((cell["dataset"], cell["minutes"], cell["row"]), []).append(cell)
+    rows = [_summary(found) for found in grouped.values()]
+    return sorted(rows, key=lambda row: (row["dataset"], row["minutes"], -row["synthetic"]["mean"]))
 
 
-def _row(cells: Sequence[Mapping[str, Any]]) -> list[str]:
-    def mean(name: str) -> float:
-        return float(np.mean([cell[name] for cell in cells]))
+def _summary(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Differences are paired over images, with the seeds averaged first."""
+    first = cells[0]
+    arms = {arm: {cell["seed"]: cell["scores"][arm] for cell in cells} for arm in first["scores"]}
+    scores = read_cells(arms, first["groups"])
+    means = {
+        part: {name: float(np.mean([_number(cell["pairs"][part][name]) for cell in cells])) for name in values}
+        for part, values in first["pairs"].items()
+    }
+    return {
+        **{name: first[name] for name in ("dataset", "minutes", "row", "of", "flags")},
+        "seeds": [cell["seed"] for cell in cells],
+        "images": len(set(scores.images)),
+        **{arm: scores.mean(arm, "dice", scores.present) for arm in arms},
+        "minus_real": scores.difference(("synthetic", "real"), "dice", scores.present, 1),
+        "segmenter_minus_real": scores.difference(("segmenter", "real"), "dice", scores.present, 1),
+        **means,
+        "commits": sorted({cell["commit"] for cell in cells}),
+        "hardware": sorted({cell["hardware"] for cell in cells}),
+        "commands": sorted({cell["command"] for cell in cells}),
+    }
 
-    def over_real(name: str) -> str:
-        return f"{mean(name) / mean('real_' + name):.2f}"
 
-    gain = mean("synthetic_dice") - mean("real_dice")
+def page(rows: Sequence[Row], failed: Sequence[Row]) -> str:
+    """The page in Markdown."""
+    tables: dict[tuple[str, float], list[Row]] = {}
+    for row in rows:
+        tables.setdefault((row["dataset"], row["minutes"]), []).append(row)
+    text = ["# Settings of the generator on one footing", ""]
+    for (dataset, minutes), found in tables.items():
+        text += [f"## {dataset}, {minutes:g} CPU minutes", "", *_table(found), ""]
+    if failed:
+        text += ["## Not finished", ""]
+        text += [
+            f"- {f['dataset']}, {f['minutes']:g} minutes, {f['row']}, seed {f['seed']}: {f['reason']}" for f in failed
+        ]
+        text += [""]
+    text += [
+        "## Columns",
+        "",
+        "Intervals of 95 % over images (or patients), seeds averaged first. Other numbers are means",
+    ]
+    text += ["over seeds of means over crops; the row `real crops` has those of the test images.", ""]
+    text += [f"- {name}: {meaning}." for name, meaning in COLUMNS.items()]
+    for name in ("commands", "hardware"):
+        text += ["", f"{name.capitalize()}: {'; '.join(sorted({one for row in rows for one in row[name]}))}"]
+    return "\n".join([*text, ""])
+
+
+def _table(rows: Sequence[Row]) -> list[str]:
+    """One table, with the number of images or crops behind each column."""
+    images = _span([row["images"] for row in rows])
+    crops, pairs = (_span([row["made"][name] for row in rows]) for name in ("n", "cases"))
+    counts = [*[images] * 4, *[crops] * 10, "", ""]
+    heads = [f"{name} (n = {n})" if n else name for name, n in zip(COLUMNS, counts, strict=True)]
+    lines = [f"| setting | seeds | {' | '.join(heads)} | commit |", "|---|---:|" + "---:|" * len(heads) + "---|"]
+    lines += [
+        f"| {row['row']} | {len(row['seeds'])} | {' | '.join(_numbers(row))} | {', '.join(row['commits'])} |"
+        for row in rows
+    ]
+    first = rows[0]["test"]
+    of_real = [_digits(first["agreement"]), "", *_looks(first), "", ""]
+    lines += [f"| real crops (n = {first['n']:.0f}) | | | | | | {' | '.join(of_real)} | |", ""]
+    dice = ", ".join(sorted({f"{row['real']['mean']:.4f}" for row in rows}))  # differs if the rows' seeds do
     return [
-        f"{gain:+.4f} ({mean('synthetic_dice'):.4f})", f"{mean('segmenter_dice'):.4f}", f"{mean('agreement'):.3f}",
-        f"{mean('kernel_distance'):.2f}", ", ".join(over_real(n) for n in ("share", "count", "area", "roughness")),
-        f"{100 * mean('specks'):.1f}", over_real("quadrants"), over_real("spread"), f"{mean('nearest'):.2f}",
-        f"{mean('steps'):.0f}", f"{mean('evaluations'):.0f}",
+        *lines,
+        f"n: images of the test set; crops of {pairs} pairs, and of {first['cases']:.0f} images or volumes of the test",
+        f"set. nnU-Net trained on real cases has a Dice of {dice}.",
+    ]
+
+
+def _numbers(row: Row) -> list[str]:
+    made, scores = row["made"], []
+    for arm, difference in (("synthetic", "minus_real"), ("segmenter", "segmenter_minus_real")):
+        change = row[difference]
+        scores += [f"{row[arm]['mean']:.4f}", f"{change['mean']:+.4f} [{change['low']:+.4f}, {change['high']:+.4f}]"]
+    return [
+        *scores, _digits(made["agreement"]), _digits(made["kernel_distance"]), *_looks(made),
+        f"{row['run']['steps']:.0f}", f"{row['run']['evaluations']:.0f}",
     ]  # fmt: skip
+
+
+def _looks(numbers: Mapping[str, float]) -> list[str]:
+    near = f"{_digits(numbers['nearest'])} ({100 * numbers['below_ratio']:.0f} %)"
+    return [*(_digits(numbers[name]) for name in (*OF_OBJECTS, "quadrants", "spread")), near]
+
+
+def _number(value: float | None) -> float:
+    return np.nan if value is None else value
+
+
+def _digits(value: float) -> str:
+    return f"{value:.3g}"
+
+
+def _span(values: Sequence[float]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:.0f}" if low == high else f"{low:.0f} to {high:.0f}"

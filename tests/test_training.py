@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -242,6 +243,18 @@ def test_the_budget_ends_a_run(dataset, ids, run, tmp_path):
     rates = column(tmp_path / "run", "learning_rate")
     assert 1 <= len(rates) < 1000 and checkpoint.metadata["step"] <= len(rates)
     assert rates[-1] < 0.5 * max(rates)  # far from its 5000 steps, near the end of its clock
+
+
+@pytest.mark.parametrize(("clock", "counts"), [("wall", True), ("cpu", False)])
+def test_a_budget_of_cpu_time_does_not_count_the_time_of_other_jobs(dataset, ids, tmp_path, clock, counts):
+    start = prepared(dataset, short(dataset, ids, clock=clock), tmp_path / "run", ids)
+    found = progress.Progress(start, time.monotonic())
+    time.sleep(0.5)
+    assert (found.seconds > 0.4) == counts
+    begun = time.process_time()
+    while time.process_time() - begun < 0.5:
+        sum(range(1000))
+    assert found.seconds > 0.4
 
 
 def test_a_resumed_run_measures_what_its_first_session_could_afford(dataset, ids, tmp_path):

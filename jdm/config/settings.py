@@ -141,7 +141,10 @@ class TrainConfig(Strict):
     """Wall-clock minutes between checkpoints; a killed run resumes from the last one."""
     sample_every: Count = 2_000
     budget_minutes: Positive | None = None
-    """Wall-clock minutes after which training ends at any step; none: no limit."""
+    """Minutes after which training ends at any step; none: no limit."""
+    clock: Literal["wall", "cpu"] = "wall"
+    """wall: the budget is wall-clock time, planning included. cpu: it is CPU time, summed over threads and without
+    planning, so that runs on a busy machine can be compared."""
     class_dropout: Rate = 0.1
     """Share of training samples whose class is dropped, so that the model can also sample without a class."""
     select: Literal["best", "last"] = "best"

@@ -37,7 +37,7 @@ NETWORKS = (
 )
 """From small to large."""
 LEAST_STEPS, MOST_STEPS = 1_000, 60_000
-_BUDGET_SHARE = 0.9  # of the wall clock goes to steps; the rest to held-out losses, checkpoints and sample grids
+_BUDGET_SHARE = 0.9  # of the budget goes to steps; the rest to held-out losses, checkpoints and sample grids
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Plan:
     reasons: dict[str, str]
     """By dotted name of each decision."""
     seconds: float | None = None
-    """Measured wall-clock seconds of a training step; None: not measured."""
+    """Measured seconds of a training step; None: not measured."""
 
     @property
     def steps(self) -> int:
@@ -106,7 +106,7 @@ def usual_size(preset: Preset, machine: Machine) -> Size:
 
 
 def steps_within(budget_minutes: float, step_seconds: float) -> int:
-    """Number of training steps that fit in a wall-clock budget."""
+    """Number of training steps that fit in a budget."""
     return max(1, min(MOST_STEPS, int(_BUDGET_SHARE * budget_minutes * 60 / step_seconds)))
 
 

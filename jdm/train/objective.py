@@ -120,7 +120,7 @@ def step_generator(seed: int, rank: int, step: int, device: torch.device) -> tor
 
 
 def measure_step_seconds(config: Config, device: torch.device, repeats: int = 3) -> float:
-    """Wall-clock seconds of one training step of a plan on this machine: the fastest of `repeats` after a warm-up.
+    """Seconds of one training step of a plan on this machine, by its clock: the fastest of `repeats` after a warm-up.
 
     Because a step with large samples may take minutes, these are measured with a smaller batch and fewer repeats. The
     time is then scaled by the number of samples, which holds if each sample keeps the machine busy.
@@ -132,15 +132,15 @@ def measure_step_seconds(config: Config, device: torch.device, repeats: int = 3)
     count = min(config.train.batch_size, count)
     x0 = torch.zeros(count, config.image_channels + config.mask_channels, *config.data.patch_size)
     x0, condition = x0.to(device), torch.zeros(len(x0), condition_length(config), device=device)
-    times = []
+    times, clock = [], time.process_time if config.train.clock == "cpu" else time.monotonic
     with memory_errors(config.train.batch_size):
         for step in range(repeats + 1):
-            started = time.monotonic()
+            started = clock()
             loss_and_gradients(denoiser, x0, condition, config, step_generator(0, 0, step, device))
             optimizer.step()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-            times.append(time.monotonic() - started)
+            times.append(clock() - started)
             if sum(times) > _MEASURED_SECONDS:
                 break
     return min(times[1:] or times) * config.train.batch_size / count

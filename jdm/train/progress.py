@@ -84,7 +84,9 @@ class Progress:
             "held_out_ids": prepared.held_out_ids,
             "processes": dist.get_world_size() if dist.is_initialized() else 1,
         }
-        self.step, self._earlier, self._started = 0, 0.0, started
+        on_cpu = self.config.train.clock == "cpu"
+        self._clock = time.process_time if on_cpu else time.monotonic
+        self.step, self._earlier, self._started = 0, 0.0, self._clock() if on_cpu else started
         self.share = 0.0  # of the budget that all processes agree is spent
         self._end = dict(self.costs.end)
         self._saved_at = time.monotonic()
@@ -96,15 +98,15 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """Wall-clock seconds of this run, including earlier sessions."""
-        return self._earlier + time.monotonic() - self._started
+        """Seconds of this run by its clock, including earlier sessions."""
+        return self._earlier + self._clock() - self._started
 
     @contextlib.contextmanager
     def timed(self, part: str) -> Iterator[None]:
         """Time a part of the final work, so that the budget leaves room for it."""
-        started = time.monotonic()
+        started = self._clock()
         yield
-        self._end[part] = time.monotonic() - started
+        self._end[part] = self._clock() - started
 
     def spent(self) -> float:
         """Share of the budget spent, including the time reserved for the end; 0 without a budget."""
