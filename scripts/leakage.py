@@ -129,9 +129,9 @@ def page(record: dict[str, Any]) -> str:
     return "\n".join([
         *lines, "",
         "Share of mirrored figures (training figures: 0), and standard deviation of each property over that of the",
-        f"training figures (1: nothing leaks, and nothing is lost). Means over n = {len(record['seeds'])} generators of",
+        f"training figures (1: nothing leaks, nothing is lost). Means over n = {len(record['seeds'])} generators of",
         f"{record['steps']} steps, each with {record['samples']} samples under the condition \"not augmented\"; in",
-        "brackets the lowest and the highest. The row 0 shows what a generator that short makes without augmentation.", "",
+        "brackets the lowest and the highest. The row 0 shows what so short a training gives without augmentation.", "",
         "A sample is augmented in one way, drawn from mirroring, scale (standard deviation "
         f"{usual.scale:g} of log2), rotation ({usual.rotation_degrees:g} degrees),",
         f"translation ({usual.translation:g} of the side), brightness ({usual.brightness:g}) and contrast "
