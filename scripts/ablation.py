@@ -37,7 +37,7 @@ from jdm.errors import ConfigError, JdmError
 from jdm.evaluation.metrics import evaluate_folders
 from jdm.system.files import write_json, write_text
 from jdm.system.locks import locked
-from jdm.train.checkpoint import has_resume_state
+from jdm.train.checkpoint import METADATA, has_resume_state
 
 _ROWS = Path(__file__).with_suffix(".toml")
 _IDS = range(600, 1000)
@@ -122,7 +122,7 @@ def main(options: Options) -> None:
             if not free:  # another call is at it
                 continue
             try:
-                write_json(cell.result, {**cell.settings, **measured(cell), **about()})
+                write_json(cell.result, {**cell.settings, **about(), **measured(cell)})
                 (cell.folder / "failed.json").unlink(missing_ok=True)
             except JdmError as error:
                 write_json(cell.folder / "failed.json", {**cell.settings, "reason": str(error)})
@@ -162,7 +162,8 @@ def cells(options: Options) -> Iterator[Cell]:
 
 
 def measured(cell: Cell) -> dict[str, Any]:
-    """Train, export and judge one cell: scores of the test set by arm, and numbers about the pairs."""
+    """Train, export and judge one cell: scores of the test set by arm, numbers about the pairs, and the generator's
+    commit."""
     real, generator = open_dataset(cell.id), cell.of or cell
     run = train(generator, real)
     synthetic = export(cell, generator, real)
@@ -176,6 +177,7 @@ def measured(cell: Cell) -> dict[str, Any]:
         "scores": scores,
         "groups": read_groups(real, test=True),
         "pairs": pair_scores(run, synthetic, real, by_real, cell.seed),
+        "commit": json.loads((run / METADATA).read_text(encoding="utf-8"))["commit"],
     }
 
 

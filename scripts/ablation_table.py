@@ -29,6 +29,12 @@ COLUMNS = {
     "steps": "of training, at the exported weights",
     "evaluations": "of the network per pair and window",
 }
+_LEGEND = """## Columns
+
+Intervals of 95 % over images (or patients), seeds averaged first. Other numbers are means over seeds of means over
+crops; the row `real crops` has those of the test images. The last column is the commit at which the generator was
+trained.
+"""
 
 
 def summaries(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -77,13 +83,7 @@ def page(rows: Sequence[Row], failed: Sequence[Row]) -> str:
             f"- {f['dataset']}, {f['minutes']:g} minutes, {f['row']}, seed {f['seed']}: {f['reason']}" for f in failed
         ]
         text += [""]
-    text += [
-        "## Columns",
-        "",
-        "Intervals of 95 % over images (or patients), seeds averaged first. Other numbers are means",
-    ]
-    text += ["over seeds of means over crops; the row `real crops` has those of the test images.", ""]
-    text += [f"- {name}: {meaning}." for name, meaning in COLUMNS.items()]
+    text += [_LEGEND, *(f"- {name}: {meaning}." for name, meaning in COLUMNS.items())]
     for name in ("commands", "hardware"):
         text += ["", f"{name.capitalize()}: {'; '.join(sorted({one for row in rows for one in row[name]}))}"]
     return "\n".join([*text, ""])
