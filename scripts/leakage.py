@@ -70,7 +70,7 @@ def trained(settings: AugmentConfig, steps: int, seed: int) -> Denoiser:
     image, share = reference[:, 0], float((reference[:, 1] > 0).float().mean())
     network = UNet(2, 3, NetworkConfig(16, (1, 2, 2), 1, (), 2), levels=2, condition_features=condition_features(2))
     words = torch.tensor([[-0.5], [0.5]])
-    denoiser = Denoiser(network, [float(image.mean())], [float(image.std())] * 16, words, [1 - share, share])
+    denoiser = Denoiser(network, [float(image.mean())], [[1.0]], [[float(image.std())] * 16], words, [1 - share, share])
     optimizer = torch.optim.AdamW(denoiser.parameters(), 2e-3)
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = 2e-3 * (1 - step / steps)

@@ -188,13 +188,12 @@ INPUTS = [
     Fault(25, "noise exported without a word", "the export stops and says how long to train; --anyway goes on",
         _in("test_export_pairs", "test_pairs_are_judged_by_their_noise_specks_and_agreement",
         "test_an_export_of_noise_is_stopped_and_says_how_long_to_train")),
-    Fault(26, "a budget that holds a handful of steps", "smaller batches, then patches; the dry run says steps",
+    Fault(26, "a budget that holds a handful of steps", "smaller batches; the dry run says steps",
         _in("test_plan", "test_a_budget_buys_the_largest_step_of_which_it_holds_enough",
         "test_the_dry_run_is_a_table_of_decisions_with_reasons")
         + _in("test_training", "test_a_budget_leaves_room_for_what_comes_beside_the_steps")),
-    Fault(27, "patches smaller than an object", "two object diameters at least, up to 256 pixels",
-        _in("test_plan", "test_a_patch_holds_two_objects_side_by_side")
-        + _in("test_fingerprint", "test_objects_are_as_wide_as_discs_are_drawn")),
+    Fault(27, "patches smaller than an object", "patches of 256 pixels, or whole images",
+        _in("test_plan", "test_images_are_trained_whole_where_all_fit_and_else_as_patches")),
     Fault(28, "mirroring decided by label names", "decided by where things lie; names only forbid it",
         _in("test_fingerprint", "test_mirroring_is_decided_by_where_things_lie",
         "test_names_of_sides_and_of_bodies_are_not_mirrored_whatever_the_cases_show")),

@@ -12,6 +12,7 @@ from jdm.diffusion.denoiser import Denoiser
 from jdm.diffusion.haar import MOST_LEVELS, band_stds, haar, inverse_haar
 
 MEAN = (0.3, -0.2)
+AXES = ((0.8, 0.6), (0.6, -0.8))
 SHARES = (0.7, 0.2, 0.1)
 WORDS = 0.5 * (2 * torch.eye(3) - 1)
 
@@ -29,7 +30,7 @@ class Constant(nn.Module):
 
 
 def denoiser_of(network: nn.Module, bands=(0.4,) * 16, haar_levels: int = 0) -> Denoiser:
-    return Denoiser(network, MEAN, bands, WORDS, SHARES, haar_levels)
+    return Denoiser(network, MEAN, AXES, (bands, bands[::-1]), WORDS, SHARES, haar_levels)
 
 
 def pixel_mean(x: torch.Tensor) -> torch.Tensor:
@@ -63,16 +64,17 @@ def test_deviations_of_coarser_bands_follow_from_the_finest():
 
 
 @pytest.mark.parametrize("haar_levels", [0, 1, 2])
-def test_the_image_is_preconditioned_by_karras_table_1_in_each_band(haar_levels):
+def test_the_image_is_preconditioned_by_karras_table_1_in_each_band_of_each_axis(haar_levels):
     finest = tuple(0.1 * (k + 1) for k in range(16))
     denoiser = denoiser_of(Constant(1.0), finest, haar_levels)
     x, sigma = normal(2, 5, 8, 4, seed=0), torch.tensor([[2.0, 0.1], [0.03, 40.0]])
     image = denoiser(x, sigma)[:, :2]
     assert image.dtype == torch.float64 and denoiser.network.x.dtype == torch.float32
-    stds = band_stds(finest, haar_levels, axes=2)
-    bands, made = haar(x[:, :2] - pixel_mean(x), haar_levels), haar(image - pixel_mean(x), haar_levels)
+    stds = [*band_stds(finest, haar_levels, axes=2), *band_stds(finest[::-1], haar_levels, axes=2)]
+    turned = [torch.einsum("ac,bchw->bahw", torch.tensor(AXES).double(), y - pixel_mean(x)) for y in (x[:, :2], image)]
+    bands, made = (haar(y, haar_levels) for y in turned)
     for b, c in itertools.product(range(2), range(bands.shape[1])):
-        s, sd = sigma[b, 0].item(), stds[c % len(stds)]
+        s, sd = sigma[b, 0].item(), stds[c]
         expected = sd**2 / (s**2 + sd**2) * bands[b, c] + s * sd / math.sqrt(s**2 + sd**2)
         torch.testing.assert_close(made[b, c], expected, rtol=1e-5, atol=1e-6)
         scaled = (bands[b, c] / math.sqrt(s**2 + sd**2)).float()

@@ -91,7 +91,7 @@ def test_the_dataset_is_the_real_ones_kind_and_says_where_it_comes_from(real, ru
         assert set(np.unique(pair.label)) <= {0, 1}
         assert record["seed"] == case_seed(4, index, record["attempt"])
         assert record["checkpoint_sha256"] == checkpoint.sha256
-        assert (record["sampler"], record["steps"]) == ("heun-stochastic", 3)
+        assert (record["sampler"], record["steps"]) == ("dpmpp-2m", 3)
         assert record["foreground_share"] == {"class1": pytest.approx(pair.label.mean(), abs=1e-6)}
     provenance = json.loads((synthetic.folder / "provenance.json").read_text())
     generator = provenance["generator"]
@@ -142,7 +142,7 @@ def test_what_cannot_be_sampled_is_refused_before_anything_is_written(real, run,
 
 
 def test_a_canvas_holds_the_patch_and_ancestral_sampling_is_the_default_at_that_size_only(run):
-    assert order_of(run.checkpoint, REQUEST).way.sampler == "heun-stochastic"
+    assert order_of(run.checkpoint, REQUEST).way.sampler == "dpmpp-2m"
     thesis = with_config(run, {**THESIS, "data": {"whole": False, "canvas_size": [16, 32]}}).checkpoint
     for canvas, sampler in (((16, 24), "ancestral"), ((16, 32), "heun"), (None, "heun")):
         assert order_of(thesis, asked(canvas_size=canvas)).way.sampler == sampler
@@ -187,7 +187,7 @@ def test_nnunets_own_integrity_check_accepts_the_output(nnunet_folders, shape, c
 def test_the_command_estimates_exports_and_lets_late_shards_go(real, run, typed):
     line = ("jdm-export", 21, "all", *LINE)
     status, printed, _ = typed(*line, "--dry-run")
-    assert status == 0 and all(part in printed for part in ("3 pairs of 16x24", "heun-stochastic, 8 steps", "1 minute"))
+    assert status == 0 and all(part in printed for part in ("3 pairs of 16x24", "dpmpp-2m, 8 steps", "1 minute"))
     assert [path.name for path in real.folder.parent.iterdir()] == [real.name]
     status, printed, told = typed(*line, "--canvas-size", 32, 32)
     assert status == 2 and told.count("\n") == 1 and "--canvas-size" in told

@@ -29,7 +29,7 @@ class Fixed(nn.Module):
 
 
 def denoiser_of(network: nn.Module, haar_levels: int) -> Denoiser:
-    return Denoiser(network, (0.3,), BANDS, WORDS, SHARES, haar_levels)
+    return Denoiser(network, (0.3,), ((1.0,),), (BANDS,), WORDS, SHARES, haar_levels)
 
 
 def data(count: int = 64) -> torch.Tensor:

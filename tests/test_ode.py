@@ -227,7 +227,9 @@ def test_divergence_through_the_network_is_its_derivative_along_the_probe():
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    denoiser = Denoiser(network, (0.1,), (0.5,) * 16, torch.tensor([[-0.5], [0.5]]), (0.6, 0.4), haar_levels=1)
+    denoiser = Denoiser(
+        network, (0.1,), ((1.0,),), ((0.5,) * 16,), torch.tensor([[-0.5], [0.5]]), (0.6, 0.4), haar_levels=1
+    )
     denoise, shape = windowed(denoiser, (8, 8)), (1, 2, 8, 12)
     x0, probe = normal(*shape), signs(1, *shape)
     low, high = 0.5, 0.5 * 1.001

@@ -224,7 +224,7 @@ def test_augmentation_does_not_leak_into_samples():
     architecture = NetworkConfig(16, (1, 1, 1), 1, (), 2)
     network = UNet(2, 3, architecture, levels=2, condition_features=condition_features(2))
     words = torch.tensor([[-0.5], [0.5]])
-    denoiser = Denoiser(network, (0.0,), (0.5,) * 16, words, (0.6, 0.4))
+    denoiser = Denoiser(network, (0.0,), ((1.0,),), ((0.5,) * 16,), words, (0.6, 0.4))
     optimizer = torch.optim.AdamW(denoiser.parameters(), 3e-3)
     rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
     for _ in range(350):

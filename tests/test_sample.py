@@ -174,7 +174,7 @@ def test_a_mask_is_honoured_exactly_or_by_replacement(run, real, exact, repetiti
     assert (told[:, 0] > 0).all()
     assert (told[:, 1] == 0).all() if exact else (told[:, 1] == told[:, 0]).all()
     jumps = 0 if repetitions == 1 else 2  # of one step each, from the two levels that leave room for one
-    assert len(told) == len(starts) * request.samples * (2 * request.steps - 1 + 2 * jumps)
+    assert len(told) == len(starts) * request.samples * (request.steps + jumps)
     for start, samples in zip(starts, drawn, strict=True):
         for planes in samples:
             np.testing.assert_array_equal(planes[0][1], start.case.label[0])
@@ -474,7 +474,7 @@ def test_the_command(run, real, tmp_path, typed):
     words = ("jdm-sample", "images", 21, "all", real.folder / "labelsTr", *fast, "--out", out)
     status, said, _ = typed(*words, "--dry-run")
     assert status == 0 and not out.exists()
-    assert all(part in said for part in ("5 samples of 5 cases", "heun-stochastic, 3 steps", "1 minute", str(out)))
+    assert all(part in said for part in ("5 samples of 5 cases", "dpmpp-2m, 3 steps", "1 minute", str(out)))
     assert "5 samples in" in typed(*words)[1] and (out / "sheet.png").is_file()
     for words, names in (
         ((), "images"),
@@ -497,9 +497,9 @@ def test_the_command(run, real, tmp_path, typed):
 
 def test_what_a_sample_costs(run):
     for mode, changes, resampling, count in (
-        ("images", {"masks": Path()}, None, 35),
-        ("inpaint", INPAINT, Resampling(3, 4), 2 * (18 + 5 * 3 * 3) - 1),
-        ("vary", {"sampler": "ddim"}, None, 18),
+        ("images", {"masks": Path()}, None, 19),
+        ("inpaint", INPAINT, Resampling(3, 4), 18 + 5 * 3 * 3 + 1),
+        ("vary", {"sampler": "heun"}, None, 36),
     ):
         request = asked(mode, **{**changes, "steps": 18})
         assert evaluations(run.config, request, way_for(run.config, request), resampling) == count

@@ -153,7 +153,7 @@ def test_the_command_says_how_it_segments(run, typed, tmp_path):
     words = ("jdm-sample", "segment", 21, "all", run.real().folder / "imagesTr", "--out", tmp_path / "out")
     for more, said in (
         (("--dry-run",), "20 samples of 5 cases with estimated masks; about 1 minute"),
-        (("--dry-run", "--masks", "sampled"), "20 samples of 5 cases with heun-stochastic, 25 steps"),
+        (("--dry-run", "--masks", "sampled"), "20 samples of 5 cases with dpmpp-2m, 18 steps"),
         (("--samples", 1), "5 segmented cases in"),
     ):
         status, printed, told = typed(*words, *more)

@@ -76,14 +76,14 @@ class Fingerprint(Strict):
     """Whether cases turned by 90 degrees look like those that there are."""
     symmetry: str = ""
     """The reason for the two above."""
-    object_diameter: float = 0.0
-    """Median diameter of the connected objects in pixels, without the smallest; 0 if there are no objects."""
     class_names: tuple[str, ...] = ()
     """Case-level classes that the model is conditioned on, such as benign and malignant; sorted."""
     class_sizes: tuple[tuple[int, int], ...] = ()
     """Training cases of each class, and their pixels."""
-    image_bands: tuple[float, ...] = ()
-    """Standard deviation of each Haar sub-band (`MOST_LEVELS` levels) of the encoded image, over all channels."""
+    image_axes: tuple[tuple[float, ...], ...] = ()
+    """Principal axes of the encoded image's channels, such as the colours, by falling variance: (axes, channels)."""
+    image_bands: tuple[tuple[float, ...], ...] = ()
+    """Standard deviation of each Haar sub-band (`MOST_LEVELS` levels) along each axis: (axes, bands)."""
     likeness: tuple[tuple[float, float], ...] = ()
     """5th and 95th percentiles of each number of `jdm.evaluation.likeness` over held-out real cases."""
     foreground: tuple[Foreground, ...] = ()

@@ -92,7 +92,7 @@ class NoiseConfig(Strict):
     """In training, ln(sigma) is normal with this mean and standard deviation.
 
     Karras et al. 2022 use -1.2 and 1.2. The layout is decided above sigma = 1, where those draw only 16 % of the
-    levels, too few for a run of minutes; these draw 31 %.
+    levels, too few for a run of minutes; these draw 31 %. They are for sides of 64 pixels; see `jdm.plan.rules`.
     """
     sigma_min: Positive = 0.002
     sigma_max: Positive = 80.0
@@ -104,7 +104,7 @@ class NoiseConfig(Strict):
     """Share with the mask known (level zero): mask -> image."""
     known_image: Share = 0.1
     """Share with the image known: image -> mask."""
-    band_weight: NotNegative = 0.0
+    band_weight: NotNegative = 0.5
     """Exponent of a sub-band's variance in its weight in the loss."""
 
 
@@ -193,9 +193,15 @@ class Config(Settings):
         return [[self.codec.mask_amplitude * sign for sign in word] for word in self.code_words]
 
     @property
-    def image_bands(self) -> tuple[float, ...]:
-        """Standard deviation of each of the image's sub-bands; the same for all if they were not measured."""
-        return self.facts.image_bands or (self.facts.image_std,) * 4 ** (self.data.dims)
+    def image_axes(self) -> tuple[tuple[float, ...], ...]:
+        """Principal axes of the image's channels; the channels themselves if they were not measured."""
+        channels = range(self.image_channels)
+        return self.facts.image_axes or tuple(tuple(float(a == c) for c in channels) for a in channels)
+
+    @property
+    def image_bands(self) -> tuple[tuple[float, ...], ...]:
+        """Standard deviations (axes, bands) of the image's sub-bands; the same for all if they were not measured."""
+        return self.facts.image_bands or ((self.facts.image_std,) * 4**self.data.dims,) * self.image_channels
 
 
 def code_words(code: str, classes: int) -> list[list[int]]:

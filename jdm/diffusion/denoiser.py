@@ -16,9 +16,10 @@ class Denoiser(nn.Module):
 
     The network works on Haar sub-bands (`jdm.diffusion.haar`), from which image and mask are predicted differently.
 
-    Image: preconditioned as by Karras et al. 2022 (Eq. 7 and Table 1, column "Ours"), each sub-band with its own
-    sigma_data. In fine bands, whose standard deviation is a tenth of the coarsest one's, that makes the network
-    predict the image where noise hides them, not the noise.
+    Image: its channels are turned to their principal axes (colours are nearly equal; their differences are small), and
+    preconditioned as by Karras et al. 2022 (Eq. 7 and Table 1, column "Ours"), each sub-band of each axis with its own
+    sigma_data. In fine bands and differences of colours, whose standard deviation is a tenth or less of the
+    brightness's coarsest one, that makes the network predict the image where noise hides them, not the noise.
 
     Mask: every pixel is one of K code words c_k, and its noise is independent of that of other pixels, so its posterior
     is exactly p(k | x) ~ p(x_i | c_k) p(k | all other values): the first factor is known, and the network gives the
@@ -27,28 +28,32 @@ class Denoiser(nn.Module):
     """
 
     image_mean: Tensor
+    image_axes: Tensor
     image_bands: Tensor
     words: Tensor
     log_shares: Tensor
 
     def __init__(
-        self, network: nn.Module, image_mean: Sequence[float], image_bands: Sequence[float], words: Tensor,
-        shares: Sequence[float], haar_levels: int = 0, band_weight: float = 0.0,
+        self, network: nn.Module, image_mean: Sequence[float], image_axes: Sequence[Sequence[float]],
+        image_bands: Sequence[Sequence[float]], words: Tensor, shares: Sequence[float], haar_levels: int = 0,
+        band_weight: float = 0.0,
     ) -> None:  # fmt: skip
         """Args:
         network: (bands of image and mask, (B, 2) level positions, condition) -> bands of image and class logits.
         image_mean: of each image channel.
-        image_bands: standard deviation of each sub-band about its mean, those of `MOST_LEVELS` levels.
+        image_axes: (axes, channels), orthonormal rows: directions in which the image channels are predicted.
+        image_bands: (axes, bands), standard deviation of each sub-band about its mean, those of `MOST_LEVELS` levels.
         words: (K, mask channels), encoded code words, all of one norm.
         shares: of the pixels, per class.
         """
         super().__init__()
         self.network, self.haar_levels, self.band_weight = network, haar_levels, band_weight
-        axes = (len(image_bands) - 1).bit_length() // 2
-        bands = band_stds(image_bands, haar_levels, axes) * len(image_mean)
+        dims = (len(image_bands[0]) - 1).bit_length() // 2
+        bands = [band_stds(along, haar_levels, dims) for along in image_bands]
         likely = torch.tensor(shares, dtype=torch.float64).clamp(min=1e-4)
         self.register_buffer("image_mean", torch.tensor(image_mean, dtype=torch.float64), persistent=False)
-        self.register_buffer("image_bands", torch.tensor(bands, dtype=torch.float64), persistent=False)
+        self.register_buffer("image_axes", torch.tensor(image_axes, dtype=torch.float64), persistent=False)
+        self.register_buffer("image_bands", torch.tensor(bands, dtype=torch.float64).flatten(), persistent=False)
         self.register_buffer("words", words.double(), persistent=False)
         self.register_buffer("log_shares", (likely / likely.sum()).log(), persistent=False)
 
@@ -74,7 +79,7 @@ class Denoiser(nn.Module):
         """Estimated image (B, image channels, *spatial) and class logits (B, K, *spatial), like x."""
         image, mask = x[:, : self.image_channels], x[:, self.image_channels :]
         image_level, mask_level = _column(sigma[:, :1], x), _column(sigma[:, 1:], x)
-        bands = haar(image - _row(self.image_mean, x), self.haar_levels)
+        bands = self.bands(image - _row(self.image_mean, x))
         sd = _row(self.image_bands, x)
         variance = image_level**2 + sd**2
         # Of the code words about their mean; per band would gain nothing, since the mask's own noise is used exactly.
@@ -88,9 +93,13 @@ class Denoiser(nn.Module):
         known = torch.where(mask_level > 0, mask_level, 1.0) ** -2 * (mask_level > 0)
         seen = torch.einsum("bm...,km->bk...", mask, self.words.to(x)) * known
         return (
-            image + inverse_haar(change, self.haar_levels),
+            image + torch.einsum("ac,ba...->bc...", self.image_axes.to(x), inverse_haar(change, self.haar_levels)),
             inverse_haar(logits, self.haar_levels) + _row(self.log_shares, x) + seen,
         )
+
+    def bands(self, image: Tensor) -> Tensor:
+        """Sub-bands of an image (B, channels, *spatial) without its mean, those of the first principal axis first."""
+        return haar(torch.einsum("ac,bc...->ba...", self.image_axes.to(image), image), self.haar_levels)
 
     def image_weights(self, level: Tensor, bands: Tensor) -> Tensor:
         """1 / c_out^2 of each band, (B, bands, 1, ...); zero where the image is known (level (B, 1) is zero)."""

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from jdm.diffusion.denoiser import Denoiser
-from jdm.diffusion.haar import haar
 from jdm.diffusion.noise import per_channel
 
 
@@ -25,7 +24,7 @@ def denoising_losses(
     channels = denoiser.image_channels
     x = x0 + per_channel(sigma, channels, x0) * noise
     image, logits = denoiser.predict(x, sigma, condition)
-    error = haar(image - x0[:, :channels], denoiser.haar_levels)
+    error = denoiser.bands(image - x0[:, :channels])
     image_loss = (denoiser.image_weights(sigma[:, :1], error) * error**2).flatten(1).mean(1)
     label = torch.einsum("bm...,km->bk...", x0[:, channels:], denoiser.words.to(x0)).argmax(1)
     mask_loss = F.cross_entropy(logits, label, reduction="none").flatten(1).mean(1) / denoiser.entropy

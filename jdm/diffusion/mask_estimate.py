@@ -1,4 +1,4 @@
-"""The mean of the mask given the image, in place of a sampled mask."""
+"""The mean of the mask given the image, with or without the sampled mask behind noise."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ from jdm.diffusion.noise import Denoise
 
 UNSEEN = 20.0
 """A noise level that hides a mask completely, but is still frequent in training."""
+OUTLINED = 4.0
+"""A noise level, in amplitudes of the mask, at which a pixel's own value says little, but the mask's shapes are seen.
+
+The masks of a sampler, in which every pixel is decided by its own noise, have ragged outlines and specks; those decided
+anew at this level do not. On hippocampus (128 slices; in brackets real ones) roughness falls from 1.53 to 1.21 (1.27),
+specks from 72 to 22 % of the objects (22 %); on MoNuSeg (32 fields) from 1.53 to 1.14 (1.08), and 89 to 29 % (2 %).
+"""
 
 
 @torch.no_grad()

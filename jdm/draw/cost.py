@@ -13,7 +13,7 @@ from jdm.config.settings import Config
 from jdm.diffusion.noise import Denoise
 from jdm.diffusion.repaint import Resampling
 from jdm.diffusion.windows import window_starts
-from jdm.draw.request import Sampling, Way
+from jdm.draw.request import Sampling, Way, can_estimate_masks
 from jdm.system.progress import duration
 
 _LONG = 30 * 60
@@ -27,7 +27,7 @@ def evaluations(config: Config, sampling: Sampling, way: Way, resampling: Resamp
     count = sampler_evaluations(way.sampler, steps)
     # With zero terminal SNR, the first step takes one more (`VPProcess.begun`).
     count += config.preset == "thesis" and config.diffusion.zero_terminal_snr and way.sampler != "ancestral"
-    return count * (1 if sampling.guidance == 1 else 2)
+    return count * (1 if sampling.guidance == 1 else 2) + can_estimate_masks(config)  # the mask's outlines
 
 
 def network_calls(config: Config, sampling: Sampling, canvases: Iterable[tuple[int, tuple[int, ...]]]) -> int:

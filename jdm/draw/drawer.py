@@ -16,7 +16,7 @@ from jdm.data.pairs import class_condition
 from jdm.diffusion.conditioning import Known, Noise, fitting_known
 from jdm.diffusion.denoiser import Denoiser
 from jdm.diffusion.editing import invert_heun, vary
-from jdm.diffusion.mask_estimate import UNSEEN, estimated_mask
+from jdm.diffusion.mask_estimate import OUTLINED, UNSEEN, estimated_mask
 from jdm.diffusion.named import named_sampler
 from jdm.diffusion.noise import Denoise
 from jdm.diffusion.repaint import Resampling, Sample, sample_repaint
@@ -24,7 +24,7 @@ from jdm.diffusion.sampling import CaseNoise, karras_sigmas, sample_ancestral
 from jdm.diffusion.vp import VPDenoiser
 from jdm.diffusion.windows import windowed
 from jdm.draw.guidance import directed
-from jdm.draw.request import Sampling, Way
+from jdm.draw.request import Sampling, Way, can_estimate_masks
 from jdm.system.progress import progress
 from jdm.train.checkpoint import Checkpoint
 
@@ -64,18 +64,17 @@ class Drawer:
 
         Args:
             exact: condition the network on the known entries if possible, else replace them at every step.
-            estimate: replace the mask by the most probable one given the finished image.
+            estimate: replace the mask by the most probable one given the finished image alone.
         """
+        images = self.config.image_channels
 
         def draw(x: Tensor, where: Tensor, fresh: Noise, class_name: str) -> Tensor:
             two = exact and not isinstance(self.denoiser, VPDenoiser)
-            known = fitting_known(where, x, self.config.image_channels, fresh, levels=2 if two else 1)
+            known = fitting_known(where, x, images, fresh, levels=2 if two else 1)
             made = self._drawn(known, fresh, class_name)
-            if estimate:
-                # With guidance the estimate is not the mean, so it would not give the most probable class.
-                plain = self.denoise(class_name, guidance=1.0)
-                made = estimated_mask(plain, made, self.config.image_channels, UNSEEN, fresh())
-            return made
+            if where[:, images:].all():
+                return made
+            return torch.where(where, x, self._outlined(made, fresh(), class_name, UNSEEN if estimate else None))
 
         return self._batches(jobs, draw)
 
@@ -96,10 +95,13 @@ class Drawer:
     def variations(self, jobs: Sequence[Job], level: float) -> list[np.ndarray]:
         """A variation of each job's x: noise of `level` is added and removed again."""
         lowest, _ = level_span(self.denoiser, self.config)
+        seen = min(level, self._outline_level)  # a small variation leaves the outlines
         sigmas = karras_sigmas(self.way.steps, lowest, level)
         return self._batches(
             jobs,
-            lambda x, _, fresh, class_name: vary(self.denoise(class_name), x, fresh(), sigmas, self._sampler(fresh)),
+            lambda x, _, fresh, class_name: self._outlined(
+                vary(self.denoise(class_name), x, fresh(), sigmas, self._sampler(fresh)), fresh(), class_name, seen
+            ),
         )
 
     def inverted(self, x: np.ndarray, class_name: str = "") -> Tensor:
@@ -113,7 +115,10 @@ class Drawer:
     def from_noise(self, noise: Tensor, class_name: str = "") -> np.ndarray:
         """Samples from given initial noise, by a deterministic sampler."""
         parts, sample = noise.split(self.sampling.batch_size), self._sampler(CaseNoise([], ()))
-        made = [sample(self.denoise(class_name), part, self.sigmas, None) for part in progress(parts, "batches")]
+        made = [
+            self._outlined(sample(self.denoise(class_name), part, self.sigmas, None), part, class_name)
+            for part in progress(parts, "batches")
+        ]
         return torch.cat(made).cpu().numpy()
 
     def denoise(self, class_name: str, guidance: float | None = None) -> Denoise:
@@ -140,6 +145,22 @@ class Drawer:
             condition = class_condition(self.config, class_name).to(self.device).expand(len(noise), -1)
         predict = functools.partial(respaced.predict, condition=condition)
         return sample_ancestral(predict, respaced.process, noise, fresh, known, clip=1.0)
+
+    def _outlined(self, made: Tensor, noise: Tensor, class_name: str, level: float | None = None) -> Tensor:
+        """Samples with their masks decided anew given the finished images, where the mask code allows it.
+
+        Args: level: of the noise through which the sampled masks are seen; None: their outlines are.
+        """
+        if not can_estimate_masks(self.config):
+            return made
+        level = self._outline_level if level is None else level
+        # With guidance the estimate is not the mean, so it would not give the most probable class.
+        plain = self.denoise(class_name, guidance=1.0)
+        return estimated_mask(plain, made, self.config.image_channels, level, noise)
+
+    @property
+    def _outline_level(self) -> float:
+        return OUTLINED * self.config.codec.mask_amplitude
 
     def _begun(self, noise: Tensor, known: Known | None, class_name: str) -> Tensor:
         if not isinstance(self.denoiser, VPDenoiser):

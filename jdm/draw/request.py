@@ -63,15 +63,15 @@ def way_of(sampling: Sampling, usual: Sampler) -> Way:
     return Way(sampler, default_steps(sampler) if sampling.steps is None else sampling.steps, sampling.settings)
 
 
-def usual_sampler(config: Config, *, renews_noise: bool = True) -> Sampler:
-    """heun-stochastic, or heun for the thesis preset and for sampling that must stay close to a given case.
+def usual_sampler(config: Config, *, invertible: bool = False) -> Sampler:
+    """dpmpp-2m, or heun for the thesis preset and for sampling that must stay close to a given case.
 
-    Images and masks of heun-stochastic agree as well as real ones do; those of deterministic samplers agree less at any
-    number of steps (results/steps_vs_quality).
+    At 18 steps dpmpp-2m gives every sub-band of the images the same variance as 40 steps of heun; ten steps of
+    heun-stochastic, which take as many evaluations, give fine ones twice as much.
 
-    Args: renews_noise: False if added noise would lead away from a given case.
+    Args: invertible: whether noise must lead back to a given case.
     """
-    return "heun-stochastic" if renews_noise and config.preset == "default" else "heun"
+    return "dpmpp-2m" if config.preset == "default" and not invertible else "heun"
 
 
 def check_sampling(config: Config, sampling: Sampling, way: Way, *, least_steps: int = 2) -> None:

@@ -152,7 +152,7 @@ class PairFactory:
         """Estimated seconds for some batches, without redraws; calls the network."""
         order, request = self.order, self.order.request
         sizes = [(len(batch) * order.slices, order.canvas_size) for batch in batches]
-        calls = evaluations(self.config, request, order.way) + (request.masks == "estimated")
+        calls = evaluations(self.config, request, order.way)
         most = order.count * order.slices * windows(self.config, request, order.canvas_size)
         one = call_seconds(on_all_cores(self.drawer.denoiser), self.config, min(request.batch_size, most), self.device)
         return one * calls * network_calls(self.config, request, sizes)

@@ -51,7 +51,6 @@ def fingerprint(
         reader=dataset.reader,
         class_shares=tuple(np.mean(survey.class_shares, axis=0).tolist()),
         slice_axis=axis,
-        object_diameter=float(np.median(survey.diameters)) if survey.diameters else 0.0,
         **intensities(survey, normalization(dataset)),
         **_planes(survey, axis),
         **_symmetry(dataset, survey),

@@ -17,6 +17,7 @@ from jdm.config.settings import (
     Config,
     DataConfig,
     NetworkConfig,
+    NoiseConfig,
     Preset,
     Settings,
     TrainConfig,
@@ -25,17 +26,14 @@ from jdm.system.progress import duration
 
 WHOLE_PIXELS = 98_304
 """Images of up to this many pixels are trained whole, if the largest is not much larger than the others."""
-_PATCH_SIDE, _CPU_PATCH_SIDE, _LARGEST_PATCH_SIDE = 128, 64, 256
-_OBJECTS = 2  # minimum patch side, in object diameters
+_PATCH_SIDE = 256
+_HAAR_SIDES = (24, 80)  # a level of Haar wavelets from each of these sides on
+_DEEPEST_SIDE = 8  # of the coarsest grid of the U-Net, where it attends
 _CANVAS_SIDE = 512
+_NOISE_SIDE, _NORMAL_95 = 64, 1.645  # side for which the usual levels are meant; 95th percentile of a normal
 THESIS_NETWORK = NetworkConfig(128, (1, 1, 2, 2, 4, 4), 2, (16, 32), 4)
-NETWORKS = (
-    NetworkConfig(32, (1, 2, 2, 2), 1, (8,), 4),
-    NetworkConfig(48, (1, 2, 2, 4), 2, (8,), 4),
-    NetworkConfig(64, (1, 2, 2, 4), 2, (8,), 4),
-    NetworkConfig(128, (1, 2, 2, 4), 2, (8,), 4),
-)
-"""From small to large."""
+WIDTHS = ((48, 1), (64, 2), (128, 2))
+"""Base channels and blocks per level of the networks, from small to large."""
 LEAST_STEPS, MOST_STEPS = 1_000, 60_000
 _BUDGET_SHARE = 0.9  # of the budget goes to steps; the rest to held-out losses, checkpoints and sample grids
 
@@ -52,10 +50,9 @@ class Machine:
 class Size:
     """Size of a training step, chosen by the time budget."""
 
-    network: NetworkConfig
+    base_channels: int
+    blocks_per_level: int
     batch_size: int
-    whole: bool
-    """Whether images may be trained whole."""
 
 
 @dataclass(frozen=True)
@@ -95,14 +92,13 @@ class Plan:
 def sizes(preset: Preset) -> list[Size]:
     """Sizes of a training step, smallest first; a budget selects the largest one that gets enough steps."""
     if preset == "thesis":
-        return [Size(THESIS_NETWORK, 10, True)]
-    smallest = [Size(NETWORKS[0], 4, False), Size(NETWORKS[0], 4, True), Size(NETWORKS[0], 8, True)]
-    return [*smallest, *(Size(network, 16, True) for network in NETWORKS)]
+        return [Size(THESIS_NETWORK.base_channels, THESIS_NETWORK.blocks_per_level, 10)]
+    return [*(Size(*WIDTHS[0], batch_size) for batch_size in (4, 8)), *(Size(*width, 16) for width in WIDTHS)]
 
 
 def usual_size(preset: Preset, machine: Machine) -> Size:
     """The size used without a budget, by device."""
-    return sizes(preset)[-2 if preset == "default" and machine.device == "cuda" else 0 if preset == "thesis" else 3]
+    return sizes(preset)[-2 if preset == "default" and machine.device == "cuda" else 0 if preset == "thesis" else 2]
 
 
 def steps_within(budget_minutes: float, step_seconds: float) -> int:
@@ -125,14 +121,16 @@ def plan(
     """
     given = settings or {}
     why: dict[str, str] = {"preset": "the default" if preset == "default" else "requested"}
-    network = _network(facts, size.network, given, why)
-    data = _data(facts, size.whole, network, machine, canvas_limit, given.get("data", {}), why)
+    sample, whole = _sample(facts, given.get("data", {}), why)
+    network = _network(facts, preset, size, sample, given.get("network", {}), why)
+    data = _data(facts, sample, whole, network, canvas_limit, given.get("data", {}), why)
     planned = Settings(
         preset=preset,
         codec=_codec(facts, preset, why),
         data=data,
         augment=_augment(facts, preset, data, why),
         network=network,
+        noise=_noise(preset, data.patch_size, why),
         train=_train(facts, preset, size, steps, budget_minutes, machine, why),
     )
     chosen = from_dict(Settings, merged(to_dict(planned), given))
@@ -168,31 +166,34 @@ def _codec(facts: Fingerprint, preset: Preset, why: dict[str, str]) -> CodecConf
     return CodecConfig(code, 0.5 if preset == "default" else 1.0)
 
 
-def _data(
-    facts: Fingerprint, may_be_whole: bool, network: NetworkConfig, machine: Machine,
-    canvas_limit: tuple[int, ...] | None, given: Mapping[str, Any], why: dict[str, str],
-) -> DataConfig:  # fmt: skip
-    multiple = 2 ** (len(network.channel_multipliers) - 1 + network.haar_levels)
+def _sample(facts: Fingerprint, given: Mapping[str, Any], why: dict[str, str]) -> tuple[tuple[int, ...], bool]:
+    """Sides of a training sample before they are rounded to what the network takes, and whether it is a whole image."""
     largest, median = facts.largest_size, facts.median_size
-    rounded = tuple(_round_up(side, multiple) for side in largest)
-    fits = math.prod(rounded) <= WHOLE_PIXELS and math.prod(rounded) <= 2 * math.prod(
-        _round_up(s, multiple) for s in median
-    )
-    patch_fits = all(p >= side for p, side in zip(given.get("patch_size", largest), largest, strict=False))
-    whole = given.get("whole", fits and may_be_whole and patch_fits)
+    fits = math.prod(largest) <= min(WHOLE_PIXELS, 2 * math.prod(median))
+    asked = tuple(given.get("patch_size", largest))
+    patch_fits = all(p >= side for p, side in zip(asked, largest, strict=False))
+    whole = given.get("whole", fits and patch_fits)
     sides = "x".join(map(str, largest))
-    if whole:
-        patch, why["data.patch_size"] = rounded, f"the largest image, {sides}, in multiples of {multiple}"
-    else:
-        side, why["data.patch_size"] = _patch_side(facts, machine, multiple)
-        patch = tuple(min(side, _round_up(length, multiple)) for length in median)
     why["data.whole"] = (
         f"all images fit, the largest is {sides}" if fits and whole
         else "the given patch is smaller" if not patch_fits
-        else f"the budget is too small for whole images of up to {sides}" if fits
         else f"images of up to {sides} do not all fit in {WHOLE_PIXELS} pixels at little padding"
     )  # fmt: skip
-    patch = tuple(given.get("patch_size", patch))
+    why["data.patch_size"] = f"the largest image, {sides}" if whole else (
+        f"at most {_PATCH_SIDE} a side, and not larger than most images"
+    )  # fmt: skip
+    if "patch_size" in given:
+        return asked, whole
+    return largest if whole else tuple(min(_PATCH_SIDE, side) for side in median), whole
+
+
+def _data(
+    facts: Fingerprint, sample: tuple[int, ...], whole: bool, network: NetworkConfig,
+    canvas_limit: tuple[int, ...] | None, given: Mapping[str, Any], why: dict[str, str],
+) -> DataConfig:  # fmt: skip
+    multiple, largest = _multiple(network), facts.largest_size
+    patch = sample if "patch_size" in given else tuple(_round_up(side, multiple) for side in sample)
+    why["data.patch_size"] += f", in multiples of {multiple}"
     canvas = patch
     why["data.canvas_size"] = "whole images" if whole else "the largest image"
     if not whole and len(patch) == len(largest):
@@ -207,29 +208,35 @@ def _data(
     return DataConfig(2, patch, whole, canvas, facts.slice_axis)
 
 
-def _patch_side(facts: Fingerprint, machine: Machine, multiple: int) -> tuple[int, str]:
-    """Side of a patch, and the reason."""
-    usual = _PATCH_SIDE if machine.device == "cuda" else _CPU_PATCH_SIDE
-    wanted = _round_up(math.ceil(_OBJECTS * facts.object_diameter), multiple)
-    if wanted <= usual:
-        return _round_up(
-            usual, multiple
-        ), f"usual on a {machine.device}; objects are {facts.object_diameter:.0f} pixels wide"
-    side = min(wanted, _LARGEST_PATCH_SIDE)
-    return side, f"{_OBJECTS} diameters of the objects, {facts.object_diameter:.0f} pixels" + (
-        f", but at most {_LARGEST_PATCH_SIDE}" if side < wanted else ""
-    )
-
-
 def _network(
-    facts: Fingerprint, network: NetworkConfig, given: Mapping[str, Any], why: dict[str, str]
-) -> NetworkConfig:
-    few = network.base_channels >= 64 and facts.items < 200
-    for name in ("base_channels", "channel_multipliers", "blocks_per_level", "attention_factors", "attention_heads"):
+    facts: Fingerprint, preset: Preset, size: Size, sample: tuple[int, ...], given: Mapping[str, Any],
+    why: dict[str, str],
+) -> NetworkConfig:  # fmt: skip
+    """The network: its width by the size, its wavelet levels and depth by the sides of a sample."""
+    for name in ("base_channels", "blocks_per_level"):
         why[f"network.{name}"] = "network size: by the budget, or else the device"
+    why["network.attention_heads"] = "usual"
+    sides = "x".join(map(str, sample))
+    for name in ("haar_levels", "channel_multipliers", "attention_factors"):
+        why[f"network.{name}"] = f"samples of {sides} pixels"
+    network = THESIS_NETWORK
+    if preset == "default":
+        side = math.prod(sample) ** (1 / len(sample))
+        haar_levels = given.get("haar_levels", sum(side >= least for least in _HAAR_SIDES))
+        depth = min(4, max(2, 1 + round(math.log2(side / 2**haar_levels / _DEEPEST_SIDE))))
+        multipliers = tuple(given.get("channel_multipliers", (1, 2, 2, 2)[:depth]))
+        network = NetworkConfig(
+            size.base_channels, multipliers, size.blocks_per_level, (2 ** (len(multipliers) - 1),),
+            haar_levels=haar_levels,
+        )  # fmt: skip
+    network = from_dict(NetworkConfig, merged(to_dict(network), given))
+    few = network.base_channels >= 64 and facts.items < 200
     why["network.dropout"] = f"{facts.items} images for {network.base_channels} channels"
-    network = dataclasses.replace(network, dropout=0.1 if few else 0.0)
-    return from_dict(NetworkConfig, merged(to_dict(network), given.get("network", {})))
+    return dataclasses.replace(network, dropout=given.get("dropout", 0.1 if few else 0.0))
+
+
+def _multiple(network: NetworkConfig) -> int:
+    return 2 ** (len(network.channel_multipliers) - 1 + network.haar_levels)
 
 
 def _augment(facts: Fingerprint, preset: Preset, data: DataConfig, why: dict[str, str]) -> AugmentConfig:
@@ -245,6 +252,28 @@ def _augment(facts: Fingerprint, preset: Preset, data: DataConfig, why: dict[str
     why["augment.probability"] = f"{facts.items} images"
     few = min(1.0, 200 / max(facts.items, 1))
     return AugmentConfig(round(0.1 + 0.3 * few, 3), facts.mirror_axes, facts.quarter_turns and square)
+
+
+def _noise(preset: Preset, patch: tuple[int, ...], why: dict[str, str]) -> NoiseConfig:
+    """Levels of training and sampling, higher for larger samples.
+
+    The mean of n pixels has 1 / sqrt(n) of the noise of one, so what a large sample has in common, such as its light
+    or stain, is decided at levels that grow with its side (larger images need more noise: Chen 2023, arXiv:2301.10972).
+    Single pixels are decided at the same levels whatever the side, so the levels' 5th percentile stays where it is.
+    """
+    usual, side = NoiseConfig(), math.prod(patch) ** (1 / len(patch))
+    growth = math.log(max(1.0, side / _NOISE_SIDE))
+    if preset == "default":
+        for name in ("log_mean", "log_std", "sigma_max"):
+            why[f"noise.{name}"] = f"samples of {'x'.join(map(str, patch))} pixels"
+    else:
+        growth = 0.0
+    return dataclasses.replace(
+        usual,
+        log_mean=round(usual.log_mean + growth / 2, 3),
+        log_std=round(usual.log_std + growth / 2 / _NORMAL_95, 3),
+        sigma_max=round(usual.sigma_max * math.exp(growth), 1),
+    )
 
 
 def _train(

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import ndimage
 
 from jdm.data.raw_dataset import Pair
 
@@ -15,7 +14,6 @@ CROP_SIDES = (64, 128, 256, 512)
 _PIXELS_PER_CASE, _PIXELS_PER_CLASS = 20_000, 2_000
 _CROPS = 400
 _LEAST_CASES = 3
-_LEAST_OBJECT = 0.1  # the smallest objects, up to this share of the foreground area, are not measured
 
 
 @dataclass
@@ -39,8 +37,6 @@ class Survey:
     """Least and most, (2, channels)."""
     zero_faces: list[bool] = field(default_factory=list)
     class_shares: list[np.ndarray] = field(default_factory=list)
-    diameters: list[float] = field(default_factory=list)
-    """Diameters of objects, in pixels of the last two axes."""
     layouts: list[np.ndarray] = field(default_factory=list)
     """See `layout`; images only."""
     foreground: dict[tuple[int, ...], np.ndarray] = field(default_factory=dict)
@@ -66,7 +62,6 @@ class Survey:
         self.class_shares.append(class_shares(labels, self.classes))
         if pair.label.ndim == 2:
             self.slices.append(np.array([1]))
-            self.diameters += object_diameters(pair.label)
             self.layouts.append(layout(pair, self.classes))
             self._add_crops((), pair.label[None], rng)
             return
@@ -75,9 +70,6 @@ class Survey:
         for axis, found in enumerate(varied):
             if found.any():
                 self._add_crops((axis,), np.moveaxis(pair.label, axis, 0)[found], rng)
-        planes = np.moveaxis(pair.label, int(np.argmin(pair.label.shape)), 0)
-        fullest = np.count_nonzero(planes.reshape(len(planes), -1), axis=1).argmax()
-        self.diameters += object_diameters(planes[fullest])
 
     def _add_crops(self, axis: tuple[int, ...], planes: np.ndarray, rng: np.random.Generator) -> None:
         """Class shares of whole planes (n, *spatial), and of random crops of them."""
@@ -123,16 +115,6 @@ def _varied_slices(image: np.ndarray, axis: int) -> np.ndarray:
     """Which slices across an axis of (channels, *spatial) are not constant."""
     flat = np.moveaxis(image, 1 + axis, 0).reshape(image.shape[1 + axis], -1)
     return flat.min(axis=1) < flat.max(axis=1)
-
-
-def object_diameters(label: np.ndarray) -> list[float]:
-    """Equal-area circle diameters of the connected objects of a label (H, W), without the smallest ones."""
-    numbers, count = ndimage.label(label > 0)  # pyright: ignore[reportGeneralTypeIssues]
-    areas = np.sort(np.bincount(numbers.reshape(-1), minlength=count + 1)[1:])
-    if not len(areas):
-        return []
-    kept = areas[np.cumsum(areas) > _LEAST_OBJECT * areas.sum()]
-    return (2 * np.sqrt(kept / np.pi)).tolist()
 
 
 def layout(pair: Pair, classes: int) -> np.ndarray:

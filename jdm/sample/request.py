@@ -175,9 +175,7 @@ def way_for(config: Config, request: SampleRequest) -> Way:
     """The request's sampler; the default for modes that start from a given case or noise adds no noise."""
     if isinstance(request, LikelihoodRequest):
         return Way("ode", 2, request.settings)
-    return way_of(
-        request, usual_sampler(config, renews_noise=not isinstance(request, VaryRequest | InterpolateRequest))
-    )
+    return way_of(request, usual_sampler(config, invertible=isinstance(request, VaryRequest | InterpolateRequest)))
 
 
 def described(config: Config, request: SampleRequest) -> dict[str, Any]:

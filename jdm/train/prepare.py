@@ -27,7 +27,7 @@ from jdm.diffusion.haar import MOST_LEVELS, haar
 from jdm.errors import ConfigError, DataError, ExistsError, TrainingError
 from jdm.evaluation.likeness import likeness
 from jdm.plan.fingerprint import WIDEST_SPACING, fingerprint, planned_patch
-from jdm.plan.rules import LEAST_STEPS, Machine, Plan, Size, plan, sizes, steps_within, usual_size
+from jdm.plan.rules import Machine, Plan, Size, plan, sizes, steps_within, usual_size
 from jdm.system.locks import held
 from jdm.system.processes import decided_by_first, rank
 from jdm.train.checkpoint import FINGERPRINT, PLAN, WEIGHTS, has_resume_state, run_folder
@@ -38,8 +38,8 @@ from jdm.train.request import TrainRequest
 
 _JUDGED_CASES, _JUDGED_ITEMS = 12, 60
 _LEAST_STD = 0.005  # of a sub-band, about a grey level: flat ones would dominate the loss
-_ENOUGH_STEPS = 6_000
-"""Steps that must fit the budget to choose a larger network; LEAST_STEPS to keep the smallest at its usual size."""
+_BATCH_STEPS, _WIDTH_STEPS = 2_500, 6_000
+"""Steps that must fit the budget to choose a larger batch, and a larger network."""
 
 
 @dataclass(frozen=True)
@@ -213,8 +213,8 @@ def fitting_plan(
 ) -> Plan:  # fmt: skip
     """The plan with the largest step size of which enough steps fit the budget; without a budget, the usual size.
 
-    If the budget is too small for the smallest network at its usual size, the batch is made smaller, then patches
-    replace whole images. Each size is timed on this machine.
+    If the budget is too small for the smallest network at its usual size, the batch is made smaller. Each size is timed
+    on this machine.
     """
 
     def at(size: Size, steps: int | None = None) -> Plan:
@@ -238,7 +238,7 @@ def fitting_plan(
                     raise
                 break
         steps = steps_within(request.budget_minutes, seconds)
-        wanted = LEAST_STEPS if size.network == ladder[0].network else _ENOUGH_STEPS
+        wanted = _BATCH_STEPS if size.base_channels == ladder[0].base_channels else _WIDTH_STEPS
         if chosen is None or steps >= wanted:
             chosen = replace(at(size, steps), seconds=seconds)
         if steps < wanted:
@@ -248,12 +248,12 @@ def fitting_plan(
 
 
 def _with_measures(config: Config, dataset: RawDataset, ids: tuple[list[str], list[str]]) -> Config:
-    """The config with facts about encoded cases: sub-bands of training cases, and likeness for judging exports.
+    """The config with facts about encoded cases: statistics of training cases, and likeness for judging exports.
 
     Args: ids: training cases, and held-out ones, if there are any.
     """
     training, held_out = ids
-    facts = replace(config.facts, image_bands=_image_bands(_some_encoded(config, dataset, training), config))
+    facts = replace(config.facts, **_image_statistics(_some_encoded(config, dataset, training), config))
     numbers = [likeness(*PairCodec(config).decode(x)) for x in _some_encoded(config, dataset, held_out or training)]
     with_mask = [found for found in numbers if np.isfinite(found).all()] or [np.nan_to_num(n) for n in numbers]
     low, high = np.percentile(with_mask, [5, 95], axis=0).tolist()
@@ -268,18 +268,23 @@ def _some_encoded(config: Config, dataset: RawDataset, case_ids: list[str]) -> l
     return [pairs.codec.encode(*pairs.crop(int(item), pairs.item_shape(int(item)), rng)) for item in chosen]
 
 
-def _image_bands(encoded: list[np.ndarray], config: Config) -> tuple[float, ...]:
-    """Standard deviation of each Haar sub-band of the images, with the channels' means taken off."""
-    axes, block = config.data.dims, 2**MOST_LEVELS
-    mean = np.reshape(config.facts.image_mean, (-1, *[1] * axes))
-    energy, count = np.zeros(block**axes), 0
-    for x in encoded:
-        image = x[: config.image_channels] - mean
-        image = image[:, *(slice(side - side % block) for side in image.shape[1:])]
-        bands = haar(torch.from_numpy(image)[None], MOST_LEVELS)[0].unflatten(0, (-1, block**axes))
-        energy += bands.square().sum([0, *range(2, 2 + axes)]).numpy()
-        count += bands[:, 0].numel()
-    return tuple(np.sqrt(energy / max(count, 1)).clip(_LEAST_STD, None).round(5).tolist())
+def _image_statistics(encoded: list[np.ndarray], config: Config) -> dict[str, Any]:
+    """Principal axes of the images' channels, and the standard deviation of each Haar sub-band along each of them."""
+    dims, block = config.data.dims, 2**MOST_LEVELS
+    mean = np.reshape(config.facts.image_mean, (-1, *[1] * dims))
+    images = [x[: config.image_channels] - mean for x in encoded]
+    flat = [image.reshape(len(image), -1).astype(np.float64) for image in images]
+    _, found = np.linalg.eigh(np.sum([pixels @ pixels.T / pixels.shape[1] for pixels in flat], axis=0))
+    axes = found.T[::-1] * np.where(found.T[::-1].sum(axis=1, keepdims=True) < 0, -1, 1)
+    energy, count = np.zeros((len(axes), block**dims)), 0
+    for image in images:
+        whole = image[:, *(slice(side - side % block) for side in image.shape[1:])]
+        bands = haar(torch.from_numpy(np.tensordot(axes, whole, 1))[None], MOST_LEVELS)[0].unflatten(0, energy.shape)
+        energy += bands.square().sum([*range(2, 2 + dims)]).numpy()
+        count += bands[0, 0].numel()
+    stds = np.sqrt(energy / max(count, 1)).clip(_LEAST_STD, None)
+    rows = {"image_axes": axes.round(6), "image_bands": stds.round(5)}
+    return {name: tuple(map(tuple, values.tolist())) for name, values in rows.items()}
 
 
 def machine() -> Machine:
