@@ -156,7 +156,7 @@ def test_pairs_have_the_sizes_of_real_images_without_padding(nnunet_folders):
         real.folder, channel_names=real.channel_names, labels=real.labels, file_ending=".png", num_training=7
     )
     run = tiny_run(read_dataset(real.folder), train={"steps": 1})
-    assert run.config.data.patch_size == (16, 24) and run.config.data.whole
+    assert run.config.data.patch_size == (16, 22) and run.config.data.whole
     exported(count=8)
     shapes = [read_case(open_dataset(521), f"syn_{i:06d}").label.shape for i in range(8)]
     assert set(shapes) == {(15, 21), (13, 18)}
