@@ -105,7 +105,7 @@ class NoiseConfig(Strict):
     known_image: Share = 0.1
     """Share with the image known: image -> mask."""
     band_weight: NotNegative = 0.5
-    """Exponent of a sub-band's variance in its weight in the loss."""
+    """Weight of a sub-band of the image in the loss, as a power of its variance; 0: the same for all."""
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,11 @@ class Denoiser(nn.Module):
         return haar(torch.einsum("ac,bc...->ba...", self.image_axes.to(image), image), self.haar_levels)
 
     def image_weights(self, level: Tensor, bands: Tensor) -> Tensor:
-        """1 / c_out^2 of each band, (B, bands, 1, ...); zero where the image is known (level (B, 1) is zero)."""
+        """Weight of each band in the loss, (B, bands, 1, ...); zero where the image is known (level (B, 1) is zero).
+
+        It is 1 / c_out^2 (Karras et al. 2022, Eq. 8) times the band's variance to the power `band_weight`, over its
+        mean. With 0 the many fine bands take nearly all of the gradient, and canvases lack a common light.
+        """
         s, sd = _column(level, bands), _row(self.image_bands, bands)
         share = (sd**2 / (sd**2).mean()) ** self.band_weight
         return share / share.mean() * ((s**2 + sd**2) / (s * sd) ** 2).where(s > 0, 0.0)

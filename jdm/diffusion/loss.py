@@ -15,8 +15,8 @@ def denoising_losses(
 ) -> Tensor:
     """Losses of image and mask of each sample, (B, 2): about one for a network of zeros that sees only noise.
 
-    Image: mean squared error over sub-bands, each with the weight 1 / c_out^2, so that a network of zeros has a loss of
-    one at every level (Karras et al. 2022, Eq. 2 and 8). Mask: cross-entropy of the classes, over the entropy of their
+    Image: mean squared error over sub-bands, weighted so that a network of zeros has a loss of one at every level
+    (Karras et al. 2022, Eq. 2; `Denoiser.image_weights`). Mask: cross-entropy of the classes, over the entropy of their
     shares. What is known (level zero) has loss zero.
 
     Args: x0: clean samples (B, C, *spatial). sigma: (B, 2). noise: standard normal, like x0.
