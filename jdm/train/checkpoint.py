@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from jdm.config.checks import validate
@@ -126,7 +126,7 @@ def save_checkpoint(folder: Path, weights: Mapping[str, Tensor], config: Config,
     content[_DESCRIPTION] = _description_sha256(content)
     header = {"jdm": json.dumps(content)}  # one entry: safetensors does not keep the order of several
     with _written(folder / WEIGHTS, size=_stored_bytes(weights)) as path:
-        save_file(weights, str(path), metadata=header)
+        path.write_bytes(save(weights, metadata=header))  # its save_file leaves a file of its own if it is killed
     write_run_text(folder / METADATA, json.dumps(content, indent=2) + "\n")
 
 
