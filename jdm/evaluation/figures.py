@@ -192,7 +192,8 @@ def curves(log: Path, path: Path, selected: int | None = None) -> None:
         axes.axvline(selected, color="0.4", linestyle="--", label=f"weights used: step {selected}")
     axes.set_xlabel("step")
     axes.set_ylabel("denoising loss")
-    if np.nanmin(np.array(columns["loss"])) > 0:
+    least, most = axes.dataLim.intervaly
+    if 0 < 2 * least < most:  # over less, a logarithmic axis has labels too long to lay out
         axes.set_yscale("log")
     axes.legend()
     axes.grid(alpha=0.3)
