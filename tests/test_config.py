@@ -111,6 +111,7 @@ def test_a_wrong_setting_is_named_with_what_was_expected(tmp_path, text, found):
         ("train.batch_size", 0, r"0.*1"),
         ("train.seed", 2**63, r"less than"),
         ("network.channel_multipliers", [], r"at least one"),
+        ("network.attention_factors", [8, 64], r"8, 64.*some of \[1, 2, 4, 8\]"),
         ("augment.mirror_axes", [0, 2], r"\(0, 2\).*0 to 1"),
         ("data", {"patch_size": [64, 48], "canvas_size": [64, 48]}, r"augment\.quarter_turns is True.*\(64, 48\)"),
         ("codec.mask_code", "binary", r"binary.*3 classes"),

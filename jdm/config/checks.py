@@ -63,11 +63,16 @@ def _model_checks(config: Config) -> _Checks:
     """Checks of the settings of the network, the noise and the diffusion process."""
     noise, network = config.noise, config.network
     shares = noise.equal + noise.independent + noise.known_mask + noise.known_image
+    factors = [2**level for level in range(len(network.channel_multipliers))]
     return [
         (bool(network.channel_multipliers), "network.channel_multipliers", (), "at least one number"),
         (
             config.preset == "default" or network.haar_levels == 0,
             "network.haar_levels", network.haar_levels, "0 with preset thesis",
+        ),
+        (
+            set(network.attention_factors) <= set(factors),
+            "network.attention_factors", network.attention_factors, f"some of {factors}, those of the network's levels",
         ),
         (abs(shares - 1) < 1e-6, "noise.equal + independent + known_mask + known_image", shares, "a sum of 1"),
         (noise.sigma_min < noise.sigma_max, "noise.sigma_min", noise.sigma_min, "less than noise.sigma_max"),

@@ -216,9 +216,9 @@ def augment(x: Tensor, image_channels: int, config: AugmentConfig, rng: np.rando
 
     A sample is augmented with `config.probability`, in one way, drawn from those enabled. More ways at once leave too
     few samples like those asked for: with eight, each for a fifth of the samples, 24 of 193 synthetic hearts were
-    mirrored. What one at a time leaks is in results/leakage.md. Flips and quarter turns are exact; zoom, rotation and shift resample (image linear, mask
-    nearest neighbour, mirrored outside); brightness and contrast change only the image. The condition of an untouched
-    sample is all zeros, and sampling uses that condition.
+    mirrored. What one at a time leaks is in results/leakage.md. Flips and quarter turns are exact; zoom, rotation and
+    shift resample (image linear, mask nearest neighbour, mirrored outside); brightness and contrast change only the
+    image. The condition of an untouched sample is all zeros, and sampling uses that condition.
 
     Args:
         x: (B, C, *spatial) encoded samples.
