@@ -15,6 +15,7 @@ from steps_vs_quality import Judge
 from jdm.config.samplers import evaluations
 from jdm.data.pairs import PairDataset
 from jdm.data.raw_dataset import RawDataset
+from jdm.draw.request import can_estimate_masks
 from jdm.draw.run import open_run
 from jdm.evaluation.appearance import colours, objects
 from jdm.evaluation.audit import audit, shrink
@@ -66,7 +67,7 @@ def pair_scores(
     assert near.held_out is not None
     for name, share in (("made", near.synthetic), ("test", near.held_out)):
         numbers[name] |= {"nearest": share.median_distance, "below_ratio": share.below_ratio}
-    cost = evaluations(provenance["sampler"], provenance["steps"])
+    cost = evaluations(provenance["sampler"], provenance["steps"]) + can_estimate_masks(config)  # the mask's outlines
     return {"run": {"steps": metadata["step"], "evaluations": cost}, **numbers}
 
 
