@@ -1,5 +1,6 @@
 """Overlapping windows: exact where they must be, and no seam where windows disagree."""
 
+import math
 import re
 
 import pytest
@@ -7,7 +8,9 @@ import torch
 from closed_forms import normal
 from torch import Tensor
 
-from jdm.diffusion.windows import windowed
+from jdm.diffusion.conditioning import Known
+from jdm.diffusion.sampling import karras_sigmas, sample_heun
+from jdm.diffusion.windows import windowed, with_one_look
 from jdm.errors import ConfigError
 
 
@@ -94,3 +97,55 @@ def test_an_overlap_of_a_whole_window_or_a_batch_of_none_is_refused():
     for overlap, batch in ((1.0, 16), (-0.1, 16), (0.25, 0)):
         with pytest.raises(ConfigError, match=rf"overlap {overlap}, batch {batch};.*\[0, 1\).*at least 1"):
             windowed(lambda x, sigma: x, (16, 16), overlap, batch)
+
+
+BETWEEN, WITHIN, WINDOW = 0.25, 0.05, (16, 16)
+
+
+def _one_mean(x: Tensor, sigma: Tensor) -> Tensor:
+    """The exact denoiser of windows of one value each, N(0, BETWEEN^2)."""
+    noise = sigma[:, 0].square() / x[0, 0].numel()
+    share = BETWEEN**2 / (BETWEEN**2 + noise)
+    return (x.mean((2, 3), keepdim=True) * share[:, None, None, None]).expand_as(x)
+
+
+def _window_means(spread: float, cases: int = 200) -> Tensor:
+    """Means of the 2 x 2 windows, side by side, of sampled canvases: (cases, 4)."""
+    sigmas, denoise = karras_sigmas(40, 0.01, 80.0), windowed(_one_mean, WINDOW, overlap=0)
+    noise = normal(cases, 2, 32, 32), normal(cases, 2, 32, 32, seed=1)
+    start, levels = with_one_look(sample_heun, _one_mean, noise, sigmas, WINDOW, spread, known=None)
+    return sample_heun(denoise, start, levels).unflatten(3, (2, 16)).unflatten(2, (2, 16)).mean((1, 3, 5)).flatten(1)
+
+
+def test_windows_of_a_canvas_differ_as_they_do_in_real_images():
+    alone, together = _window_means(spread=0.0), _window_means(spread=WITHIN)
+    two_channels = math.sqrt(2)  # means over two independent channels
+    assert alone.std(1).mean().item() * two_channels == pytest.approx(BETWEEN * 0.92, rel=0.1)  # 0.92: of 4 values
+    assert together.std(1).mean().item() * two_channels == pytest.approx(WITHIN * 0.92, rel=0.1)
+    assert together.mean(1).std().item() * two_channels == pytest.approx(BETWEEN, rel=0.15)
+
+
+def test_a_canvas_of_one_window_and_a_schedule_below_the_level_are_unchanged():
+    noise, sigmas = (normal(1, 2, 16, 16), normal(1, 2, 16, 16)), karras_sigmas(8, 0.01, 80.0)
+    start, levels = with_one_look(sample_heun, _one_mean, noise, sigmas, WINDOW, WITHIN, known=None)
+    assert start is noise[0] and levels is sigmas
+    large = (normal(1, 2, 32, 32), normal(1, 2, 32, 32))
+    start, levels = with_one_look(sample_heun, _one_mean, large, sigmas, WINDOW, 100.0, known=None)
+    assert start is large[0] and levels is sigmas
+
+
+def test_the_middle_is_sampled_with_what_is_known_of_it():
+    seen = []
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        seen.append((x[:, 1], sigma))
+        return _one_mean(x, sigma)
+
+    mask = normal(1, 1, 32, 32)
+    where = torch.tensor([False, True])[None, :, None, None]
+    known = Known(where, torch.cat([mask, mask], dim=1), image_channels=1)
+    noise = normal(1, 2, 32, 32), normal(1, 2, 32, 32)
+    with_one_look(sample_heun, denoise, noise, karras_sigmas(8, 0.01, 80.0), WINDOW, WITHIN, known)
+    assert seen
+    for given, sigma in seen:
+        assert torch.equal(given, mask[:, 0, 8:24, 8:24]) and sigma[0, 1] == 0

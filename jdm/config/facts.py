@@ -84,6 +84,9 @@ class Fingerprint(Strict):
     """Principal axes of the encoded image's channels, such as the colours, by falling variance: (axes, channels)."""
     image_bands: tuple[tuple[float, ...], ...] = ()
     """Standard deviation of each Haar sub-band (`MOST_LEVELS` levels) along each axis: (axes, bands)."""
+    window_spread: float = 0.0
+    """How far the mean intensities of patches lie apart within one image: standard deviation, root mean square over
+    channels; 0 if images are as large as the patch."""
     likeness: tuple[tuple[float, float], ...] = ()
     """5th and 95th percentiles of each number of `jdm.evaluation.likeness` over held-out real cases."""
     foreground: tuple[Foreground, ...] = ()

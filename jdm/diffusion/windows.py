@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from jdm.diffusion.conditioning import Known
 from jdm.diffusion.noise import Denoise
+from jdm.diffusion.repaint import Sample
+from jdm.diffusion.run import Levels, Part
 from jdm.errors import ConfigError
 
 
@@ -46,6 +50,40 @@ def windowed(denoise: Denoise, window: tuple[int, ...], overlap: float = 0.25, b
         return blended
 
     return denoise_canvas
+
+
+def with_one_look(
+    sample: Sample, denoise: Denoise, noise: tuple[Tensor, Tensor], sigmas: Tensor, window: tuple[int, ...],
+    spread: float, known: Known | None,
+) -> tuple[Tensor, Levels]:  # fmt: skip
+    """Start of a canvas whose windows agree in their mean: its noise, and the levels that are left to step through.
+
+    Windows that hardly overlap would each settle on a mean of their own, and one canvas would have the stain or the
+    light of several images. Therefore its middle is first sampled alone, down to the level at which the noise of a
+    window's mean is `spread`, how far these means lie apart within real images. The canvas begins there, from the mean
+    found: its own noise, added to that, makes its windows differ as much as real ones. The steps above that level cost
+    one window.
+
+    Args:
+        noise: standard normal, that of the canvas and that of the sample of its middle, each like x.
+        sigmas, known: of the canvas, as for `sample`. window: its sides, as for `windowed`.
+    Returns: noise and levels for `sample` with the windowed `denoise`; unchanged if the canvas is a window, or the
+        schedule has no step on either side of the level.
+    """
+    own, others = noise
+    level = sigmas.new_tensor([spread * math.sqrt(math.prod(window))])
+    above, below = sigmas[sigmas > level], sigmas[sigmas < level]
+    if own.shape[2:] == tuple(window) or not len(above) or len(below) < 2:
+        return own, sigmas
+    sides = zip(own.shape[2:], window, strict=True)
+    middle = (..., *(slice((c - w) // 2, (c - w) // 2 + w) for c, w in sides))
+    if known is not None:
+        where, values = (each.expand(own.shape)[middle] for each in (known.where, known.values))
+        known = replace(known, where=where, values=values)
+    steps = len(sigmas) - 1
+    one = sample(denoise, others[middle], Part(torch.cat([above, level]), steps), known)
+    mean = one.mean(tuple(range(2, one.ndim)), keepdim=True)
+    return own + (mean / level).to(own), Part(torch.cat([level, below]), steps)
 
 
 Place = tuple[slice, ...]

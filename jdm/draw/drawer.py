@@ -22,7 +22,7 @@ from jdm.diffusion.noise import Denoise
 from jdm.diffusion.repaint import Resampling, Sample, sample_repaint
 from jdm.diffusion.sampling import CaseNoise, karras_sigmas, sample_ancestral
 from jdm.diffusion.vp import VPDenoiser
-from jdm.diffusion.windows import windowed
+from jdm.diffusion.windows import windowed, with_one_look
 from jdm.draw.guidance import directed
 from jdm.draw.request import Sampling, Way, can_estimate_masks
 from jdm.system.progress import progress
@@ -134,7 +134,11 @@ class Drawer:
         denoise, sample = self.denoise(class_name), self._sampler(fresh)
         noise = self._begun(noise, known, class_name)
         if known.mode == "exact" or self.resampling.repetitions == 1:
-            return sample(denoise, noise, self.sigmas, known)
+            levels = self.sigmas
+            if not known.where[:, : self.config.image_channels].any():
+                window, spread = self.config.data.patch_size, self.config.facts.window_spread
+                noise, levels = with_one_look(sample, denoise, (noise, fresh()), levels, window, spread, known)
+            return sample(denoise, noise, levels, known)
         return sample_repaint(denoise, noise, self.sigmas, known, fresh, self.resampling, sample)
 
     def _ancestral(self, noise: Tensor, known: Known, fresh: Noise, class_name: str) -> Tensor:

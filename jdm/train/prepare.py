@@ -18,26 +18,21 @@ from jdm.config.facts import Fingerprint
 from jdm.config.files import from_dict, merged, read_toml
 from jdm.config.settings import Config, Settings
 from jdm.data.classes import FILE_NAME, class_names, read_classes
-from jdm.data.codec import PairCodec
 from jdm.data.groups import read_groups
-from jdm.data.pairs import PairDataset
 from jdm.data.raw_dataset import RawDataset, check_dataset, open_dataset
 from jdm.data.splits import fold_split
-from jdm.diffusion.haar import MOST_LEVELS, haar
 from jdm.errors import ConfigError, DataError, ExistsError, TrainingError
-from jdm.evaluation.likeness import likeness
 from jdm.plan.fingerprint import WIDEST_SPACING, fingerprint, planned_patch
 from jdm.plan.rules import Machine, Plan, Size, plan, sizes, steps_within, usual_size
 from jdm.system.locks import held
 from jdm.system.processes import decided_by_first, rank
 from jdm.train.checkpoint import FINGERPRINT, PLAN, WEIGHTS, has_resume_state, run_folder
 from jdm.train.imported_weights import ImportedWeights, check_weights, weights_of
+from jdm.train.measures import with_measures
 from jdm.train.objective import measure_step_seconds
 from jdm.train.replaced_run import settle
 from jdm.train.request import TrainRequest
 
-_JUDGED_CASES, _JUDGED_ITEMS = 12, 60
-_LEAST_STD = 0.005  # of a sub-band, about a grey level: flat ones would dominate the loss
 _BATCH_STEPS, _WIDTH_STEPS = 2_500, 6_000
 """Steps that must fit the budget to choose a larger batch, and a larger network."""
 
@@ -177,7 +172,7 @@ def _planned(
     if rank() == 0:
         print("jdm-train: measuring the time of training steps on this machine", file=sys.stderr, flush=True)
     found = fitting_plan(request, facts, machine(), given, planned_patch(dataset, facts.slice_axis))
-    found = replace(found, config=_with_measures(found.config, dataset, ids))
+    found = replace(found, config=with_measures(found.config, dataset, ids))
     if imported is not None:
         check_weights(found.config, imported, request.init_from)
     return found
@@ -245,46 +240,6 @@ def fitting_plan(
             break
     assert chosen is not None
     return chosen
-
-
-def _with_measures(config: Config, dataset: RawDataset, ids: tuple[list[str], list[str]]) -> Config:
-    """The config with facts about encoded cases: statistics of training cases, and likeness for judging exports.
-
-    Args: ids: training cases, and held-out ones, if there are any.
-    """
-    training, held_out = ids
-    facts = replace(config.facts, **_image_statistics(_some_encoded(config, dataset, training), config))
-    numbers = [likeness(*PairCodec(config).decode(x)) for x in _some_encoded(config, dataset, held_out or training)]
-    with_mask = [found for found in numbers if np.isfinite(found).all()] or [np.nan_to_num(n) for n in numbers]
-    low, high = np.percentile(with_mask, [5, 95], axis=0).tolist()
-    return replace(config, facts=replace(facts, likeness=tuple(zip(low, high, strict=True))))
-
-
-def _some_encoded(config: Config, dataset: RawDataset, case_ids: list[str]) -> list[np.ndarray]:
-    """Some whole encoded items, (channels, *spatial) each, spread over the first cases."""
-    pairs = PairDataset(dataset, case_ids[:_JUDGED_CASES], config)
-    chosen = np.unique(np.linspace(0, len(pairs) - 1, _JUDGED_ITEMS).astype(int))
-    rng = np.random.default_rng(0)
-    return [pairs.codec.encode(*pairs.crop(int(item), pairs.item_shape(int(item)), rng)) for item in chosen]
-
-
-def _image_statistics(encoded: list[np.ndarray], config: Config) -> dict[str, Any]:
-    """Principal axes of the images' channels, and the standard deviation of each Haar sub-band along each of them."""
-    dims, block = config.data.dims, 2**MOST_LEVELS
-    mean = np.reshape(config.facts.image_mean, (-1, *[1] * dims))
-    images = [x[: config.image_channels] - mean for x in encoded]
-    flat = [image.reshape(len(image), -1).astype(np.float64) for image in images]
-    _, found = np.linalg.eigh(np.sum([pixels @ pixels.T / pixels.shape[1] for pixels in flat], axis=0))
-    axes = found.T[::-1] * np.where(found.T[::-1].sum(axis=1, keepdims=True) < 0, -1, 1)
-    energy, count = np.zeros((len(axes), block**dims)), 0
-    for image in images:
-        whole = image[:, *(slice(side - side % block) for side in image.shape[1:])]
-        bands = haar(torch.from_numpy(np.tensordot(axes, whole, 1))[None], MOST_LEVELS)[0].unflatten(0, energy.shape)
-        energy += bands.square().sum([*range(2, 2 + dims)]).numpy()
-        count += bands[0, 0].numel()
-    stds = np.sqrt(energy / max(count, 1)).clip(_LEAST_STD, None)
-    rows = {"image_axes": axes.round(6), "image_bands": stds.round(5)}
-    return {name: tuple(map(tuple, values.tolist())) for name, values in rows.items()}
 
 
 def machine() -> Machine:
