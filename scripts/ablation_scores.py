@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-from distribution import KernelDistance, pooled_dice, standardised
 from publish import SIZE
 from segmenter import Segmenter, real_arm
 from steps_vs_quality import Judge
@@ -19,6 +18,7 @@ from jdm.draw.request import can_estimate_masks
 from jdm.draw.run import open_run
 from jdm.evaluation.appearance import colours, objects
 from jdm.evaluation.audit import audit, shrink
+from jdm.evaluation.distribution import KernelDistance, pooled_dice, standardised
 
 CROPS, TRAINING_CROPS, NEAR = 96, 2000, 64
 """Crops of pairs and of held-out images, of training images, and the side of those whose distances are measured."""

@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from distribution import (
+
+from jdm.config.settings import Config
+from jdm.draw.cost import evaluations
+from jdm.errors import DataError
+from jdm.evaluation.distribution import (
     Estimate,
     KernelDistance,
     bootstrap_counts,
@@ -19,10 +23,6 @@ from distribution import (
     standardised,
     subset_counts,
 )
-
-from jdm.config.settings import Config
-from jdm.draw.cost import evaluations
-from jdm.errors import DataError
 from jdm.export.amount import Order
 from jdm.system.files import replaced
 

@@ -4,7 +4,11 @@ import math
 
 import numpy as np
 import pytest
-from distribution import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jdm.errors import DataError
+from jdm.evaluation.distribution import (
     KernelDistance,
     bootstrap_counts,
     estimate,
@@ -13,10 +17,6 @@ from distribution import (
     standardised,
     subset_counts,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from jdm.errors import DataError
 
 
 def brute_force(x: np.ndarray, y: np.ndarray) -> float:

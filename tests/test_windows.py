@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from closed_forms import normal
+from closed_forms import normal, source
 from torch import Tensor
 
 from jdm.diffusion.conditioning import Known
@@ -112,8 +112,8 @@ def _one_mean(x: Tensor, sigma: Tensor) -> Tensor:
 def _window_means(spread: float, cases: int = 200) -> Tensor:
     """Means of the 2 x 2 windows, side by side, of sampled canvases: (cases, 4)."""
     sigmas, denoise = karras_sigmas(40, 0.01, 80.0), windowed(_one_mean, WINDOW, overlap=0)
-    noise = normal(cases, 2, 32, 32), normal(cases, 2, 32, 32, seed=1)
-    start, levels = with_one_look(sample_heun, _one_mean, noise, sigmas, WINDOW, spread, known=None)
+    noise, fresh = normal(cases, 2, 32, 32), source(cases, 2, 32, 32)
+    start, levels = with_one_look(sample_heun, _one_mean, noise, fresh, sigmas, WINDOW, spread, known=None)
     return sample_heun(denoise, start, levels).unflatten(3, (2, 16)).unflatten(2, (2, 16)).mean((1, 3, 5)).flatten(1)
 
 
@@ -126,12 +126,11 @@ def test_windows_of_a_canvas_differ_as_they_do_in_real_images():
 
 
 def test_a_canvas_of_one_window_and_a_schedule_below_the_level_are_unchanged():
-    noise, sigmas = (normal(1, 2, 16, 16), normal(1, 2, 16, 16)), karras_sigmas(8, 0.01, 80.0)
-    start, levels = with_one_look(sample_heun, _one_mean, noise, sigmas, WINDOW, WITHIN, known=None)
-    assert start is noise[0] and levels is sigmas
-    large = (normal(1, 2, 32, 32), normal(1, 2, 32, 32))
-    start, levels = with_one_look(sample_heun, _one_mean, large, sigmas, WINDOW, 100.0, known=None)
-    assert start is large[0] and levels is sigmas
+    sigmas = karras_sigmas(8, 0.01, 80.0)
+    for side, spread in ((16, WITHIN), (32, 100.0)):
+        noise, fresh = normal(1, 2, side, side), source(1, 2, side, side)
+        start, levels = with_one_look(sample_heun, _one_mean, noise, fresh, sigmas, WINDOW, spread, known=None)
+        assert start is noise and levels is sigmas
 
 
 def test_the_middle_is_sampled_with_what_is_known_of_it():
@@ -144,8 +143,8 @@ def test_the_middle_is_sampled_with_what_is_known_of_it():
     mask = normal(1, 1, 32, 32)
     where = torch.tensor([False, True])[None, :, None, None]
     known = Known(where, torch.cat([mask, mask], dim=1), image_channels=1)
-    noise = normal(1, 2, 32, 32), normal(1, 2, 32, 32)
-    with_one_look(sample_heun, denoise, noise, karras_sigmas(8, 0.01, 80.0), WINDOW, WITHIN, known)
+    noise, fresh = normal(1, 2, 32, 32), source(1, 2, 32, 32)
+    with_one_look(sample_heun, denoise, noise, fresh, karras_sigmas(8, 0.01, 80.0), WINDOW, WITHIN, known)
     assert seen
     for given, sigma in seen:
         assert torch.equal(given, mask[:, 0, 8:24, 8:24]) and sigma[0, 1] == 0

@@ -49,7 +49,9 @@ def _run() -> None:
         return
     if done.found:
         print(f"{done.folder} is already complete with these settings and checkpoint; shard {index} had nothing to do")
-    print(f"{done.count} pairs in {done.folder}; {done.redrawn} degenerate samples were redrawn")
+    print(f"{done.count} pairs in {done.folder}; {done.redrawn} degenerate samples or copies were redrawn")
+    if done.audit:
+        print(f"{done.audit} Details: {done.folder / 'audit.md'}")
     real = metadata["dataset"]
     print(f"next: jdm-experiment {real} --synthetic {request.id} --fold {metadata['fold']}")
     print(f"  or, for stock nnU-Net: jdm-register {request.id} --like {real}")

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from jdm.diffusion.conditioning import Known
+from jdm.diffusion.conditioning import Known, Noise
 from jdm.diffusion.noise import Denoise
 from jdm.diffusion.repaint import Sample
 from jdm.diffusion.run import Levels, Part
@@ -53,7 +53,7 @@ def windowed(denoise: Denoise, window: tuple[int, ...], overlap: float = 0.25, b
 
 
 def with_one_look(
-    sample: Sample, denoise: Denoise, noise: tuple[Tensor, Tensor], sigmas: Tensor, window: tuple[int, ...],
+    sample: Sample, denoise: Denoise, noise: Tensor, fresh: Noise, sigmas: Tensor, window: tuple[int, ...],
     spread: float, known: Known | None,
 ) -> tuple[Tensor, Levels]:  # fmt: skip
     """Start of a canvas whose windows agree in their mean: its noise, and the levels that are left to step through.
@@ -65,25 +65,24 @@ def with_one_look(
     one window.
 
     Args:
-        noise: standard normal, that of the canvas and that of the sample of its middle, each like x.
+        noise: of the canvas, standard normal. fresh: source of more like it, for the sample of the middle.
         sigmas, known: of the canvas, as for `sample`. window: its sides, as for `windowed`.
     Returns: noise and levels for `sample` with the windowed `denoise`; unchanged if the canvas is a window, or the
         schedule has no step on either side of the level.
     """
-    own, others = noise
     level = sigmas.new_tensor([spread * math.sqrt(math.prod(window))])
     above, below = sigmas[sigmas > level], sigmas[sigmas < level]
-    if own.shape[2:] == tuple(window) or not len(above) or len(below) < 2:
-        return own, sigmas
-    sides = zip(own.shape[2:], window, strict=True)
+    if noise.shape[2:] == tuple(window) or not len(above) or len(below) < 2:
+        return noise, sigmas
+    sides = zip(noise.shape[2:], window, strict=True)
     middle = (..., *(slice((c - w) // 2, (c - w) // 2 + w) for c, w in sides))
     if known is not None:
-        where, values = (each.expand(own.shape)[middle] for each in (known.where, known.values))
+        where, values = (each.expand(noise.shape)[middle] for each in (known.where, known.values))
         known = replace(known, where=where, values=values)
     steps = len(sigmas) - 1
-    one = sample(denoise, others[middle], Part(torch.cat([above, level]), steps), known)
+    one = sample(denoise, fresh()[middle], Part(torch.cat([above, level]), steps), known)
     mean = one.mean(tuple(range(2, one.ndim)), keepdim=True)
-    return own + (mean / level).to(own), Part(torch.cat([level, below]), steps)
+    return noise + (mean / level).to(noise), Part(torch.cat([level, below]), steps)
 
 
 Place = tuple[slice, ...]

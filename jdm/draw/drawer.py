@@ -137,7 +137,7 @@ class Drawer:
             levels = self.sigmas
             if not known.where[:, : self.config.image_channels].any():
                 window, spread = self.config.data.patch_size, self.config.facts.window_spread
-                noise, levels = with_one_look(sample, denoise, (noise, fresh()), levels, window, spread, known)
+                noise, levels = with_one_look(sample, denoise, noise, fresh, levels, window, spread, known)
             return sample(denoise, noise, levels, known)
         return sample_repaint(denoise, noise, self.sigmas, known, fresh, self.resampling, sample)
 

@@ -164,7 +164,7 @@ def _shared_with_nearest(samples: np.ndarray, training: np.ndarray, near: Neares
         return math.nan
     symmetry = near.turns + 4 * near.flipped
     shared = [
-        mutual_information(_classes(sample), _classes(_transform(training[index, -mask_channels:], int(number))))
+        mutual_information(_classes(sample), _classes(transformed(training[index, -mask_channels:], int(number))))
         for sample, index, number in zip(samples[:, -mask_channels:], near.index, symmetry, strict=True)
     ]
     return float(np.mean(shared))
@@ -180,8 +180,8 @@ def shrink(images: np.ndarray, size: int) -> np.ndarray:
     """Images (n, C, H, W) averaged over areas to at most `size` pixels per side, the aspect kept."""
     height, width = images.shape[-2:]
     factor = min(1.0, size / max(height, width))
-    rows = _area_weights(height, max(1, round(height * factor)))
-    columns = _area_weights(width, max(1, round(width * factor)))
+    rows = area_weights(height, max(1, round(height * factor)))
+    columns = area_weights(width, max(1, round(width * factor)))
     return np.matmul(np.matmul(rows, images.astype(np.float64)), columns.T)
 
 
@@ -204,7 +204,7 @@ def prepare(images: np.ndarray, standardise: bool, size: int | None) -> np.ndarr
     return values
 
 
-def _area_weights(length: int, parts: int) -> np.ndarray:
+def area_weights(length: int, parts: int) -> np.ndarray:
     """(parts, length): row i averages the i-th of `parts` equal stretches of `length` pixels."""
     edges = np.linspace(0, length, parts + 1)
     pixels = np.arange(length)
@@ -226,7 +226,7 @@ def _nearest(queries: np.ndarray, known: np.ndarray, symmetries: bool, exclude_s
     squared = np.full((len(queries), len(known)), np.inf)
     symmetry = np.zeros(squared.shape, dtype=np.int64)
     for number in _symmetries(known.shape, symmetries):
-        candidate = _squared_distances(queries, _transform(known, number))
+        candidate = _squared_distances(queries, transformed(known, number))
         symmetry[candidate < squared] = number
         squared = np.minimum(squared, candidate)
     if exclude_self:
@@ -237,7 +237,7 @@ def _nearest(queries: np.ndarray, known: np.ndarray, symmetries: bool, exclude_s
     exact = np.full(order.shape, np.inf)
     for row, column in zip(*np.nonzero(np.isfinite(squared[rows[:, None], order])), strict=True):
         case = order[row, column]
-        difference = queries[row] - _transform(known[case], int(symmetry[row, case]))
+        difference = queries[row] - transformed(known[case], int(symmetry[row, case]))
         exact[row, column] = np.sqrt(np.mean(np.square(difference)))
     best = exact.argmin(1)
     index, distance = order[rows, best], exact[rows, best]
@@ -256,7 +256,8 @@ def _symmetries(shape: tuple[int, ...], wanted: bool) -> tuple[int, ...]:
     return tuple(range(8)) if shape[-1] == shape[-2] else (0, 2, 4, 6)
 
 
-def _transform(images: np.ndarray, symmetry: int) -> np.ndarray:
+def transformed(images: np.ndarray, symmetry: int) -> np.ndarray:
+    """Images (..., H, W) flipped along the last axis if symmetry is 4 or more, then turned by symmetry % 4 quarters."""
     flipped = images[..., ::-1] if symmetry >= 4 else images
     return np.rot90(flipped, symmetry % 4, axes=(-2, -1))
 

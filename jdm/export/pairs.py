@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from jdm.data.codec import PairCodec
-from jdm.data.raw_dataset import Pair, write_case
+from jdm.data.raw_dataset import Pair, RawDataset, read_dataset, write_case
 from jdm.draw.canvas import volume_geometry
 from jdm.draw.cost import call_seconds, estimate_line, evaluations, network_calls, windows
 from jdm.draw.drawer import Drawer, Job
@@ -27,7 +27,10 @@ from jdm.draw.request import can_estimate_masks
 from jdm.draw.run import Run, origin
 from jdm.draw.seeds import case_seed
 from jdm.errors import DataError
+from jdm.evaluation.audit_page import verdict, write_audit
+from jdm.evaluation.set_audit import audit_set
 from jdm.export.amount import Order, order_of
+from jdm.export.copies import Training
 from jdm.export.folder import ExportFolder
 from jdm.export.judge import judge, refusal
 from jdm.export.masks import GivenMasks, folder_sha256
@@ -53,9 +56,11 @@ class Exported:
     finished: bool
     count: int
     redrawn: int
-    """Degenerate samples that were redrawn."""
+    """Samples that were redrawn: degenerate ones, and copies of training cases."""
     found: bool = False
     """The dataset was already complete, with the same request and checkpoint; nothing was done."""
+    audit: str = ""
+    """Verdict of the audit; empty without one."""
 
 
 def export_pairs(factory: PairFactory) -> Exported:
@@ -78,7 +83,17 @@ def export_pairs(factory: PairFactory) -> Exported:
     if records is None:
         return Exported(folder.partial, False, order.count, 0)
     folder.seal(provenance(factory, records), run.kind)
-    return Exported(folder.target, True, order.count, sum(record["attempt"] for record in records))
+    real = run.real() if factory.training is not None else None
+    audited = "" if real is None else _audited(read_dataset(folder.target), real)
+    return Exported(folder.target, True, order.count, sum(record["attempt"] for record in records), audit=audited)
+
+
+def _audited(synthetic: RawDataset, real: RawDataset) -> str:
+    """Write the audit of a finished dataset beside its pairs. Returns: its verdict."""
+    print("jdm-export: auditing the pairs", file=sys.stderr, flush=True)
+    found = audit_set(synthetic, real)
+    write_audit(found, synthetic.folder)
+    return verdict(found)
 
 
 def _make_batches(factory: PairFactory, partial: Path, numbers: Iterable[int]) -> None:
@@ -132,6 +147,8 @@ class PairFactory:
         self.weaker = weaker
         self.real = real_range(run.config.facts, order.canvas_size, order.request.margin)
         self.drawer = Drawer(run.checkpoint, order.request, order.way, device, weaker=weaker)
+        audited = not order.request.no_audit and run.real() is not None and run.config.data.dims == 2
+        self.training = Training(run, order) if audited else None
 
     @classmethod
     def of(cls, run: Run, request: ExportRequest, device: str) -> PairFactory:
@@ -196,6 +213,8 @@ class PairFactory:
             for number, seed, sample in zip(waiting, seeds, self.samples(waiting, seeds), strict=True):
                 draw = _Draw(sample, *self.codec.decode(self.cut(number // self.order.slices, sample)), seed, attempt)
                 found = self.real.problem(draw.label) if self.masks is None else None
+                if found is None and self.training is not None and not self.order.request.keep_copies:
+                    found = self.training.problem(draw.image)
                 if found is None:
                     made[number] = draw
                 else:
@@ -205,8 +224,9 @@ class PairFactory:
             if not waiting:
                 return [made[number] for number in wanted]
         raise DataError(
-            f"case {waiting[0] // self.order.slices} is degenerate in {_MOST_ATTEMPTS} draws: {problem}; expected "
-            "pairs like the real ones; train longer, or increase --margin, and run again with --overwrite"
+            f"case {waiting[0] // self.order.slices} is refused in {_MOST_ATTEMPTS} draws: {problem}; expected new "
+            "pairs like the real ones; train longer or on more cases, or increase --margin or give --keep-copies, and "
+            "run again with --overwrite"
         )
 
     def samples(self, numbers: list[int], seeds: list[int]) -> list[np.ndarray]:
@@ -269,6 +289,7 @@ def provenance(factory: PairFactory, records: list[dict[str, Any]]) -> dict[str,
         **origin(factory.run.checkpoint, factory.weaker),
         **factory.order.to_dict(),
         "judged": factory.judges,
+        "audited": factory.training is not None,
         "redrawn": sum(record["attempt"] for record in records),
         "real_foreground_range": asdict(factory.real),
     }

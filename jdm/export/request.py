@@ -46,6 +46,10 @@ class ExportOptions:
     """Tolerance beyond the real foreground range, as a share of it."""
     shard: Annotated[str, tyro.conf.arg(metavar="i/n", help_behavior_hint="")] = "0/1"
     """Part of the work, i from 0, e.g. in a Slurm array."""
+    no_audit: Switch = False
+    """Leave out the search for copies of training cases and the audit (see jdm-audit)."""
+    keep_copies: Switch = False
+    """Keep copies of training cases, which are redrawn otherwise."""
     anyway: Switch = False
     """Export even if the first pairs look unlike the real ones."""
     overwrite: Switch = False

@@ -1,0 +1,86 @@
+"""The files of an audit; audit.md has the verdict in words, then the tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from jdm.evaluation.set_audit import SetAudit
+from jdm.system.files import write_json, write_text
+
+_COPIES = {
+    "copies": "share taken for copies",
+    "ratio": "median ratio of nearest to second nearest",
+    "distance": "median distance",
+    "smallest_distance": "smallest distance",
+    "authentic": "AuthPct / 100",
+    "mask_information": "mutual information of masks, nats",
+}
+_DISTRIBUTION = ("n", "kernel", "frechet", "precision", "recall", "density", "coverage")
+
+
+def write_audit(audit: SetAudit, folder: Path) -> list[Path]:
+    """Write audit.json and audit.md. Returns: their paths."""
+    write_json(folder / "audit.json", audit.to_dict())
+    write_text(folder / "audit.md", page(audit))
+    return [folder / "audit.json", folder / "audit.md"]
+
+
+def verdict(audit: SetAudit) -> str:
+    """One paragraph: copies, and whether the pairs are as far from the training cases as unseen real ones are."""
+    pairs = len({found.case_id for found in audit.verdicts})
+    lines = [f"{len(audit.copied)} of {pairs} pairs are copies of training cases."]
+    if "held_out" not in audit.copies:
+        lines.append("There are no real cases that were not trained on, so nothing says how near is too near.")
+        return " ".join(lines)
+    made, control = audit.copies["synthetic"], audit.copies["held_out"]
+    z = audit.three_sample["z"]
+    if z < -3:
+        lines.append(
+            f"The pairs lie nearer to training cases than unseen real cases (C_T = {z:.1f}, below -3): "
+            "the model repeats what it was trained on, if not whole cases."
+        )
+    else:
+        lines.append(
+            f"The pairs lie no nearer to training cases than unseen real cases (C_T = {z:.1f}; below -3 would say so): "
+            f"median distance {made['distance']:.3f}, theirs {control['distance']:.3f}."
+        )
+    return " ".join(lines)
+
+
+def page(audit: SetAudit) -> str:
+    """The audit as Markdown."""
+    planes = ", ".join(f"{count} {name.replace('_', '-')}" for name, count in audit.planes.items())
+    how = "whole images" if audit.whole else "areas as large as a pair, at every offset"
+    parts = [
+        f"# Audit of {audit.synthetic}", verdict(audit),
+        f"Beside {audit.real}; images or slices: {planes}. Compared: {how}, over flips and quarter turns, by "
+        f"normalised cross-correlation. A pair is taken for a copy if it equals a training case, or if its distance to "
+        f"the nearest one is below {audit.threshold:.3f} times that to the nearest of another case.",
+        "## Copies", _table({name: audit.copies[name] for name in audit.copies}, _COPIES),
+        "## Distribution",
+        "Distance of pixels, reduced to 16 a side, to those of training cases; `floor`: of one half of the training "
+        "cases to the other." + _warning(audit),
+        _table(audit.distribution, {name: name for name in _DISTRIBUTION}),
+        "## Looks", _table(audit.appearance, {name: name for name in next(iter(audit.appearance.values()))}),
+    ]  # fmt: skip
+    if audit.copied:
+        parts += ["## Copies by name", "\n".join(f"- {v.case_id}: {v.nearest}" for v in audit.verdicts if v.copy)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _warning(audit: SetAudit) -> str:
+    unreliable = not audit.distribution["synthetic"].get("frechet_reliable")
+    return " The Frechet distance is unreliable: there are fewer images than features." if unreliable else ""
+
+
+def _table(sets: Mapping[str, Mapping[str, float | None]], rows: Mapping[str, str]) -> str:
+    head = ["", *(name.replace("_", "-") for name in sets)]
+    body = [[text, *(_cell(numbers.get(row)) for numbers in sets.values())] for row, text in rows.items()]
+    lines = [head, ["---", *["---:"] * len(sets)], *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None or math.isnan(value) else f"{value:.3g}" if value % 1 else f"{value:.0f}"
