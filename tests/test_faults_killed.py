@@ -110,7 +110,7 @@ def test_fault_03_kill_in_an_export(nnunet_folders, host, kills, record_property
     seconds = time.monotonic() - started
     assert status == 0, printed
     whole = tree(raw / EXPORT)
-    assert len(whole) == 2 * REQUEST["count"] + 3
+    assert len(whole) == 2 * REQUEST["count"] + 5
     shutil.rmtree(raw / EXPORT)
     for _ in kill_at_random(host, make_export, [REQUEST], kills, seconds * 0.8):
         if (raw / EXPORT).exists():  # all of it, or nothing

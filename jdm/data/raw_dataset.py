@@ -86,14 +86,15 @@ def matches_dataset(folder_name: str, text: str) -> bool:
     )
 
 
-def read_dataset(folder: Path) -> RawDataset:
+def read_dataset(folder: Path, name: str = "") -> RawDataset:
     """Read a dataset's dataset.json and file names, and the header of its first image.
 
+    Args: name: of a dataset that is not in its place yet, such as Dataset011_MoNuSeg; empty: the folder's.
     Raises: DataError if dataset.json is missing or wrong, uses regions or an ignore label, names a reader that cannot
         open its files or files outside the folder and $nnUNet_raw, or if images or labels are missing (all listed).
     """
     folder = Path(folder)
-    match = NAME.fullmatch(folder.name) or NAME.fullmatch(folder.resolve().name)
+    match = NAME.fullmatch(name or folder.name) or NAME.fullmatch(folder.resolve().name)
     if not match:
         raise DataError(f"{folder}: expected a folder named like Dataset011_MoNuSeg; rename it")
     path = folder / "dataset.json"

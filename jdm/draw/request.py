@@ -31,7 +31,7 @@ class SamplingOptions:
     batch_size: Annotated[int, tyro.conf.arg(metavar="N")] = 16
     """Samples per batch."""
     overlap: Annotated[float, tyro.conf.arg(metavar="X")] = 0.25
-    """Minimum overlap of windows over a large image."""
+    """Least overlap of a large image's windows."""
 
 
 # Fields of the last base come first, so --help lists the common flags before those of single samplers.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,14 +72,17 @@ class SetAudit:
         return strict({**dataclasses.asdict(self), "copied": self.copied})
 
 
-def audit_set(synthetic: RawDataset, real: RawDataset, held_out: RawDataset | None = None) -> SetAudit:
+def audit_set(
+    synthetic: RawDataset, real: RawDataset, held_out: RawDataset | None = None, trained: Sequence[str] | None = None
+) -> SetAudit:
     """Audit a synthetic dataset against the real one that its generator was trained on.
 
-    Args: held_out: real cases that were not trained on; None: those of `real` that were not, test cases included.
+    Args:
+        held_out: real cases that were not trained on; None: those of `real` that were not, test cases included.
+        trained: cases of `real` that were; None: those in the synthetic dataset's provenance.json.
     Raises: DataError if the dataset is not an export, or not of `real`, or held-out cases were trained on.
     """
-    origin = _origin(synthetic, real)
-    trained = sorted(origin["training_ids"])
+    trained = _trained(synthetic, real) if trained is None else trained
     training = planes(real, trained)
     if held_out is None:
         others = planes(real, [case for case in real.cases if case not in set(trained)])
@@ -93,7 +96,8 @@ def audit_set(synthetic: RawDataset, real: RawDataset, held_out: RawDataset | No
     return _compared(made, training, others, synthetic.name, real.name)
 
 
-def _origin(synthetic: RawDataset, real: RawDataset) -> dict[str, Any]:
+def _trained(synthetic: RawDataset, real: RawDataset) -> list[str]:
+    """The training cases in a provenance."""
     path = synthetic.folder / "provenance.json"
     try:
         origin = json.loads(path.read_text(encoding="utf-8"))["generator"]
@@ -107,7 +111,7 @@ def _origin(synthetic: RawDataset, real: RawDataset) -> dict[str, Any]:
             f"{synthetic.name} was made from {dataset}; found {real.name}; expected the dataset that its generator was "
             "trained on; name that one with --like"
         )
-    return origin
+    return sorted(trained)
 
 
 def _refuse_trained(training: list[Plane], others: list[Plane]) -> None:

@@ -11,7 +11,7 @@ import contextlib
 import json
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import numpy as np
 from jdm.config.files import differences
 from jdm.config.settings import Config
 from jdm.data.classes import FILE_NAME, classes_csv
-from jdm.data.raw_dataset import RawDataset, dataset_name, nnunet_folder, used_ids, write_json_like
+from jdm.data.raw_dataset import RawDataset, dataset_name, nnunet_folder, read_dataset, used_ids, write_json_like
 from jdm.errors import DataError, ExistsError
 from jdm.export.amount import Order
 from jdm.system.files import write_text
@@ -87,17 +87,22 @@ class ExportFolder:
         with locked(self.gate):
             return self._records()
 
-    def seal(self, provenance: Mapping[str, Any], kind: RawDataset) -> None:
+    def seal(self, provenance: Mapping[str, Any], kind: RawDataset, finish: Callable[[RawDataset], None]) -> None:
         """Put the dataset in place, unless another shard has done so.
 
-        Args: kind: a dataset with the real one's channels, labels and format.
+        Args:
+            kind: a dataset with the real one's channels, labels and format.
+            finish: adds to the dataset before it is complete.
         Raises: ExistsError if the folder is gone and no dataset of this order and checkpoint is in place.
         """
         with locked(self.gate):
             ours = _without_shards(self._found()) == _without_shards(self._wanted())
             records = self._records() if ours else None
             if records is not None:
-                _describe(self.partial, records, provenance, kind)
+                _describe(self.partial, records, kind)
+                finish(read_dataset(self.partial, self.target.name))
+                # written last, this marks the dataset as complete
+                write_text(self.partial / "provenance.json", json.dumps(provenance, indent=2) + "\n")
                 _place(self.partial, self.target)
             elif not self.is_in_place():
                 raise ExistsError(
@@ -232,13 +237,12 @@ def read_manifest(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _describe(partial: Path, records: list[dict[str, Any]], provenance: Mapping[str, Any], kind: RawDataset) -> None:
-    """Write the files that describe the dataset; provenance.json comes last and marks the dataset as complete."""
+def _describe(partial: Path, records: list[dict[str, Any]], kind: RawDataset) -> None:
+    """Write the files that describe the dataset, except for its provenance."""
     write_text(partial / "manifest.jsonl", "".join(json.dumps(record) + "\n" for record in records))
     if classes := {record["case_id"]: record["class"] for record in records if "class" in record}:
         write_text(partial / FILE_NAME, classes_csv(classes))
     write_json_like(partial, kind, len(records))
-    write_text(partial / "provenance.json", json.dumps(provenance, indent=2) + "\n")
 
 
 def _place(partial: Path, target: Path) -> None:

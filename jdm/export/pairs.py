@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from jdm.data.codec import PairCodec
-from jdm.data.raw_dataset import Pair, RawDataset, read_dataset, write_case
+from jdm.data.raw_dataset import Pair, RawDataset, write_case
 from jdm.draw.canvas import volume_geometry
 from jdm.draw.cost import call_seconds, estimate_line, evaluations, network_calls, windows
 from jdm.draw.drawer import Drawer, Job
@@ -82,18 +82,21 @@ def export_pairs(factory: PairFactory) -> Exported:
         records = folder.records()
     if records is None:
         return Exported(folder.partial, False, order.count, 0)
-    folder.seal(provenance(factory, records), run.kind)
-    real = run.real() if factory.training is not None else None
-    audited = "" if real is None else _audited(read_dataset(folder.target), real)
-    return Exported(folder.target, True, order.count, sum(record["attempt"] for record in records), audit=audited)
+    verdicts = []
+    folder.seal(provenance(factory, records), run.kind, lambda made: verdicts.extend(_audited(factory, made)))
+    redrawn = sum(record["attempt"] for record in records)
+    return Exported(folder.target, True, order.count, redrawn, audit=" ".join(verdicts))
 
 
-def _audited(synthetic: RawDataset, real: RawDataset) -> str:
-    """Write the audit of a finished dataset beside its pairs. Returns: its verdict."""
+def _audited(factory: PairFactory, synthetic: RawDataset) -> list[str]:
+    """Write the audit beside the pairs, if there is to be one. Returns: its verdict."""
+    if factory.training is None:
+        return []
     print("jdm-export: auditing the pairs", file=sys.stderr, flush=True)
-    found = audit_set(synthetic, real)
+    trained = factory.run.checkpoint.metadata["training_ids"]
+    found = audit_set(synthetic, factory.run.real_for("the audit"), trained=trained)
     write_audit(found, synthetic.folder)
-    return verdict(found)
+    return [verdict(found)]
 
 
 def _make_batches(factory: PairFactory, partial: Path, numbers: Iterable[int]) -> None:

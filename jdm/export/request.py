@@ -37,21 +37,21 @@ class ExportOptions:
     canvas_size: Sides = None
     """Pair size in pixels, if trained on patches."""
     masks: Annotated[Masks, tyro.conf.arg(metavar="HOW")] = "sampled"
-    """sampled with the image, or estimated: the most probable one given the image."""
+    """sampled, or estimated (from the image)."""
     given_masks: Annotated[str | None, tyro.conf.arg(metavar="FROM", help_behavior_hint="")] = None
     """Sample images for given masks: real (training cases), deformed (from those), or a folder."""
     balance: Switch = False
-    """Sample more of the rare classes, to balance real plus synthetic."""
+    """More of the rare classes, to balance real plus synthetic."""
     margin: Annotated[float, tyro.conf.arg(metavar="X")] = 0.25
     """Tolerance beyond the real foreground range, as a share of it."""
     shard: Annotated[str, tyro.conf.arg(metavar="i/n", help_behavior_hint="")] = "0/1"
     """Part of the work, i from 0, e.g. in a Slurm array."""
     no_audit: Switch = False
-    """Leave out the search for copies of training cases and the audit (see jdm-audit)."""
+    """Do not look for copies of training cases (jdm-audit)."""
     keep_copies: Switch = False
-    """Keep copies of training cases, which are redrawn otherwise."""
+    """Keep copies instead of redrawing them."""
     anyway: Switch = False
-    """Export even if the first pairs look unlike the real ones."""
+    """Export even if the first pairs look unlike real ones."""
     overwrite: Switch = False
     """Replace an earlier or unfinished synthetic dataset."""
     dry_run: Switch = False
