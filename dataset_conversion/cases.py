@@ -154,7 +154,8 @@ def _about_groups(ledger: Ledger, items: Sequence[Item]) -> list[str]:
             f"{len(both)} groups ({few(both, 3)}) have cases in training and in test: scores on the test set will be "
             "better than on new patients"
         ]
-    stems = [item.stem for item in items if item.split == "train"]
+    # folders of classes give names in common
+    stems = [item.files[0].stem if item.class_name else item.stem for item in items if item.split == "train"]
     if any(item.group for item in items) or "groups" in ledger.source or not (pattern := likely_pattern(stems)):
         return []
     match = re.fullmatch(pattern, stems[0])

@@ -217,7 +217,7 @@ class IdridOptions(SourceOptions):
 class CovidCxrOptions(SourceOptions):
     """Convert the COVID-19 image data collection: X-rays with a class and no mask.
 
-    Images go to imagesTs, findings and patients to classes.csv.
+    Findings and patients go to classes.csv.
 
     For example:
       jdm-convert covid-cxr covid-chestxray-dataset --id 31
@@ -225,10 +225,31 @@ class CovidCxrOptions(SourceOptions):
 
 
 @dataclass(frozen=True)
+class ClassesOptions(SourceOptions):
+    """Convert pictures in a folder per class, without masks.
+
+    Reads PNG, JPEG, BMP, TIFF or DICOM from SOURCE/CLASS, or from train, val and test within SOURCE, each with a folder
+    per class. Pictures whose colours are equal become grey.
+
+    For example:
+      jdm-convert classes xrays --id 33 --name Xrays --test-share 0.2
+    """
+
+    grey: bool = False
+    """Make colour pictures grey."""
+    crop_centre: bool = False
+    """Crop every picture to its central square."""
+    size: int | None = None
+    """Resize every picture to this shorter side, in pixels."""
+    test_share: float = 0.0
+    """Share of the pictures for imagesTs, by a hash of their names, where there is no folder test."""
+
+
+@dataclass(frozen=True)
 class ChestXrayOptions(SourceOptions):
     """Convert chest_xray (NORMAL and PNEUMONIA): X-rays with a class and no mask.
 
-    Images go to imagesTs; classes, parts (train, val, test) and patients to classes.csv.
+    Images of the part test go to imagesTs; classes, parts (train, val, test) and patients to classes.csv.
 
     For example:
       jdm-convert chest-xray chest_xray --id 32

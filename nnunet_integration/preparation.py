@@ -22,7 +22,7 @@ from nnunet_integration import host
 from nnunet_integration.arms import ExperimentOptions, Resolved, schedule
 from nnunet_integration.plans import fitting_patch, resolve, stage_strides, with_experiment_configuration
 from nnunet_integration.provenance import check_generator, read_generator, test_ids
-from nnunet_integration.register import register
+from nnunet_integration.register import check_masks, register
 
 CPU_PATCH, CPU_BATCH, CPU_FEATURES = 128, 8, (16, 32, 64, 128)
 SETTINGS_FILE = "experiment.json"
@@ -80,6 +80,7 @@ def prepare(options: ExperimentOptions) -> Experiment:
     Raises: JdmError for unusable options, datasets that do not fit, or a generator that was trained on test cases.
     """
     real, synthetic = open_dataset(options.real), open_dataset(options.synthetic)
+    check_masks(real)
     fold = _fold(options.fold)
     training_ids, validation_ids = fold_split(real, fold)
     labelled_ids = sorted(case for case, files in real.test_files.items() if files.label is not None)

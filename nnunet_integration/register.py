@@ -222,6 +222,12 @@ def _copy_reference(label: Path, target: Path) -> None:
         shutil.copy2(label, target)
 
 
+def check_masks(dataset: RawDataset) -> None:
+    """Raises: DataError for images without masks."""
+    if not dataset.has_masks:
+        raise DataError(f"{dataset.name} has no masks, so nnU-Net cannot train on it; expected some; use jdm-classify")
+
+
 def check_same_kind(real: RawDataset, synthetic: RawDataset) -> None:
     """Raises: DataError if the two sets differ in channels, labels or file format."""
     for what, ours, theirs in (
@@ -256,6 +262,7 @@ def register(
     that prepare one of the datasets.
     Raises: DataError if the sets differ in channels, labels or file format; ConfigError for unknown plans.
     """
+    check_masks(real)
     check_same_kind(real, synthetic)
     log = nnunet_folder("nnUNet_preprocessed") / synthetic.name / "jdm_register.log"
     with alone(real.name), chatter_to(log):

@@ -16,7 +16,7 @@ from dataset_conversion.covid_cxr import class_of, convert_covid_cxr
 from dataset_conversion.idrid import convert_idrid
 from dataset_conversion.nnunet_v1 import convert_nnunet_v1
 from dataset_conversion.options import ChestXrayOptions, CovidCxrOptions, IdridOptions, NnunetV1Options
-from jdm.data.raw_dataset import check_dataset, open_dataset, read_case, read_image
+from jdm.data.raw_dataset import check_dataset, open_dataset, read_case
 from jdm.errors import ConfigError, DataError
 
 pytestmark = pytest.mark.usefixtures("nnunet_folders")
@@ -119,11 +119,11 @@ def make_chest_xray(root: Path) -> Path:
 def test_chest_xray(tmp_path: Path) -> None:
     made = convert_chest_xray(ChestXrayOptions(zipped(make_chest_xray(tmp_path)), 32))
     dataset = open_dataset("ChestXray")
-    assert (made.training, made.test, dataset.cases) == (0, 7, ())
-    assert read_image(dataset, "train_PNEUMONIA_person1_virus_2", test=True)[0].shape == (1, 8, 10)
+    assert (made.training, made.test, dataset.labels) == (5, 2, {"background": 0})
+    assert read_case(dataset, "train_PNEUMONIA_person1_virus_2").image.shape == (1, 8, 10)
     with (made.folder / "classes.csv").open(newline="") as file:
         rows = {row["case"]: row for row in csv.DictReader(file)}
-    assert set(rows) == set(dataset.test_cases)
+    assert set(rows) == {*dataset.cases, *dataset.test_cases}
     assert rows["val_NORMAL_IM-0001-0001"] == {
         "case": "val_NORMAL_IM-0001-0001", "class": "NORMAL", "part": "val", "group": "NORMAL_IM-0001",
         "file": "IM-0001-0001.jpeg",
@@ -192,7 +192,7 @@ def test_the_command_draws_images_without_masks(tmp_path: Path, nnunet_folders: 
     make_chest_xray(tmp_path)
     done = run("chest-xray", tmp_path / "chest_xray", "--id", 32)
     assert done.returncode == 0, done.stderr
-    assert "jdm-train" not in done.stdout, "there is nothing to train on"
+    assert "jdm-train 32 0 --classes classes.csv" in done.stdout
     with Image.open(nnunet_folders["nnUNet_raw"] / "Dataset032_ChestXray" / "preview.png") as sheet:
         assert sheet.width > sheet.height > 100
 

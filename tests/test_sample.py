@@ -443,7 +443,13 @@ def test_bad_settings_name_their_flag(run, mode, changes, flag):
 
 @pytest.mark.parametrize("mode", sorted(MODES))
 def test_three_steps_are_enough_where_nothing_is_resampled(run, mode):
-    given = {"segment": {"images": Path()}, "images": {"masks": Path()}, "channels": {"known": ()}, "inpaint": INPAINT}
+    given = {
+        "segment": {"images": Path()},
+        "classify": {"images": Path(), "steps": None},
+        "images": {"masks": Path()},
+        "channels": {"known": ()},
+        "inpaint": INPAINT,
+    }
     once = {"repetitions": 1, "jump_length": 3} if mode in ("inpaint", "channels") else {}
     request = asked(mode, **given.get(mode, {}), **once)
     check_request(run.config, request, way_for(run.config, request))

@@ -32,6 +32,7 @@ KINDS: dict[str, tuple[type, str]] = {
     "glas": (of.GlasOptions, "GlaS: glands, grouped by patient"),
     "idrid": (of.IdridOptions, "IDRiD: lesions of the retina"),
     "lidc": (of.LidcOptions, "LIDC-IDRI: lung nodules in CT (DICOM and XML)"),
+    "classes": (of.ClassesOptions, "pictures in a folder per class, no masks"),
     "covid-cxr": (of.CovidCxrOptions, "COVID-19 image data collection: X-rays with a class, no mask"),
     "chest-xray": (of.ChestXrayOptions, "chest_xray: NORMAL and PNEUMONIA, no mask"),
 }
@@ -78,6 +79,7 @@ def _converters() -> dict[type, Callable[[Any], Conversion]]:
     """The converter of each kind of options."""
     from dataset_conversion import polyps
     from dataset_conversion.chest_xray import convert_chest_xray
+    from dataset_conversion.classes import convert_classes
     from dataset_conversion.covid_cxr import convert_covid_cxr
     from dataset_conversion.dsb2018 import convert_dsb2018
     from dataset_conversion.glas import convert_glas
@@ -95,7 +97,7 @@ def _converters() -> dict[type, Callable[[Any], Conversion]]:
         of.Cvc300Options: polyps.convert_cvc300, of.EtisOptions: polyps.convert_etis,
         of.GlasOptions: convert_glas, of.Dsb2018Options: convert_dsb2018, of.MonusegOptions: convert_monuseg,
         of.IdridOptions: convert_idrid, of.LidcOptions: convert_lidc, of.CovidCxrOptions: convert_covid_cxr,
-        of.ChestXrayOptions: convert_chest_xray,
+        of.ChestXrayOptions: convert_chest_xray, of.ClassesOptions: convert_classes,
     }  # fmt: skip
 
 
@@ -137,4 +139,5 @@ def print_summary(made: Conversion, most_warnings: int = 10) -> None:
     if not made.training:
         print("next    these images have no masks; nnUNetv2_predict can make some from imagesTs")
         return
-    print(f"next    jdm-train {int(made.folder.name[7:10])} {made.fold} --budget-minutes 30")
+    classes = "" if (made.folder / "labelsTr").exists() else " --classes classes.csv"
+    print(f"next    jdm-train {int(made.folder.name[7:10])} {made.fold}{classes} --budget-minutes 30")

@@ -53,5 +53,8 @@ def _run() -> None:
     if done.audit:
         print(f"{done.audit} Details: {done.folder / 'audit.md'}")
     real = metadata["dataset"]
+    if not run.kind.has_masks:
+        print(f"next: jdm-classify {real} --synthetic {request.id} --fold {metadata['fold']}")
+        return
     print(f"next: jdm-experiment {real} --synthetic {request.id} --fold {metadata['fold']}")
     print(f"  or, for stock nnU-Net: jdm-register {request.id} --like {real}")

@@ -206,7 +206,12 @@ class Config(Settings):
 
 
 def code_words(code: str, classes: int) -> list[list[int]]:
-    """Signs (classes, channels), each -1 or 1; the binary code equals analog bits of two classes."""
+    """Signs (classes, channels), each -1 or 1; the binary code equals analog bits of two classes.
+
+    One class needs no channel: images without masks.
+    """
+    if classes == 1:
+        return [[]]
     if code == "one-hot":
         return [[1 if channel == value else -1 for channel in range(classes)] for value in range(classes)]
     width = max(1, (classes - 1).bit_length())

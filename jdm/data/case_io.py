@@ -40,8 +40,10 @@ def read_case(dataset: RawDataset, case_id: str, test: bool = False) -> Pair:
     Raises: DataError if a file is unreadable, the number of channels differs from dataset.json, the files' grids differ
         by more than flips and permutations of axes, or the label holds values not declared in dataset.json.
     """
-    path = dataset.label_file(case_id, test)
     image = joined(dataset, case_id, test, read_channels(dataset, case_id, test))
+    if not dataset.has_masks:
+        return Pair(case_id, image.array, np.zeros(image.array.shape[1:], np.uint8), image.spacing, image.geometry)
+    path = dataset.label_file(case_id, test)
     return paired(dataset, case_id, test, image, read_raster(path, True, dataset.reader))
 
 
@@ -146,9 +148,10 @@ def validate_labels(label: np.ndarray, labels: Mapping[str, int], where: str) ->
 
 
 def write_case(
-    folder: Path, pair: Pair, file_ending: str, labels_folder: str = "labelsTr", images_folder: str = "imagesTr"
-) -> None:
-    """Write one case under nnU-Net's names: `imagesTr/<id>_0000<ending> ..` and `labelsTr/<id><ending>`.
+    folder: Path, pair: Pair, file_ending: str, labels_folder: str = "labelsTr", images_folder: str = "imagesTr", *,
+    mask: bool = True,
+) -> None:  # fmt: skip
+    """Write one case under nnU-Net's names: `imagesTr/<id>_0000<ending> ..` and, with `mask`, `labelsTr/<id><ending>`.
 
     Each file is complete or absent, and equal pairs give equal bytes.
     Raises: DataError as `write_image`, or if the shapes disagree or the label is not valid.
@@ -162,6 +165,8 @@ def write_case(
     if label.min() < 0 or label.max() > 65535:
         raise DataError(f"case {pair.case_id!r}: label values {label.min()} to {label.max()}; expected 0 to 65535")
     write_image(folder / images_folder, pair.case_id, Raster(image, pair.spacing, pair.geometry), file_ending)
+    if not mask:
+        return
     stored = label.astype(np.uint8 if label.max() < 256 else np.uint16)
     (folder / labels_folder).mkdir(parents=True, exist_ok=True)
     path = folder / labels_folder / f"{pair.case_id}{file_ending}"

@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from jdm.data.case_io import joined, paired, read_channels, slice_axis
+from jdm.data.class_checks import class_findings
 from jdm.data.image_io import read_raster
 from jdm.data.raster import KIND_OF_ENDING, Raster, ending_of, sniff
 from jdm.data.raw_layout import RawDataset, few, inside, listed, used_ids
 from jdm.data.space import aligned
 from jdm.errors import DataError
 
-JDM, NNUNET = "jdm-train, jdm-export", "jdm-experiment, nnU-Net"
+JDM, NNUNET, CLASSES = "jdm-train, jdm-export", "jdm-experiment, nnU-Net", "jdm-train --classes"
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ def check_dataset(dataset: RawDataset) -> list[Finding]:
     differ only in case, and files outside the dataset and $nnUNet_raw.
     """
     survey = _Survey(dataset)
+    sizes: dict[str, tuple[int, ...]] = {}
     seen: dict[bytes, str] = {}
     ids: dict[str, str] = {}
     for test, cases in ((False, dataset.cases), (True, dataset.test_cases)):
@@ -120,10 +122,12 @@ def check_dataset(dataset: RawDataset) -> list[Finding]:
             except DataError as error:
                 survey.refuse(error, case, paths)
                 continue
+            sizes[case] = image.shape[1:]
             digest = hashlib.sha256(f"{image.shape}{image.dtype}".encode() + image.tobytes()).digest()
             if seen.setdefault(digest, where) != where:
                 _note(survey, "duplicate images; remove one of them", f"{where}, equal to {seen[digest]}")
-    return [*survey.findings(), *_unpaired(dataset)]
+    by_class = [Finding(text, CLASSES, must=False) for text in class_findings(dataset, sizes)]
+    return [*survey.findings(), *_unpaired(dataset), *by_class]
 
 
 def _note(survey: _Survey, text: str, case: str) -> None:

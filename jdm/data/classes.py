@@ -7,8 +7,7 @@ import io
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from jdm.data.raw_dataset import RawDataset
-from jdm.data.raw_layout import few
+from jdm.data.raw_layout import RawDataset, few
 from jdm.data.tables import case_column
 from jdm.errors import DataError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from jdm.data.raw_dataset import RawDataset
+from jdm.data.raw_layout import RawDataset
 from jdm.errors import DataError
 
 

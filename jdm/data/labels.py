@@ -12,6 +12,8 @@ from jdm.errors import DataError
 DeclaredLabels = Mapping[str, int | tuple[int, ...]]
 """As in dataset.json: the value of each class, the values of each region, and the value of "ignore"."""
 IGNORE = "ignore"
+NO_MASKS = {"background": 0}
+"""Labels of a dataset whose images have no masks."""
 
 
 def declared_labels(path: Path, content: dict[str, Any]) -> dict[str, int | tuple[int, ...]]:
@@ -34,10 +36,11 @@ def declared_labels(path: Path, content: dict[str, Any]) -> dict[str, int | tupl
             )
         found[name] = tuple(values) if region else values[0]
     classes, ignore = classes_and_ignore(found)
-    if found.get("background", 0) != 0 or not classes or any(ignore in values for values in classes.values()):
+    no_class = not classes and labels != NO_MASKS
+    if found.get("background", 0) != 0 or no_class or any(ignore in values for values in classes.values()):
         raise DataError(
-            f"{path}: labels are {labels!r}; expected background 0, at least one class, and no ignore label that is "
-            "also a class; correct it"
+            f"{path}: labels are {labels!r}; expected background 0, at least one class (none: images without masks), "
+            "and no ignore label that is also a class; correct it"
         )
     return found
 
@@ -67,7 +70,7 @@ def parse_labels(path: Path, content: dict[str, Any]) -> dict[str, int]:
             "leave out the cases that use it, or annotate them fully"
         )
     values = {name: value for name, value in labels.items() if isinstance(value, int)}
-    if sorted(values.values()) != list(range(len(values))) or len(values) < 2:
+    if sorted(values.values()) != list(range(len(values))):
         raise DataError(
             f"{path}: labels are {labels!r}; expected the consecutive integers 0 (background), 1, 2, ...; correct it"
         )

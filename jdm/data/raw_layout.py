@@ -53,6 +53,11 @@ class RawDataset:
         """Number of label values, background included."""
         return len(self.labels)
 
+    @property
+    def has_masks(self) -> bool:
+        """Whether the images have masks; without, they are pairs whose mask is background."""
+        return self.classes > 1
+
     def image_files(self, case_id: str, test: bool = False) -> list[Path]:
         """Image files of a case, in the order of their channels. Raises: DataError for an unknown id."""
         return list(self._files(case_id, test).images)
@@ -166,6 +171,13 @@ def find_cases(folder: Path, content: dict[str, Any], ending: str) -> tuple[dict
         training = _explicit_cases(folder, content["dataset"])
     else:
         training = _folder_cases(folder, "imagesTr", "labelsTr", ending)
+        if content.get("labels") == {"background": 0}:  # images without masks
+            if strays := listed(folder / "labelsTr", ending):
+                raise DataError(
+                    f"{folder / 'dataset.json'}: labels are {content['labels']}, as for images without masks, but "
+                    f"labelsTr has {len(strays)} files; expected the labels in them; name them, or remove labelsTr"
+                )
+            training = {case: CaseFiles(files.images, None) for case, files in training.items()}
         missing = [str(c.label) for c in training.values() if c.label is not None and not c.label.is_file()]
         if missing:
             raise DataError(

@@ -36,7 +36,8 @@ def build_denoiser(config: Config, condition_features: int) -> Denoiser | VPDeno
         part = config.diffusion
         process = VPProcess(part.steps, part.schedule, prediction=part.prediction, zero_snr=part.zero_terminal_snr)
         return VPDenoiser(network, process, config.image_channels, config.mask_channels)
+    words = torch.tensor(config.words, dtype=torch.float64).reshape(config.facts.classes, config.mask_channels)
     return Denoiser(
-        network, config.facts.image_mean, config.image_axes, config.image_bands, torch.tensor(config.words),
+        network, config.facts.image_mean, config.image_axes, config.image_bands, words,
         config.facts.class_shares, config.network.haar_levels, config.noise.band_weight,
     )  # fmt: skip

@@ -106,15 +106,19 @@ def can_estimate_masks(config: Config) -> bool:
     This needs separate noise levels for image and mask, and a mask code whose mean gives the most probable label, which
     rules out analog bits.
     """
-    return config.preset == "default" and config.codec.mask_code != "bits"
+    return config.preset == "default" and config.codec.mask_code != "bits" and config.mask_channels > 0
 
 
 def check_estimates(config: Config) -> None:
     """Raises: ConfigError if masks cannot be estimated."""
     if not can_estimate_masks(config):
         why = (
-            f"preset {config.preset!r}, whose network has one noise level for image and mask"
-            if config.preset != "default"
-            else f"{config.facts.classes} classes in analog bits, whose mean does not give the most probable class"
+            "images without masks"
+            if not config.mask_channels
+            else (
+                f"preset {config.preset!r}, whose network has one noise level for image and mask"
+                if config.preset != "default"
+                else f"{config.facts.classes} classes in analog bits, whose mean does not give the most probable class"
+            )
         )
         raise ConfigError(f"--masks is 'estimated' for {why}; expected 'sampled'; leave --masks out")

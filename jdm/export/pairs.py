@@ -111,7 +111,7 @@ def _make_batches(factory: PairFactory, partial: Path, numbers: Iterable[int]) -
         for number in missing:
             made = factory.batch(batches[number], judged=number == missing[0] and len(missing) == len(done))
             for pair, _ in made:
-                write_case(partial, pair, factory.run.kind.file_ending)
+                write_case(partial, pair, factory.run.kind.file_ending, mask=factory.run.kind.has_masks)
             _sync_cases(partial, {pair.case_id for pair, _ in made})
             write_text(done[number], json.dumps([record for _, record in made]))
             bar.update()
@@ -119,7 +119,7 @@ def _make_batches(factory: PairFactory, partial: Path, numbers: Iterable[int]) -
 
 def _sync_cases(partial: Path, case_ids: set[str]) -> None:
     """Flush the files and directory entries of some cases to disk."""
-    for folder in (partial / "imagesTr", partial / "labelsTr"):
+    for folder in filter(Path.is_dir, (partial / "imagesTr", partial / "labelsTr")):
         stems = {path: path.name.partition(".")[0] for path in folder.iterdir()}
         sync_to_disk([path for path, stem in stems.items() if case_ids & {stem, stem[: -len("_0000")]}])
         sync_to_disk([folder])

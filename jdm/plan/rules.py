@@ -130,7 +130,7 @@ def plan(
         data=data,
         augment=_augment(facts, preset, data, why),
         network=network,
-        noise=_noise(preset, data.patch_size, why),
+        noise=_noise(facts, preset, data.patch_size, why),
         train=_train(facts, preset, size, steps, budget_minutes, machine, why),
     )
     chosen = from_dict(Settings, merged(to_dict(planned), given))
@@ -254,7 +254,7 @@ def _augment(facts: Fingerprint, preset: Preset, data: DataConfig, why: dict[str
     return AugmentConfig(round(0.1 + 0.3 * few, 3), facts.mirror_axes, facts.quarter_turns and square)
 
 
-def _noise(preset: Preset, patch: tuple[int, ...], why: dict[str, str]) -> NoiseConfig:
+def _noise(facts: Fingerprint, preset: Preset, patch: tuple[int, ...], why: dict[str, str]) -> NoiseConfig:
     """Levels of training and sampling, higher for larger samples.
 
     The mean of n pixels has 1 / sqrt(n) of the noise of one, so what a large sample has in common, such as its light
@@ -268,6 +268,9 @@ def _noise(preset: Preset, patch: tuple[int, ...], why: dict[str, str]) -> Noise
             why[f"noise.{name}"] = f"samples of {'x'.join(map(str, patch))} pixels"
     else:
         growth = 0.0
+    if facts.classes == 1:
+        usual = dataclasses.replace(usual, equal=1.0, independent=0.0, known_mask=0.0, known_image=0.0)
+        why["noise.equal"] = "images without masks have one level"
     return dataclasses.replace(
         usual,
         log_mean=round(usual.log_mean + growth / 2, 3),

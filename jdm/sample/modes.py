@@ -13,7 +13,7 @@ from jdm.draw.cost import call_seconds, estimate_line, evaluations, network_call
 from jdm.draw.drawer import Drawer
 from jdm.draw.guidance import check_guidance
 from jdm.draw.run import Run, open_run, origin
-from jdm.sample import channels, images, inpaint, interpolate, segment, vary
+from jdm.sample import channels, classify, images, inpaint, interpolate, segment, vary
 from jdm.sample.likelihood import measure_bits
 from jdm.sample.output import (
     Row,
@@ -26,6 +26,7 @@ from jdm.sample.output import (
 )
 from jdm.sample.request import (
     ChannelsRequest,
+    ClassifyRequest,
     ImagesRequest,
     InpaintRequest,
     InterpolateRequest,
@@ -45,6 +46,7 @@ from jdm.train.checkpoint import Checkpoint, load_checkpoint
 from jdm.train.objective import memory_errors
 
 _SHOWN = 4
+_MADE = {SegmentRequest: "segmented cases", ClassifyRequest: "classified images"}
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def sample(request: SampleRequest, device: str = "cpu") -> Sampled:
         rows, count = _written(folder, run, drawer, starts, request)
         write_sheet(folder, rows)
         write_record(folder, {**origin(run.checkpoint, weaker), **described(run.config, request)})
-    made = "segmented cases" if isinstance(request, SegmentRequest) else "samples"
+    made = _MADE.get(type(request), "samples")
     return Sampled(out, count, f"{count} {made} in {out}; {out / 'sheet.png'} shows the first")
 
 
@@ -92,6 +94,8 @@ def plan_line(request: SampleRequest, device: str = "cpu") -> str:
     how = f"with {way.sampler}, {way.steps} steps"
     if estimates(run.config, request):
         how = "with estimated masks"
+    elif isinstance(request, ClassifyRequest):
+        how = f"at {request.levels} noise levels"
     seconds = _seconds(run, request, _drawer(run, request, device, weaker), shapes, device)
     return f"{mode}: {len(shapes)} samples of {len(starts)} cases {how}; {estimate_line(seconds)}; into {out}"
 
@@ -111,6 +115,8 @@ def prepare(run: Run, request: SampleRequest) -> list[Start]:
             return vary.prepare(run, request)
         case InterpolateRequest():
             return interpolate.prepare(run, request)
+        case ClassifyRequest():
+            return classify.prepare(run, request)
     raise TypeError(f"no mode has the request {type(request).__name__}")
 
 
@@ -147,6 +153,10 @@ def _written(
     match request:
         case SegmentRequest():
             return _segmentations(folder, run, drawer, starts, request), len(starts)
+        case ClassifyRequest():
+            found = classify.errors(drawer, starts, request)
+            classify.write_classes(folder, starts, found, run.config.facts.class_names)
+            return [Row([start.case.pair]) for start in starts], len(starts)
         case InterpolateRequest():
             pairs = interpolate.interpolation(drawer, starts, request)
             write_pairs(folder, run.kind, pairs)
@@ -182,7 +192,9 @@ def _segmentations(
 def _seconds(run: Run, request: SampleRequest, drawer: Drawer, shapes: Sequence[tuple[int, ...]], device: str) -> float:
     """Estimated wall-clock seconds to sample canvases of these shapes on this machine, from a timed call."""
     config, way = run.config, way_for(run.config, request)
-    if estimates(config, request):
+    if isinstance(request, ClassifyRequest):
+        each = request.levels * len(config.facts.class_names)
+    elif estimates(config, request):
         each = 1
     else:
         inverting = 2 * way.steps if isinstance(request, InterpolateRequest) else 0

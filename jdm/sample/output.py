@@ -67,7 +67,7 @@ class Row:
 def write_pairs(folder: Path, dataset: RawDataset, pairs: Sequence[Pair]) -> None:
     """Write the pairs as a dataset like the real one: imagesTr, labelsTr, dataset.json."""
     for pair in pairs:
-        write_case(folder, pair, dataset.file_ending)
+        write_case(folder, pair, dataset.file_ending, mask=dataset.has_masks)
     write_json_like(folder, dataset, len(pairs))
 
 

@@ -154,6 +154,20 @@ class LikelihoodRequest(SampleRequest):
     """Probe vectors of Hutchinson's trace estimator; more probes reduce its variance."""
 
 
+@dataclass(frozen=True)
+class ClassifyRequest(SampleRequest):
+    """Classify images by a model trained with --classes: the class with the lowest denoising error.
+
+    Writes classes.csv with the class of each image and the errors of all classes.
+    """
+
+    _: KW_ONLY
+    images: Folder
+    """Folder of images, named like case_0000.png."""
+    levels: int = 32
+    """Noise levels at which the errors are measured; each takes one network evaluation per class."""
+
+
 MODES: dict[str, type[SampleRequest]] = {
     "segment": SegmentRequest,
     "images": ImagesRequest,
@@ -162,6 +176,7 @@ MODES: dict[str, type[SampleRequest]] = {
     "vary": VaryRequest,
     "interpolate": InterpolateRequest,
     "likelihood": LikelihoodRequest,
+    "classify": ClassifyRequest,
 }
 """The modes by name."""
 
@@ -212,7 +227,12 @@ def check_request(config: Config, request: SampleRequest, way: Way) -> None:
             "guidance", request.guidance, "1, or --masks sampled with jdm-sample segment",
         ),
     )  # fmt: skip
-    if estimates(config, request) or isinstance(request, LikelihoodRequest):
+    if isinstance(request, SegmentRequest | ImagesRequest) and not config.mask_channels:
+        raise ConfigError(
+            f"jdm-sample {mode_of(request)} needs masks, but the model was trained on images without; expected another "
+            "mode; try classify"
+        )
+    if estimates(config, request) or isinstance(request, LikelihoodRequest | ClassifyRequest):
         expected = "none, as nothing is sampled (jdm-sample segment can, with --masks sampled)"
         for flag, value in (("sampler", request.sampler), ("steps", request.steps)):
             check_flags((value is None, flag, value, expected))
@@ -233,6 +253,13 @@ def check_request(config: Config, request: SampleRequest, way: Way) -> None:
             check_flags((low < request.level <= high, "level", request.level, f"more than {low} and at most {high}"))
         case InterpolateRequest():
             _check_interpolation(request, way)
+        case ClassifyRequest():
+            check_flags(
+                (config.preset == "default", "preset of the model", config.preset, "default"),
+                (request.levels >= 1, "levels", request.levels, "at least 1"),
+                (request.class_label is None, "class-label", request.class_label, "none here"),
+                (request.guidance == 1, "guidance", request.guidance, "1"),
+            )
         case LikelihoodRequest():
             check_flags(
                 (request.probes >= 1, "probes", request.probes, "at least 1"),
