@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from jdm.data.provenance import read_generator
 from jdm.data.raw_dataset import RawDataset, check_dataset, open_dataset, read_case, used_ids
 from jdm.data.raw_layout import environment_folder
 from jdm.data.splits import FOLDS, fold_count, fold_split, splits_file
 from jdm.errors import ConfigError, DataError
 from nnunet_integration.doctor_page import Report
-from nnunet_integration.provenance import read_generator
 
 
 def examine_dataset(report: Report, name: str) -> None:

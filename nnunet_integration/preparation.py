@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from jdm.data.groups import read_groups
+from jdm.data.provenance import read_generator
 from jdm.data.raw_dataset import RawDataset, nnunet_folder, open_dataset
 from jdm.data.splits import fold_split
 from jdm.errors import ConfigError, DataError, ExistsError
@@ -21,7 +22,7 @@ from jdm.train.checkpoint import run_folder
 from nnunet_integration import host
 from nnunet_integration.arms import ExperimentOptions, Resolved, schedule
 from nnunet_integration.plans import fitting_patch, resolve, stage_strides, with_experiment_configuration
-from nnunet_integration.provenance import check_generator, read_generator, test_ids
+from nnunet_integration.provenance import check_generator, test_ids
 from nnunet_integration.register import check_masks, register
 
 CPU_PATCH, CPU_BATCH, CPU_FEATURES = 128, 8, (16, 32, 64, 128)

@@ -13,38 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jdm.data.provenance import read_generator
 from jdm.data.raw_dataset import RawDataset, open_dataset
 from jdm.data.splits import check_fold_safety
 from jdm.errors import ConfigError, DataError
 
 RUN_FILE = "jdm_run.json"
-
-
-def read_generator(dataset: RawDataset) -> dict[str, Any]:
-    """The `generator` part of a synthetic dataset's provenance: dataset, fold, training_ids, ...
-
-    Raises: DataError if the dataset is not synthetic, or provenance.json is unreadable or names no training case.
-    """
-    file = dataset.folder / "provenance.json"
-    if not file.exists():
-        raise DataError(
-            f"{dataset.name} is not synthetic: it has no provenance.json; expected a dataset written by jdm-export; "
-            "give its id"
-        )
-    try:
-        generator = json.loads(file.read_text(encoding="utf-8"))["generator"]
-        training_ids = generator["training_ids"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DataError(
-            f"cannot tell which real cases {dataset.name} was generated from: {file} gives "
-            f"{type(error).__name__}; expected the file written by jdm-export; export the dataset again"
-        ) from None
-    if not isinstance(training_ids, list) or not training_ids or not all(isinstance(c, str) for c in training_ids):
-        raise DataError(
-            f"{file} names {training_ids!r} as generator.training_ids; expected the ids of the cases the "
-            "generator was trained on; export the dataset again"
-        )
-    return generator
 
 
 def read_run(folder: Path) -> dict[str, Any]:

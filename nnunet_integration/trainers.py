@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from jdm.data.provenance import read_generator
 from jdm.data.raw_dataset import nnunet_folder, open_dataset
 from jdm.errors import ConfigError, DataError
 from jdm.system.machine import jdm_version
@@ -131,7 +132,7 @@ class nnUNetTrainerJDMPretrain(nnUNetTrainerJDM):  # noqa: N801
         # the dataset trained on, not JDM_SYNTHETIC
         dataset = open_dataset(self.plans_manager.dataset_name)
         self.settings = replace(self.settings, synthetic=dataset.name)
-        generator = provenance.read_generator(dataset)
+        generator = read_generator(dataset)
         real = str(generator.get("dataset", ""))
         provenance.check_generator(generator, real, [], f"{type(self).__name__} on {dataset.name}")
         return generator
@@ -180,7 +181,7 @@ class nnUNetTrainerJDMMix(nnUNetTrainerJDM):  # noqa: N801
                 "environment variable JDM_SYNTHETIC is not set; nnUNetTrainerJDMMix expects the synthetic dataset's "
                 "id; type: export JDM_SYNTHETIC=511"
             )
-        generator = provenance.read_generator(open_dataset(self.settings.synthetic))
+        generator = read_generator(open_dataset(self.settings.synthetic))
         self.check_generator(generator)
         return generator
 

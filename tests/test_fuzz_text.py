@@ -14,6 +14,7 @@ from jdm.cli.train import flat
 from jdm.config.checks import validate
 from jdm.config.files import from_dict, read_toml, to_dict, to_toml
 from jdm.config.settings import Config, Settings
+from jdm.data.provenance import read_generator
 from jdm.data.raw_dataset import RawDataset, check_dataset, read_dataset
 from jdm.data.splits import fold_split
 from jdm.evaluation.figures import _read_log
@@ -22,7 +23,7 @@ from jdm.train.checkpoint import FINGERPRINT
 from jdm.train.log import FIELDS, read_log
 from jdm.train.prepare import prepare
 from jdm.train.request import TrainRequest
-from nnunet_integration.provenance import read_generator, read_run
+from nnunet_integration.provenance import read_run
 
 
 def test_dataset_json(tmp_path, monkeypatch, fuzz):

@@ -22,6 +22,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 import jdm.cli.train
+from jdm.data.provenance import read_generator
 from jdm.data.splits import fold_split
 from jdm.errors import CheckpointError, ConfigError, DataError
 from jdm.system.locks import locked
@@ -108,10 +109,10 @@ def test_unknown_origin_stops_a_finetuning(nnunet_folders, tmp_path):
         provenance.origin_of_weights(tmp_path / "checkpoint_final.pth", None, None)
     dataset = write_blobs(nnunet_folders["nnUNet_raw"] / "Dataset511_A_syn", ["syn_0"])
     with pytest.raises(DataError, match=r"provenance\.json"):
-        provenance.read_generator(dataset)
+        read_generator(dataset)
     write_provenance(dataset, dataset, [])
     with pytest.raises(DataError, match="training_ids"):
-        provenance.read_generator(dataset)
+        read_generator(dataset)
 
 
 def test_a_test_case_under_a_training_id_is_a_leak_only_if_it_is_the_same_image(nnunet_folders):
@@ -135,7 +136,7 @@ def test_a_generator_of_generated_cases_hides_no_leak(nnunet_folders, monkeypatc
     offspring = write_blobs(nnunet_folders["nnUNet_raw"] / "Dataset611_Blobs_syn_syn", ["syn_0"])
     write_provenance(offspring, synthetic, list(synthetic.cases))
     with pytest.raises(DataError, match=f"{synthetic.name}.*{real.name}"):
-        provenance.check_generator(provenance.read_generator(offspring), real.name, fold_split(real, 0)[1], "run")
+        provenance.check_generator(read_generator(offspring), real.name, fold_split(real, 0)[1], "run")
     monkeypatch.setattr(sys, "argv", ["jdm-train", "511", "0", "--dry-run"])
     with pytest.raises(SystemExit):
         jdm.cli.train.main()

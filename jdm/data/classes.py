@@ -18,6 +18,15 @@ _SHOWN = 5
 def read_classes(path: Path, dataset: RawDataset) -> dict[str, str]:
     """The class of every training case of a dataset, sorted by case; an empty string if it has none.
 
+    Raises: as `read_all_classes`.
+    """
+    found = read_all_classes(path, dataset)
+    return {case: found[case] for case in dataset.cases}
+
+
+def read_all_classes(path: Path, dataset: RawDataset) -> dict[str, str]:
+    """The class of every training case of a dataset, and of the test cases that are listed.
+
     The file has two columns, or a header that includes "case" and "class", as written by `jdm-convert` and
     `jdm-export`. It may list test cases too.
     Raises: DataError naming the file and line if it is not such a table, lists a case twice or an unknown case, or
@@ -40,7 +49,7 @@ def read_classes(path: Path, dataset: RawDataset) -> dict[str, str]:
             f"{path}: lacks {len(missing)} of {len(dataset.cases)} training cases: {few(missing, _SHOWN)}; expected a "
             "line for each; add them, with an empty class if it is unknown"
         )
-    return {case: found[case] for case in dataset.cases}
+    return found
 
 
 def class_names(classes: Mapping[str, str], cases: Collection[str], source: Path | str) -> tuple[str, ...]:

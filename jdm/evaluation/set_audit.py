@@ -7,7 +7,6 @@ of two halves of the training cases.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from jdm.data.provenance import read_generator
 from jdm.data.raw_dataset import RawDataset
 from jdm.errors import DataError
 from jdm.evaluation.appearance import colours, objects
@@ -98,14 +98,8 @@ def audit_set(
 
 def _trained(synthetic: RawDataset, real: RawDataset) -> list[str]:
     """The training cases in a provenance."""
-    path = synthetic.folder / "provenance.json"
-    try:
-        origin = json.loads(path.read_text(encoding="utf-8"))["generator"]
-        dataset, trained = origin["dataset"], set(origin["training_ids"])
-    except FileNotFoundError:
-        raise DataError(f"{synthetic.name} has no provenance.json; expected a dataset by jdm-export") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: cannot be read ({error!r}); expected that of jdm-export; export again") from None
+    origin = read_generator(synthetic)
+    dataset, trained = origin.get("dataset"), set(origin["training_ids"])
     if dataset != real.name or not trained <= set(real.cases):
         raise DataError(
             f"{synthetic.name} was made from {dataset}; found {real.name}; expected the dataset that its generator was "

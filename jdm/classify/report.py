@@ -1,0 +1,146 @@
+"""The report of a comparison of classifiers: verdict in words, tables, pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jdm.classify.scores import by_class, confusion, intervals
+from jdm.evaluation.statistics import detectable, holm, paired_difference
+from jdm.system.files import write_text
+from jdm.system.machine import jdm_version
+
+_COMPARED = (
+    ("augmented", "real"), ("real-long", "real"), ("synthetic", "real"),
+    ("synthetic-then-real", "real-long"), ("mixed", "real-long"),
+)  # fmt: skip
+"""Arms, and the control with as many updates."""
+_HELP = ("synthetic-then-real", "mixed")
+_LEVEL = 0.05
+
+
+def report(found: Mapping[str, Any], about: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Score all arms, write results.md and the pictures. Returns: the content of results.json.
+
+    Args: found: names, y (n,), groups and cases of the scored images; by arm, p (runs, n, classes) and losses.
+    """
+    arms = {arm: _scored(found, part["p"]) for arm, part in found["arms"].items()}
+    results = {
+        "verdict": "", "jdm_version": jdm_version(), "settings": dict(about), "images": len(found["y"]),
+        "groups": len(set(found["groups"])), "runs": len(next(iter(found["arms"].values()))["p"]),
+        "arms": arms, "differences": _differences(found),
+    }  # fmt: skip
+    results["verdict"] = verdict(results)
+    write_text(folder / "results.md", markdown(results, found["names"]))
+    _draw(found, folder)
+    return results
+
+
+def _scored(found: Mapping[str, Any], p: np.ndarray) -> dict[str, Any]:
+    """Means over runs, with intervals over patients; the confusion matrix summed over runs."""
+    y, names = found["y"], found["names"]
+    overall = intervals(y, p, found["groups"])
+    rows = [by_class(y, row) for row in p]
+    classes = {
+        name: {key: float(np.mean([row[k][key] for row in rows])) for key in rows[0][k]} for k, name in enumerate(names)
+    }
+    return {
+        "overall": overall,
+        "classes": classes,
+        "confusion": np.sum([confusion(y, row) for row in p], axis=0).tolist(),
+    }
+
+
+def _differences(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Paired differences in accuracy, with Holm's p over all, and the smallest that would have been seen."""
+    right = {arm: (part["p"].argmax(2) == found["y"]).astype(float) for arm, part in found["arms"].items()}
+    pairs = [(arm, other) for arm, other in _COMPARED if arm in right and other in right]
+    intervals = [paired_difference(right[arm], right[other], groups=found["groups"]) for arm, other in pairs]
+    adjusted = holm([one.p for one in intervals])
+    return [
+        {
+            "arm": arm, "minus": other, "mean": one.mean, "low": one.low, "high": one.high, "p": one.p, "p_holm": p,
+            "detectable": detectable(one, len(pairs)),
+        }
+        for (arm, other), one, p in zip(pairs, intervals, adjusted, strict=True)
+    ]  # fmt: skip
+
+
+def verdict(results: Mapping[str, Any]) -> str:
+    """Whether synthetic images helped, in words, beside the control with as many updates on real images."""
+    lines = []
+    for entry in (entry for entry in results["differences"] if entry["arm"] in _HELP):
+        clear = entry["p_holm"] < _LEVEL
+        word = ("helped" if entry["mean"] > 0 else "harmed") if clear else "made no difference that could be seen"
+        lines.append(
+            f"{entry['arm']} {word}: {entry['mean']:+.3f} accuracy [{entry['low']:+.3f}, {entry['high']:+.3f}] beside "
+            f"{entry['minus']}, which has as many updates"
+            + ("" if clear else f"; a difference of {entry['detectable']:.3f} or more would have been seen")
+        )
+    if not lines:
+        return "Nothing says whether synthetic images help: an arm with both kinds, and its control, are missing."
+    return f"{'. '.join(lines)}. {results['images']} images of {results['groups']} patients, {results['runs']} runs."
+
+
+def markdown(results: Mapping[str, Any], names: Sequence[str]) -> str:
+    settings = results["settings"]
+    overall = list(next(iter(results["arms"].values()))["overall"])
+    parts = [
+        f"# {settings['real']} and {settings['synthetic']}: do synthetic images help a classifier?", results["verdict"],
+        f"{settings['network']} network, {settings['size']} pixels a side, {settings['iterations']} updates of "
+        f"{settings['batch_size']} images (arms with synthetic images and real-long: twice as many); "
+        f"{settings['synthetic_images']} synthetic images; scored: {settings['scored']}.",
+        _table(["arm", *overall], [
+            [arm, *(_interval(part["overall"][name]) for name in overall)] for arm, part in results["arms"].items()
+        ]),
+        "Means over runs, with 95 % bootstrap intervals over patients. Calibration: expected error, lower is better.",
+        _table(["difference in accuracy", "mean [95 % interval]", "p (Holm)", "smallest seen"], [
+            [f"{e['arm']} minus {e['minus']}", f"{e['mean']:+.3f} [{e['low']:+.3f}, {e['high']:+.3f}]",
+             f"{e['p_holm']:.3g}", f"{e['detectable']:.3f}"] for e in results["differences"]
+        ]),
+    ]  # fmt: skip
+    for name in names:
+        keys = list(next(iter(results["arms"].values()))["classes"][name])
+        rows = [[arm, *(f"{part['classes'][name][key]:.3g}" for key in keys)] for arm, part in results["arms"].items()]
+        parts += [f"## {name}", _table(["arm", *keys], rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _interval(value: Mapping[str, float | None]) -> str:
+    if value["mean"] is None:
+        return ""
+    limits = "" if value["low"] is None else f" [{value['low']:.3f}, {value['high']:.3f}]"
+    return f"{value['mean']:.3f}{limits}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _draw(found: Mapping[str, Any], folder: Path) -> None:
+    """confusion.png: a matrix per arm, shares of the true class; curves.png: training loss per arm."""
+    from matplotlib.figure import Figure
+
+    names, arms = found["names"], found["arms"]
+    figure = Figure(figsize=(3.2 * len(arms), 3.4), layout="constrained")
+    for place, (arm, part) in enumerate(arms.items(), 1):
+        table = np.sum([confusion(found["y"], row) for row in part["p"]], axis=0).astype(float)
+        table /= np.maximum(table.sum(1, keepdims=True), 1)
+        axes = figure.add_subplot(1, len(arms), place, title=arm, xlabel="found")
+        axes.imshow(table, vmin=0, vmax=1, cmap="Blues")
+        for (row, column), share in np.ndenumerate(table):
+            axes.text(column, row, f"{share:.2f}", ha="center", va="center", color="white" if share > 0.5 else "black")
+        axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
+        axes.set_yticks(range(len(names)), names if place == 1 else [""] * len(names))
+    figure.savefig(folder / "confusion.png", dpi=100)
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot(xlabel="share of the updates", ylabel="training loss")
+    for arm, part in arms.items():
+        curve = np.mean(part["losses"], axis=0)
+        axes.plot((np.arange(len(curve)) + 0.5) / len(curve), curve, label=arm)
+    axes.legend()
+    figure.savefig(folder / "curves.png", dpi=100)
