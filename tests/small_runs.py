@@ -16,7 +16,7 @@ from jdm.config.files import from_dict, merged, to_dict
 from jdm.config.settings import Config, NetworkConfig
 from jdm.data.raw_dataset import Geometry, Pair, RawDataset, read_dataset, write_case, write_dataset_json
 from jdm.draw.run import Run
-from jdm.plan.fingerprint import fingerprint
+from jdm.plan.fingerprint import WIDEST_SPACING, fingerprint
 from jdm.plan.rules import Machine, Plan, plan, usual_size
 from jdm.train import loop, progress
 from jdm.train.checkpoint import run_folder
@@ -93,7 +93,9 @@ def changed(config: Config, changes: dict[str, Any]) -> Config:
 def tiny_plan(dataset: RawDataset, ids: list[str], classes: Mapping[str, str] | None = None, **changes: Any) -> Config:
     """The dataset's own plan with a network and a schedule of seconds."""
     machine = Machine(precision="fp32")
-    config = plan(fingerprint(dataset, ids, classes=classes), usual_size("default", machine), machine).config
+    axis, dims = (None, 3) if changes.get("data", {}).get("dims") == 3 else (WIDEST_SPACING, 2)
+    facts = fingerprint(dataset, ids, axis, classes, dims)
+    config = plan(facts, usual_size("default", machine), machine).config
     config = dataclasses.replace(config, network=TINY)
     small = {
         "data": {"canvas_size": config.data.canvas_size},

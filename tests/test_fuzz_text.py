@@ -10,9 +10,8 @@ from raw_miniatures import make_dataset, make_pair
 from small_runs import facts, tiny_run
 
 from dataset_conversion.msd import read_names
-from jdm.cli.train import flat
 from jdm.config.checks import validate
-from jdm.config.files import from_dict, read_toml, to_dict, to_toml
+from jdm.config.files import flat, from_dict, read_toml, to_dict, to_toml
 from jdm.config.settings import Config, Settings
 from jdm.data.provenance import read_generator
 from jdm.data.raw_dataset import RawDataset, check_dataset, read_dataset

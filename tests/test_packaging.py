@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from jdm.cli.train import flat
-from jdm.config.files import to_dict
+from jdm.config.files import flat, to_dict
 from jdm.config.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import tyro
@@ -109,7 +109,7 @@ def settings_of(arguments: Sequence[str]) -> dict[str, Any]:
 
 def plan_table(found: Plan) -> str:
     """The plan as a table of decision, value and reason, followed by the expected training time."""
-    from jdm.config.files import to_dict
+    from jdm.config.files import flat, to_dict
 
     config = found.config
     values = flat(to_dict(config))
@@ -121,14 +121,6 @@ def plan_table(found: Plan) -> str:
     overall = sum(share * part for share, part in zip(facts.class_shares, facts.clipped, strict=True))
     lines += ["", f"{facts.cases} cases, {facts.items} images or slices; clipped intensities {overall:.2%} ({clipped})"]
     return "\n".join([*lines, found.expectation])
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values by dotted name."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return found
 
 
 def _shown(value: Any) -> str:

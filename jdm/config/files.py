@@ -139,3 +139,11 @@ def updated_toml(text: str, settings: Settings) -> str:
                 table = document.setdefault(part, tomlkit.table())
                 table[name] = tomlkit.item("none" if item is None else item).comment("given with --resume")
     return tomlkit.dumps(document)
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted name."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return found

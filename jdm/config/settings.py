@@ -37,6 +37,7 @@ class DataConfig(Strict):
     """Which part of a case becomes a training sample."""
 
     dims: Literal[2, 3] = 2
+    """3: volumes as a whole; 2: images, and volumes as slices."""
     patch_size: tuple[Count, ...] = (64, 64)
     """Sides of a training sample in pixels, multiples of the network's downsampling factor."""
     whole: bool = True

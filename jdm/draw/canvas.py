@@ -95,7 +95,7 @@ def planned_pair(case_id: str, image: np.ndarray, label: np.ndarray, config: Con
     """A pair in the plan's spacing; for volumes, a single slice."""
     data, facts = config.data, config.facts
     if data.slice_axis is None:
-        return Pair(case_id, image, label, facts.spacing)
+        return Pair(case_id, image, label, facts.spacing, volume_geometry(facts))
     spacing = list(facts.spacing)
     spacing.insert(data.slice_axis, facts.slice_spacing)
     return Pair(

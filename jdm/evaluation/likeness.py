@@ -5,6 +5,8 @@ They do not depend on the size of a pair, so crops, slices and whole images can 
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from scipy import ndimage
 
@@ -21,8 +23,13 @@ def likeness(image: np.ndarray, label: np.ndarray) -> np.ndarray:
     outline: pixels at which the label changes, divided by the square root of the foreground, per object.
     specks: objects of less than 12 pixels, per 100 pixels of foreground.
 
-    Args: image: (channels, H, W). label: (H, W).
+    Args: image: (channels, H, W), or (channels, D, H, W), whose slices are averaged. label: without channels.
     """
+    if label.ndim == 3:
+        planes = [likeness(image[:, n], label[n]) for n in range(len(label)) if np.ptp(image[:, n]) > 0]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # no slice has foreground
+            return np.nanmean(planes, axis=0) if planes else np.full(len(NAMES), np.nan)
     return np.array([_noise(image), _fine(image), *_mask(label)])
 
 

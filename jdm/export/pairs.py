@@ -90,7 +90,7 @@ def export_pairs(factory: PairFactory) -> Exported:
 
 def _audited(factory: PairFactory, synthetic: RawDataset) -> list[str]:
     """Write the audit beside the pairs, if there is to be one. Returns: its verdict."""
-    if factory.training is None:
+    if not factory.audited:
         return []
     print("jdm-export: auditing the pairs", file=sys.stderr, flush=True)
     trained = factory.run.checkpoint.metadata["training_ids"]
@@ -150,8 +150,8 @@ class PairFactory:
         self.weaker = weaker
         self.real = real_range(run.config.facts, order.canvas_size, order.request.margin)
         self.drawer = Drawer(run.checkpoint, order.request, order.way, device, weaker=weaker)
-        audited = not order.request.no_audit and run.real() is not None and run.config.data.dims == 2
-        self.training = Training(run, order) if audited else None
+        self.audited = not order.request.no_audit and run.real() is not None
+        self.training = Training(run, order) if self.audited and run.config.data.dims == 2 else None
 
     @classmethod
     def of(cls, run: Run, request: ExportRequest, device: str) -> PairFactory:
@@ -260,14 +260,13 @@ class PairFactory:
     def case(self, index: int, draws: list[_Draw]) -> tuple[Pair, dict[str, Any]]:
         """One image, or one volume of slices with the real cases' spacing and direction, and its manifest record."""
         facts, order, axis = self.config.facts, self.order, self.config.data.slice_axis
-        spacing, geometry = facts.spacing, None
+        spacing, geometry = facts.spacing, volume_geometry(facts)
         if axis is None:
             image, label = draws[0].image, draws[0].label
         else:
             image = np.stack([draw.image for draw in draws], axis + 1)
             label = np.stack([draw.label for draw in draws], axis)
             spacing = (*spacing[:axis], facts.slice_spacing, *spacing[axis:])
-            geometry = volume_geometry(facts)
         shares = class_shares(label, facts.classes)
         record = {
             "case_id": f"{PREFIX}{index:06d}",
@@ -292,7 +291,7 @@ def provenance(factory: PairFactory, records: list[dict[str, Any]]) -> dict[str,
         **origin(factory.run.checkpoint, factory.weaker),
         **factory.order.to_dict(),
         "judged": factory.judges,
-        "audited": factory.training is not None,
+        "audited": factory.audited,
         "redrawn": sum(record["attempt"] for record in records),
         "real_foreground_range": asdict(factory.real),
     }

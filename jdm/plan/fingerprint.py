@@ -30,12 +30,13 @@ _BODY_CHANNEL = re.compile(r"(ct|mri?)(?![a-z])|x-?ray|radiograph")
 
 def fingerprint(
     dataset: RawDataset, case_ids: Sequence[str], wanted_axis: int | None = WIDEST_SPACING,
-    classes: Mapping[str, str] | None = None,
+    classes: Mapping[str, str] | None = None, dims: int = 2,
 ) -> Fingerprint:  # fmt: skip
     """Measure the cases, one in memory at a time.
 
     Args:
-        wanted_axis: array axis along which volumes are sliced; None for pictures.
+        wanted_axis: array axis along which volumes are sliced; None for pictures, and for volumes as a whole.
+        dims: 3: volumes are to be trained as a whole.
         classes: class by case, for a model conditioned on it; empty if a case has none.
     Raises: ConfigError if the cases have no such axis; DataError as `read_case`.
     """
@@ -43,7 +44,7 @@ def fingerprint(
     survey = Survey.of(len(case_ids), dataset.classes)
     for case_id in case_ids:
         survey.add(read_case(dataset, case_id), rng)
-    axis = _slice_axis(dataset, survey, wanted_axis)
+    axis = _slice_axis(dataset, survey, wanted_axis, dims)
     return Fingerprint(
         channel_names=dataset.channel_names,
         labels=tuple(dataset.labels),
@@ -90,10 +91,16 @@ def _nnunet_plans(dataset: RawDataset) -> dict[str, Any]:
         return {}
 
 
-def _slice_axis(dataset: RawDataset, survey: Survey, wanted: int | None) -> int | None:
-    """The array axis along which the cases are sliced; None for pictures."""
+def _slice_axis(dataset: RawDataset, survey: Survey, wanted: int | None, dims: int) -> int | None:
+    """The array axis along which the cases are sliced; None for pictures, and for volumes as a whole."""
     spacing = np.median(np.array(survey.spacings), axis=0)
-    if len(spacing) == 2 and wanted in (None, WIDEST_SPACING):
+    if dims == 3 and (len(spacing) == 2 or wanted is not None):
+        found = "pictures" if len(spacing) == 2 else f"to be sliced along axis {wanted}"
+        raise ConfigError(
+            f"setting data.dims is 3, but the cases of {dataset.name} are {found}; expected volumes as a whole; leave "
+            "one of the settings out"
+        )
+    if (wanted is None and len(spacing) == dims) or (len(spacing) == 2 and wanted == WIDEST_SPACING):
         return None
     if len(spacing) == 3 and wanted is not None:
         return slice_axis(survey.shapes, tuple(spacing.tolist())) if wanted == WIDEST_SPACING else wanted
@@ -111,7 +118,7 @@ def _planes(survey: Survey, axis: int | None) -> dict[str, Any]:
     sizes: Counter[tuple[tuple[int, ...], int]] = Counter()
     for shape, own, slices in zip(survey.shapes, survey.spacings, survey.slices, strict=True):
         plane = tuple(round(shape[k] * float(own[k] / spacing[k])) for k in order)  # as scipy.ndimage.zoom rounds
-        sizes[plane, int(slices[0 if axis is None else axis])] += 1
+        sizes[plane, 1 if axis is None else int(slices[axis])] += 1
     largest = tuple(max(plane[k] for plane, _ in sizes) for k in range(len(order)))
     key = () if axis is None else (axis,)
     sides = sorted((found[-1] for found in survey.foreground if found[:-1] == key), key=lambda side: side or np.inf)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from jdm.config.checks import validate
 from jdm.config.facts import Fingerprint
-from jdm.config.files import from_dict, merged, to_dict
+from jdm.config.files import flat, from_dict, merged, to_dict
 from jdm.config.settings import (
     AugmentConfig,
     CodecConfig,
@@ -26,11 +26,15 @@ from jdm.system.progress import duration
 
 WHOLE_PIXELS = 98_304
 """Images of up to this many pixels are trained whole, if the largest is not much larger than the others."""
-_PATCH_SIDE = 256
-_HAAR_SIDES = (24, 80)  # a level of Haar wavelets from each of these sides on
+_PATCH_SIDE = {2: 256, 3: 64}
+"""Of images and of volumes."""
+_HAAR_SIDES = {2: (24, 80), 3: (16, 32)}  # a level of Haar wavelets from each of these sides on
 _DEEPEST_SIDE = 8  # of the coarsest grid of the U-Net, where it attends
-_CANVAS_SIDE = 512
-_NOISE_SIDE, _NORMAL_95 = 64, 1.645  # side for which the usual levels are meant; 95th percentile of a normal
+_CANVAS_SIDE = {2: 512, 3: 128}
+_NOISE_SIDE, _NORMAL_95 = (
+    64,
+    1.645,
+)  # side of an image for which the usual levels are meant; 95th percentile of a normal
 THESIS_NETWORK = NetworkConfig(128, (1, 1, 2, 2, 4, 4), 2, (16, 32), 4)
 WIDTHS = ((48, 1), (64, 2), (128, 2))
 """Base channels and blocks per level of the networks, from small to large."""
@@ -138,23 +142,10 @@ def plan(
         planned = plan(
             facts, size, machine, preset=preset, steps=steps, budget_minutes=budget_minutes, canvas_limit=canvas_limit
         ).config
-    for name in _dotted(given):
-        why[name] = f"given (planned: {_value(planned, name)})"
+    before = flat(to_dict(planned))
+    for name in flat(given):
+        why[name] = f"given (planned: {before[name]})"
     return Plan(validate(Config(**vars(chosen), facts=facts)), why)
-
-
-def _dotted(values: Mapping[str, Any], prefix: str = "") -> list[str]:
-    names = []
-    for key, value in values.items():
-        names += _dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [prefix + key]
-    return names
-
-
-def _value(settings: Settings, name: str) -> Any:
-    value: Any = to_dict(settings)
-    for part in name.split("."):
-        value = value[part]
-    return value
 
 
 def _codec(facts: Fingerprint, preset: Preset, why: dict[str, str]) -> CodecConfig:
@@ -180,11 +171,11 @@ def _sample(facts: Fingerprint, given: Mapping[str, Any], why: dict[str, str]) -
         else f"images of up to {sides} do not all fit in {WHOLE_PIXELS} pixels at little padding"
     )  # fmt: skip
     why["data.patch_size"] = f"the largest image, {sides}" if whole else (
-        f"at most {_PATCH_SIDE} a side, and not larger than most images"
+        f"at most {_PATCH_SIDE[len(largest)]} a side, and not larger than most images"
     )  # fmt: skip
     if "patch_size" in given:
         return asked, whole
-    return largest if whole else tuple(min(_PATCH_SIDE, side) for side in median), whole
+    return largest if whole else tuple(min(_PATCH_SIDE[len(median)], side) for side in median), whole
 
 
 def _data(
@@ -197,15 +188,19 @@ def _data(
     canvas = patch
     why["data.canvas_size"] = "whole images" if whole else "the largest image"
     if not whole and len(patch) == len(largest):
-        limit = canvas_limit or (_CANVAS_SIDE,) * len(patch)
+        limit = canvas_limit or (_CANVAS_SIDE[len(patch)],) * len(patch)
         # Not larger than the images: sides of the canvas need not be multiples of the network's factor.
         canvas = tuple(max(p, min(side, most)) for p, side, most in zip(patch, largest, limit, strict=True))
         if canvas != largest:
-            why["data.canvas_size"] = "nnU-Net's patch" if canvas_limit else f"at most {_CANVAS_SIDE} a side"
-    why["data.slice_axis"] = "pictures have no slices" if facts.slice_axis is None else (
+            why["data.canvas_size"] = (
+                "nnU-Net's patch" if canvas_limit else f"at most {_CANVAS_SIDE[len(patch)]} a side"
+            )
+    dims = len(largest)
+    why["data.dims"] = "volumes as a whole" if dims == 3 else "images or slices"
+    why["data.slice_axis"] = "nothing is sliced" if facts.slice_axis is None else (
         "the axis of widest spacing, as in nnU-Net's 2d configuration"
     )  # fmt: skip
-    return DataConfig(2, patch, whole, canvas, facts.slice_axis)
+    return DataConfig(3 if dims == 3 else 2, patch, whole, canvas, facts.slice_axis)
 
 
 def _network(
@@ -222,7 +217,7 @@ def _network(
     network = THESIS_NETWORK
     if preset == "default":
         side = math.prod(sample) ** (1 / len(sample))
-        haar_levels = given.get("haar_levels", sum(side >= least for least in _HAAR_SIDES))
+        haar_levels = given.get("haar_levels", sum(side >= least for least in _HAAR_SIDES[len(sample)]))
         depth = min(4, max(2, 1 + round(math.log2(side / 2**haar_levels / _DEEPEST_SIDE))))
         multipliers = tuple(given.get("channel_multipliers", (1, 2, 2, 2)[:depth]))
         network = NetworkConfig(
@@ -257,11 +252,12 @@ def _augment(facts: Fingerprint, preset: Preset, data: DataConfig, why: dict[str
 def _noise(facts: Fingerprint, preset: Preset, patch: tuple[int, ...], why: dict[str, str]) -> NoiseConfig:
     """Levels of training and sampling, higher for larger samples.
 
-    The mean of n pixels has 1 / sqrt(n) of the noise of one, so what a large sample has in common, such as its light
-    or stain, is decided at levels that grow with its side (larger images need more noise: Chen 2023, arXiv:2301.10972).
-    Single pixels are decided at the same levels whatever the side, so the levels' 5th percentile stays where it is.
+    Volumes count as images of as many pixels. The mean of n pixels has 1 / sqrt(n) of the noise of one, so what a large
+    sample has in common, such as its light or stain, is decided at levels that grow with its side (larger images need
+    more noise: Chen 2023, arXiv:2301.10972). Single pixels are decided at the same levels whatever the side, so the
+    levels' 5th percentile stays where it is.
     """
-    usual, side = NoiseConfig(), math.prod(patch) ** (1 / len(patch))
+    usual, side = NoiseConfig(), math.sqrt(math.prod(patch))
     growth = math.log(max(1.0, side / _NOISE_SIDE))
     if preset == "default":
         for name in ("log_mean", "log_std", "sigma_max"):

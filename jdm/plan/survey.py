@@ -65,6 +65,7 @@ class Survey:
             self.layouts.append(layout(pair, self.classes))
             self._add_crops((), pair.label[None], rng)
             return
+        self._add_crops((), pair.label[None], rng)
         varied = [_varied_slices(pair.image, axis) for axis in range(pair.label.ndim)]
         self.slices.append(np.array([np.count_nonzero(found) for found in varied]))
         for axis, found in enumerate(varied):

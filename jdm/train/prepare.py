@@ -167,8 +167,9 @@ def _planned(
     if imported is not None:
         given = merged({"network": vars(imported.network)}, given)
     # Sizes and spacing depend on the slice axis, so it must be known first.
-    axis = given.get("data", {}).get("slice_axis", WIDEST_SPACING)
-    facts = fingerprint(dataset, training_ids, None if axis == "none" else axis, classes)
+    in_three = given.get("data", {}).get("dims", 2) == 3
+    axis = given.get("data", {}).get("slice_axis", "none" if in_three else WIDEST_SPACING)
+    facts = fingerprint(dataset, training_ids, None if axis == "none" else axis, classes, dims=3 if in_three else 2)
     if rank() == 0:
         print("jdm-train: measuring the time of training steps on this machine", file=sys.stderr, flush=True)
     found = fitting_plan(request, facts, machine(), given, planned_patch(dataset, facts.slice_axis))
@@ -181,7 +182,7 @@ def _planned(
 def _settled(request: TrainRequest) -> tuple[TrainRequest, dict[str, Any]]:
     """The request with the preset and the budget that its settings give, unless it has its own, and the other settings.
 
-    Raises: ConfigError if the plan file cannot be read, is of another preset, or asks for 3-D.
+    Raises: ConfigError if the plan file cannot be read, or is of another preset.
     """
     given = merged(read_toml(request.plan) if request.plan else {}, request.settings)
     preset = given.pop("preset", request.preset)
@@ -189,11 +190,6 @@ def _settled(request: TrainRequest) -> tuple[TrainRequest, dict[str, Any]]:
         raise ConfigError(
             f"--preset is {request.preset} with the preset {preset} of {request.plan}; expected one of them; leave "
             "--preset out, or the file"
-        )
-    if given.get("data", {}).get("dims", 2) != 2:
-        raise ConfigError(
-            "setting data.dims is 3; expected 2: there is no training in 3-D yet, and volumes are trained as slices; "
-            "leave it out"
         )
     train = dict(given.get("train", {}))
     budget = train.pop("budget_minutes", None)
