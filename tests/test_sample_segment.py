@@ -1,9 +1,14 @@
 """jdm-sample segment: the model of pairs as a segmenter, and how uncertain it is."""
 
 import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from batchgenerators.utilities.file_and_folder_operations import save_pickle
 from export_runs import THESIS
 from PIL import Image
 from small_runs import changed, config_of, of_classes, picture, tiny_run, write_pictures
@@ -57,6 +62,32 @@ def test_images_give_masks_and_how_uncertain_they_are(run, tmp_path, masks):
     assert record["mode"] == "segment" and record["masks"] == (masks or "estimated")
     assert record["generator"]["checkpoint_sha256"] == run.checkpoint.sha256
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_nnunet_averages_the_probabilities_with_its_own(run, tmp_path):
+    real = run.real()
+    jdm.sample(asked(run, save_probabilities=True, out=tmp_path / "out"))
+    ours, theirs, merged = tmp_path / "out" / "labels", tmp_path / "nnunet", tmp_path / "merged"
+    theirs.mkdir()
+    shutil.copy(real.folder / "dataset.json", theirs)
+    (theirs / "plans.json").write_text(json.dumps({"image_reader_writer": "NaturalImage2DIO"}))
+    expected = {}
+    for number, case in enumerate(real.cases):
+        with np.load(ours / f"{case}.npz") as stored:
+            own = stored["probabilities"]
+        label = read_raster(ours / f"{case}.png", label=True).array
+        assert own.shape == (3, *label.shape)
+        np.testing.assert_allclose(own.sum(axis=0), 1, atol=1e-5)
+        np.testing.assert_array_equal(own.argmax(axis=0), label)
+        other = np.random.default_rng(number).dirichlet([1, 1, 1], label.shape).astype(np.float32)
+        other = np.moveaxis(other, -1, 0)
+        np.savez_compressed(theirs / f"{case}.npz", probabilities=other)
+        save_pickle({"spacing": (999, 1, 1)}, str(theirs / f"{case}.pkl"))
+        expected[case] = (own + other).argmax(axis=0)
+    command = Path(sys.executable).with_name("nnUNetv2_ensemble")
+    subprocess.run([command, "-i", theirs, ours, "-o", merged, "-np", "1"], check=True, capture_output=True)
+    for case, label in expected.items():
+        np.testing.assert_array_equal(read_raster(merged / f"{case}.png", label=True).array, label)
 
 
 def test_agreement_is_the_majority_and_its_entropy():

@@ -20,6 +20,7 @@ from jdm.sample.output import (
     check_target,
     output_folder,
     write_pairs,
+    write_probabilities,
     write_record,
     write_segmentation,
     write_sheet,
@@ -184,6 +185,8 @@ def _segmentations(
         label, uncertainty = found.most_probable()
         segmented = Pair(pair.case_id, pair.image, label, pair.spacing, pair.geometry)
         write_segmentation(folder, run.kind, segmented, uncertainty)
+        if request.save_probabilities:
+            write_probabilities(folder, pair.case_id, found.shares)
         map_pair = Pair(pair.case_id, uncertainty[None], segmented.label, pair.spacing)
         rows.append(Row([segmented, map_pair, *found.samples[:_SHOWN]]))
     return rows

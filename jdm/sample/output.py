@@ -83,6 +83,16 @@ def write_segmentation(folder: Path, dataset: RawDataset, pair: Pair, uncertaint
         write_raster(folder / name / f"{pair.case_id}{kind}", Raster(array[None], pair.spacing, pair.geometry))
 
 
+def write_probabilities(folder: Path, case_id: str, shares: np.ndarray) -> None:
+    """Write label probabilities, (classes, *spatial), to labels/ as nnU-Net's `--save_probabilities` does.
+
+    Its arrays are (classes, z, y, x), of one slice for pictures. nnU-Net reads the geometry of an ensemble (a pickled
+    file) from the first folder it is given, so that none is written here.
+    """
+    volume = shares if shares.ndim == 4 else shares[:, None]
+    np.savez_compressed(folder / "labels" / f"{case_id}.npz", probabilities=volume.astype(np.float32))
+
+
 def write_sheet(folder: Path, rows: Sequence[Row]) -> None:
     """Write sheet.png: the first rows, each pair as image and as image with its mask outlined."""
     shown = [_plane(row) for row in rows[:_SHEET_ROWS]]

@@ -63,6 +63,8 @@ class SegmentRequest(SampleRequest):
     masks: Annotated[Estimates | None, tyro.conf.arg(metavar="estimated|sampled", help_behavior_hint="")] = None
     """estimated: label probabilities from the mean mask given the image, one evaluation per sample. sampled: from label
     frequencies over samples (the only way for preset thesis or more than 8 classes)."""
+    save_probabilities: bool = False
+    """Also write each case's label probabilities beside its label, as nnU-Net does, for nnUNetv2_ensemble."""
 
 
 @dataclass(frozen=True)
