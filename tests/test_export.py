@@ -30,11 +30,11 @@ def test_repeated_resumed_and_sharded_exports_are_the_same_bytes(real, run, monk
     cases = [f"syn_{i:06d}" for i in range(5)]
     write_case, written = pairs.write_case, []
 
-    def dies_once(folder, pair, *rest):
+    def dies_once(folder, pair, *rest, **named):
         written.append(pair.case_id)
         if written == cases[:4]:  # in the middle of the second batch
             raise KeyboardInterrupt
-        write_case(folder, pair, *rest)
+        write_case(folder, pair, *rest, **named)
 
     monkeypatch.setattr(pairs, "write_case", dies_once)
     with pytest.raises(KeyboardInterrupt):

@@ -52,9 +52,9 @@ def interleaved(monkeypatch, name, act):
 def test_nothing_is_visible_before_it_is_whole(real, run, monkeypatch):
     raw, write_case, seen = real.folder.parent, pairs.write_case, []
 
-    def watching(*arguments):
+    def watching(*arguments, **named):
         seen.append(visible(raw))
-        write_case(*arguments)
+        write_case(*arguments, **named)
 
     monkeypatch.setattr(pairs, "write_case", watching)
     jdm.export(REQUEST)
