@@ -307,10 +307,15 @@ def test_nnunets_patch_is_read_where_it_is_planned(nnunet_folders):
     plans = {"configurations": {"2d": {"patch_size": [96, 160]}}}
     sliced = {"transpose_forward": [1, 0, 2], **plans}
     assert prepare.planned_patch(dataset, None) is None
-    for text, axis, expected in (
-        (json.dumps(plans), None, (96, 160)), (json.dumps(sliced), 1, (96, 160)),
-        (json.dumps(sliced), 0, None),  # of other slices
-        ("{", None, None), ("[]", None, None),
+    whole = {
+        "transpose_forward": [2, 0, 1],
+        "configurations": {**plans["configurations"], "3d_fullres": {"patch_size": [16, 96, 160]}},
+    }
+    for text, axis, dims, expected in (
+        (json.dumps(plans), None, 2, (96, 160)), (json.dumps(sliced), 1, 2, (96, 160)),
+        (json.dumps(sliced), 0, 2, None),  # of other slices
+        (json.dumps(whole), None, 3, (96, 160, 16)), (json.dumps(sliced), None, 3, None),
+        ("{", None, 2, None), ("[]", None, 2, None), ("{}", None, 3, None),
     ):  # fmt: skip
         (folder / "nnUNetPlans.json").write_text(text)
-        assert prepare.planned_patch(dataset, axis) == expected
+        assert prepare.planned_patch(dataset, axis, dims) == expected

@@ -1,5 +1,6 @@
 """Volumes trained, exported and read as volumes."""
 
+import json
 import os
 
 import numpy as np
@@ -17,7 +18,7 @@ from jdm.plan.rules import Machine, plan, usual_size
 from nnunet_integration.arms import ExperimentOptions
 from nnunet_integration.experiment import run_experiment
 from nnunet_integration.host import preprocessed_shapes
-from nnunet_integration.register import register
+from nnunet_integration.register import plan_dataset, register
 
 SHAPE, SPACING = (12, 18, 16), (1.5, 1.0, 1.2)
 THREE = {"data": {"dims": 3}, "train": {"steps": 2}}
@@ -50,6 +51,20 @@ def test_large_volumes_are_trained_by_patches(nnunet_folders):
     config = planned(write_pictures(raw, "Dataset032_Large", cases=1, shape=(20, 150, 90), spacing=(1.0, 1.0, 1.0)))
     assert not config.data.whole
     assert max(config.data.patch_size) == 64 and config.data.canvas_size == (24, 128, 90)
+
+
+def test_volumes_larger_than_a_patch_train_where_nnunet_has_planned_them(nnunet_folders):
+    raw, shape = nnunet_folders["nnUNet_raw"], (70, 72, 40)
+    folder = write_pictures(raw, "Dataset032_Large", cases=2, shape=shape, spacing=(1.0, 1.0, 3.0)).folder
+    dataset = read_dataset(folder)
+    plan_dataset(dataset, "nnUNetPlans")
+    plans = json.loads((nnunet_folders["nnUNet_preprocessed"] / dataset.name / "nnUNetPlans.json").read_text())
+    assert plans["transpose_forward"] == [2, 0, 1]
+    patch = plans["configurations"]["3d_fullres"]["patch_size"]
+    dry = jdm.plan(jdm.TrainRequest("32", "all", settings={"data": {"dims": 3}})).config.data
+    assert not dry.whole and dry.canvas_size == tuple(
+        max(p, min(side, most)) for p, side, most in zip(dry.patch_size, shape, (*patch[1:], patch[0]), strict=True)
+    )
 
 
 def test_volumes_are_exported_as_the_real_ones_are_stored_and_repeat_to_the_byte(volumes):

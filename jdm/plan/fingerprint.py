@@ -67,16 +67,23 @@ def normalization(dataset: RawDataset) -> list[str]:
     return [_NORMALIZATION.get(name.casefold(), Z_SCORE) for name in dataset.channel_names]
 
 
-def planned_patch(dataset: RawDataset, slice_axis: int | None) -> tuple[int, ...] | None:
-    """nnU-Net's 2d patch for the dataset, if it has been planned for slices along that axis.
+def planned_patch(dataset: RawDataset, slice_axis: int | None, dims: int = 2) -> tuple[int, ...] | None:
+    """nnU-Net's patch for the dataset, in the order of our axes; None if it has not been planned for such samples.
 
-    Args: slice_axis: None for pictures.
+    Args:
+        slice_axis: None for pictures, and for volumes as a whole.
+        dims: 3: the patch of 3d_fullres; 2: that of 2d, if its slices lie along `slice_axis`.
     """
     plans = _nnunet_plans(dataset)
     try:
-        same = slice_axis is None or plans["transpose_forward"][0] == slice_axis
-        return tuple(int(side) for side in plans["configurations"]["2d"]["patch_size"]) if same else None
-    except (KeyError, IndexError, TypeError, ValueError):
+        patch = plans["configurations"]["3d_fullres" if dims == 3 else "2d"]["patch_size"]
+        sides = tuple(int(side) for side in patch)
+        if dims == 3:
+            order = plans["transpose_forward"]
+            sides = tuple(sides[order.index(axis)] for axis in range(3))
+        same = dims == 3 or slice_axis is None or plans["transpose_forward"][0] == slice_axis
+        return sides if same and len(sides) == dims else None
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError):
         return None
 
 
