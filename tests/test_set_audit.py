@@ -62,7 +62,7 @@ def test_a_memoriser_is_caught_and_a_generator_is_not(tmp_path, textured):
     assert found.copied == [f"case_{n:03d}" for n in range(8)]
     assert [v.nearest for v in found.verdicts if v.copy] == TRAINED
     assert found.copies["held_out"]["copies"] <= FLAGGED
-    assert found.planes == {"training": 8, "synthetic": 20, "held_out": 20}
+    assert found.planes == {"training": 8, "synthetic": 20, "held_out": 24}
     assert "8 of 20" in verdict(found) and "case_007: case_007" in page(found)
     honest = audit_set(synthetic(tmp_path / "Dataset542_Honest", new), textured)
     assert honest.copied == [] and abs(honest.three_sample["z"]) < 3
@@ -70,6 +70,53 @@ def test_a_memoriser_is_caught_and_a_generator_is_not(tmp_path, textured):
     assert memoriser.three_sample["z"] < -3
     assert memoriser.copies["synthetic"]["authentic"] == 0 < honest.copies["synthetic"]["authentic"]
     assert memoriser.copies["synthetic"]["mask_information"] > 2 * honest.copies["synthetic"]["mask_information"]
+
+
+def test_a_held_out_copy_of_a_training_case_is_named_and_hides_nothing(tmp_path, textured):
+    rng = np.random.default_rng(0)
+    trained = [read_case(textured, case).image.astype(float) for case in TRAINED]
+    made = synthetic(tmp_path / "Dataset541_Syn", [altered(image, rng) for image in trained])
+    others = write(tmp_path / "Dataset042_Others", [altered(trained[2], rng), *textures(9, 128, seed=5)])
+    found = audit_set(made, textured, others)
+    assert found.copied == TRAINED
+    assert [(v.case_id, v.nearest) for v in found.leaked] == [("case_000", "case_002")]
+    assert found.planes["held_out"] == 10 and found.calibrated and found.three_sample["z"] < -3
+    assert "case_000. If they are of the same patients" in verdict(found)
+
+
+def test_a_criterion_that_flags_unseen_cases_is_said_not_to_be_trusted(tmp_path, textured):
+    rng = np.random.default_rng(0)
+    trained = [read_case(textured, case).image.astype(float) for case in TRAINED]
+    made = synthetic(tmp_path / "Dataset541_Syn", textures(8, 128, seed=5))
+    others = write(tmp_path / "Dataset042_Others", [altered(image, rng) for image in trained])
+    found = audit_set(made, textured, others)
+    assert found.copied == [] and found.calibrated is False and "look at each" in verdict(found)
+
+
+def test_copies_of_the_cases_of_one_patient_are_found(tmp_path, textured):
+    entries = [{"case": case, "split": "train", "group": "p1"} for case in TRAINED]
+    (textured.folder / "conversion.json").write_text(json.dumps({"entries": entries}))
+    trained = [read_case(textured, case).image.astype(float) for case in TRAINED]
+    rng = np.random.default_rng(0)
+    images = [*(altered(image, rng) for image in trained[:4]), *textures(4, 128, seed=5)]
+    assert audit_set(synthetic(tmp_path / "Dataset541_Syn", images), textured).copied == TRAINED[:4]
+
+
+def test_constant_images_are_left_out_and_a_set_of_them_is_refused(tmp_path, textured):
+    black = np.zeros((3, 128, 128))
+    found = audit_set(synthetic(tmp_path / "Dataset541_Syn", [black, *textures(3, 128, seed=1)]), textured)
+    assert found.blank == {"synthetic": 1} and found.planes["synthetic"] == 3
+    assert "1 constant ones of synthetic left out" in page(found)
+    with pytest.raises(DataError, match="all 2 images of Dataset542_Syn are constant; expected"):
+        audit_set(synthetic(tmp_path / "Dataset542_Syn", [black, black]), textured)
+
+
+def test_pairs_of_a_narrow_set_resemble_each_other_more_than_real_ones(tmp_path, textured):
+    rng = np.random.default_rng(0)
+    alike = [altered(textures(1, 128, seed=9)[0], rng) for _ in range(6)]
+    found = audit_set(synthetic(tmp_path / "Dataset541_Syn", alike), textured).resemblance
+    narrow, real = (found[f"{name} - {name}"]["structural_similarity"] for name in ("synthetic", "training"))
+    assert narrow > 0.5 > 0.3 > real
 
 
 def test_a_set_of_one_look_covers_less_than_the_real_one(tmp_path, textured):

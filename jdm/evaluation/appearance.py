@@ -47,22 +47,27 @@ def objects(label: np.ndarray) -> dict[str, float]:
     }
 
 
+def quadrants(image: np.ndarray) -> float:
+    """Root mean square distance of the mean colours of an image's (channels, H, W) quadrants from their mean."""
+    rows = [part for half in np.array_split(image, 2, 1) for part in np.array_split(half, 2, 2)]
+    return spread(np.array([part.mean((1, 2)) for part in rows]))
+
+
+def spread(values: np.ndarray) -> float:
+    """Root mean square, over rows and columns, of the distance of rows from their mean."""
+    return float(np.sqrt(np.mean((values - values.mean(0)) ** 2)))
+
+
 def colours(images: Sequence[np.ndarray]) -> dict[str, float]:
     """How the mean colour differs within and between images (channels, H, W).
 
-    Returns:
-        quadrants: mean over images of the root mean square distance of the mean colours of their quadrants from that
-            of the image.
-        spread: root mean square distance of the images' mean colours from their mean.
+    Returns: quadrants: mean over images of `quadrants`. spread: `spread` of the images' mean colours.
     """
-    within = []
-    for image in images:
-        rows = [part for half in np.array_split(image, 2, 1) for part in np.array_split(half, 2, 2)]
-        means = np.array([part.mean((1, 2)) for part in rows])
-        within.append(_rms(means))
-    return {"quadrants": float(np.mean(within)), "spread": _rms(np.array([image.mean((1, 2)) for image in images]))}
+    means = np.array([image.mean((1, 2)) for image in images])
+    return {"quadrants": float(np.mean([quadrants(image) for image in images])), "spread": spread(means)}
 
 
-def _rms(values: np.ndarray) -> float:
-    """Root mean square, over rows and columns, of the distance of rows from their mean."""
-    return float(np.sqrt(np.mean((values - values.mean(0)) ** 2)))
+def light(image: np.ndarray) -> dict[str, float]:
+    """Brightness (mean), and fine: the difference of neighbouring pixels over the deviation, of (channels, H, W)."""
+    fine = float(np.abs(np.diff(image, axis=2)).mean()) if image.shape[2] > 1 else 0.0
+    return {"brightness": float(image.mean()), "fine": fine / max(float(image.std()), 1e-6)}

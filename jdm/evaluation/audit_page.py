@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from jdm.evaluation.set_audit import SetAudit
+from jdm.data.raw_layout import few
+from jdm.evaluation.set_audit import FLAGGED, SetAudit
 from jdm.system.files import write_json, write_text
 
 _COPIES = {
@@ -28,14 +30,23 @@ def write_audit(audit: SetAudit, folder: Path) -> list[Path]:
 
 
 def verdict(audit: SetAudit) -> str:
-    """One paragraph: copies, and whether the pairs are as far from the training cases as unseen real ones are."""
+    """One paragraph: copies, whether that can be trusted, and whether pairs are as far from training cases as unseen
+    real ones are."""
     pairs = len({found.case_id for found in audit.verdicts})
     lines = [f"{len(audit.copied)} of {pairs} pairs are copies of training cases."]
     if "held_out" not in audit.copies:
         lines.append("There are no real cases that were not trained on, so nothing says how near is too near.")
         return " ".join(lines)
-    made, control = audit.copies["synthetic"], audit.copies["held_out"]
+    lines.append(_trusted(audit))
+    if leaked := sorted({found.case_id for found in audit.leaked}):
+        lines.append(
+            f"Held-out cases that look like copies of training cases: {few(leaked)}. If they are of the same patients, "
+            "the split leaks. The other controls leave them out."
+        )
     z = audit.three_sample["z"]
+    if math.isnan(z):
+        return " ".join(lines)
+    made, control = audit.copies["synthetic"]["distance"], audit.copies["held_out"]["distance"]
     if z < -3:
         lines.append(
             f"The pairs lie nearer to training cases than unseen real cases (C_T = {z:.1f}, below -3): "
@@ -44,29 +55,50 @@ def verdict(audit: SetAudit) -> str:
     else:
         lines.append(
             f"The pairs lie no nearer to training cases than unseen real cases (C_T = {z:.1f}; below -3 would say so): "
-            f"median distance {made['distance']:.3f}, theirs {control['distance']:.3f}."
+            f"median distance {made:.3f}, theirs {control:.3f}."
         )
     return " ".join(lines)
+
+
+def _trusted(audit: SetAudit) -> str:
+    """What the same criterion says of real cases that cannot be copies."""
+    control = audit.copies["held_out"]
+    low, high = (f"{100 * limit:.1f}" for limit in control["copies_interval"])
+    share = f"{100 * control['copies']:.1f} % ({low} to {high} %)"
+    seen = f"Of unseen real images or slices {share} would be taken for copies"
+    if audit.calibrated:
+        return f"{seen}."
+    return (
+        f"{seen}, more than {100 * FLAGGED:.0f} %: cases of this dataset are so alike that a pair taken for a copy "
+        "may be none; look at each."
+    )
 
 
 def page(audit: SetAudit) -> str:
     """The audit as Markdown."""
     planes = ", ".join(f"{count} {name.replace('_', '-')}" for name, count in audit.planes.items())
+    blank = "".join(
+        f"; {count} constant ones of {name.replace('_', '-')} left out" for name, count in audit.blank.items()
+    )
     how = "whole images" if audit.whole else "areas as large as a pair, at every offset"
     parts = [
         f"# Audit of {audit.synthetic}", verdict(audit),
-        f"Beside {audit.real}; images or slices: {planes}. Compared: {how}, over flips and quarter turns, by "
+        f"Beside {audit.real}; images or slices: {planes}{blank}. Compared: {how}, over flips and quarter turns, by "
         f"normalised cross-correlation. A pair is taken for a copy if it equals a training case, or if its distance to "
-        f"the nearest one is below {audit.threshold:.3f} times that to the nearest of another case.",
+        f"the nearest one is below {audit.threshold:.3f} times that to the nearest of another case, near-duplicates of "
+        "that one left out.",
         "## Copies", _table({name: audit.copies[name] for name in audit.copies}, _COPIES),
         "## Distribution",
         "Distance of pixels, reduced to 16 a side, to those of training cases; `floor`: of one half of the training "
         "cases to the other." + _warning(audit),
         _table(audit.distribution, {name: name for name in _DISTRIBUTION}),
+        "Likeness of random pairs of different cases, 64 pixels a side; within a set it measures diversity.",
+        _table(audit.resemblance, {"mean_squared_error": "mean squared error", "structural_similarity": "SSIM"}),
         "## Looks", _table(audit.appearance, {name: name for name in next(iter(audit.appearance.values()))}),
     ]  # fmt: skip
-    if audit.copied:
-        parts += ["## Copies by name", "\n".join(f"- {v.case_id}: {v.nearest}" for v in audit.verdicts if v.copy)]
+    for title, found in (("Copies", audit.verdicts), ("Held-out cases near to training cases", audit.leaked)):
+        if lines := [f"- {v.case_id}: {v.nearest}" for v in found if v.copy]:
+            parts += [f"## {title} by name", "\n".join(dict.fromkeys(lines))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -75,7 +107,7 @@ def _warning(audit: SetAudit) -> str:
     return " The Frechet distance is unreliable: there are fewer images than features." if unreliable else ""
 
 
-def _table(sets: Mapping[str, Mapping[str, float | None]], rows: Mapping[str, str]) -> str:
+def _table(sets: Mapping[str, Mapping[str, Any]], rows: Mapping[str, str]) -> str:
     head = ["", *(name.replace("_", "-") for name in sets)]
     body = [[text, *(_cell(numbers.get(row)) for numbers in sets.values())] for row, text in rows.items()]
     lines = [head, ["---", *["---:"] * len(sets)], *body]

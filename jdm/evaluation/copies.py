@@ -11,16 +11,50 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import fft
 
 from jdm.errors import DataError
+from jdm.evaluation.areas import Areas, reduced, standardised
 from jdm.evaluation.audit import area_weights
 
 SIDE = 32
 """Pixels a side to which images are reduced for the search."""
+UNRELATED = math.sqrt(2)
+"""Distance of images that have nothing in common."""
+_TWIN = 0.2
+"""Training images of two groups are twins if their distance is below this share of the median over all groups."""
 _WHOLE = 0.75
 """Samples with sides of at least this share of the training images' are compared with whole images."""
 _BLOCK = 256
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How samples and training images are reduced before they are compared."""
+
+    whole: bool
+    """Whether whole images are compared, else samples with areas of the training images."""
+    factor: int
+    """Sides of the blocks of pixels that are averaged, where areas are compared."""
+
+    @classmethod
+    def of(cls, training: Sequence[tuple[int, ...]], samples: Sequence[tuple[int, ...]]) -> Scale:
+        """Args: training, samples: sides (H, W) of some of each; their medians decide."""
+        sides, usual = (np.median(shapes, axis=0) for shapes in (training, samples))
+        whole = bool((usual >= _WHOLE * sides).all())
+        return cls(whole, 1 if whole else max(1, round(usual.max() / SIDE)))
+
+    def image(self, image: np.ndarray) -> np.ndarray:
+        """A sample (C, H, W), reduced, float32: (C, SIDE, SIDE) where whole images are compared."""
+        if not self.whole:
+            return reduced(image, self.factor)
+        rows, columns = (area_weights(side, SIDE) for side in image.shape[1:])
+        return np.matmul(np.matmul(rows, image.astype(np.float64)), columns.T).astype(np.float32)
+
+    def label(self, label: np.ndarray) -> np.ndarray:
+        """A label (H, W), reduced likewise by taking the pixel at the middle of each block."""
+        parts = [SIDE if self.whole else max(1, side // self.factor) for side in label.shape]
+        rows, columns = ((np.arange(n) + 0.5) * side / n for n, side in zip(parts, label.shape, strict=True))
+        return label[np.ix_(rows.astype(int), columns.astype(int))]
 
 
 @dataclass(frozen=True)
@@ -30,7 +64,8 @@ class Matches:
     index: np.ndarray
     distance: np.ndarray
     second: np.ndarray
-    """Distance to the nearest training image of another group; inf if there is none."""
+    """Distance to the nearest training image of another group that is no twin of the nearest; `UNRELATED` if there is
+    none."""
     symmetry: np.ndarray
     """Flip and turn of the training image, see `audit.transformed`."""
     start: np.ndarray
@@ -38,118 +73,118 @@ class Matches:
 
     @property
     def ratio(self) -> np.ndarray:
-        """Distance over the second: near 0 for a copy, near 1 for a sample that is like many; NaN without a second."""
-        return np.where(np.isinf(self.second), np.nan, self.distance / np.maximum(self.second, 1e-6))
+        """Distance over the second: near 0 for a copy, near 1 for a sample that is like many."""
+        return self.distance / np.maximum(self.second, 1e-6)
 
 
 class Search:
-    """Training images, reduced once, to be searched many times."""
+    """Training images, reduced once, to be searched many times. Memory: some kilobytes per image.
 
-    def __init__(self, images: Sequence[np.ndarray], groups: Sequence[str], shapes: Sequence[tuple[int, ...]]) -> None:
-        """Args:
-            images: (channels, H, W) each. groups: of each image; a patient or a case. shapes: (H, W) of the samples;
-                their median decides whether they are compared with whole images or with areas of them.
-        Raises: DataError if there are no images or they differ in channels.
-        """
-        if not images or len({len(image) for image in images}) > 1:
-            raise DataError(
-                f"{len(images)} training images with {sorted({len(image) for image in images})} channels; expected at "
-                "least one, all with the same channels; check the dataset"
-            )
-        sides = np.median([image.shape[1:] for image in images], axis=0)
-        usual, largest = np.median(shapes, axis=0), int(np.max(shapes))
-        self.whole = bool((usual >= _WHOLE * sides).all())
-        self._groups = np.unique(np.asarray(groups), return_inverse=True)[1]
-        self.factor = 1 if self.whole else max(1, round(usual.max() / SIDE))
-        if self.whole:
-            self._vectors = np.stack([_vector(image) for image in images])
+    Near-duplicates among the training images would hide copies of them: nearest and second nearest would be equally
+    near. So the groups of an image's twins do not count as second (after `compare`).
+    """
+
+    def __init__(self, scale: Scale) -> None:
+        self.scale = scale
+        self._vectors: list[np.ndarray] = []
+        self._areas = Areas(scale.factor)
+        self._groups: list[str] = []
+        self._twins: list[np.ndarray] = []
+        self._numbers = np.zeros(0, np.int64)
+        self._known = np.zeros((0, 0), np.float32)
+
+    def add(self, image: np.ndarray, group: str) -> None:
+        """Add a training image (channels, H, W) of a patient or case."""
+        if self.scale.whole:
+            self._vectors.append(_vector(self.scale.image(image)))
         else:
-            least = math.ceil(largest / self.factor)
-            self._phases = [_phases(image, self.factor, least) for image in images]
+            self._areas.add(image.astype(np.float32))
+        self._groups.append(group)
 
-    def nearest(self, samples: Sequence[np.ndarray], groups: Sequence[int] | None = None) -> Matches:
-        """The nearest training image of each sample (channels, H, W).
+    def compare(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Compare the training images with each other: finds twins.
 
-        Args: groups: numbers of groups to leave out, one per sample; None: leave none out.
+        Args: images: the training images, or an area of each, reduced by `scale.image`, in the order of `add`.
+        Returns: (images,) distance to the nearest image of another group that is no twin; NaN if there is none.
         """
-        blocks = [range(n, min(n + _BLOCK, len(samples))) for n in range(0, len(samples), _BLOCK)]
-        found = [self._block([samples[n] for n in block]) for block in blocks]
-        likeness, symmetry, start = (np.concatenate([part[k] for part in found]) for k in range(3))
-        if groups is not None:
-            likeness = np.where(np.asarray(groups)[:, None] == self._groups, -np.inf, likeness)
+        codes, own = self._codes(), []
+        self._twins = []
+        for first in range(0, len(images), _BLOCK):
+            likeness, _, _ = self._block(images[first : first + _BLOCK])
+            distance = _distance(self._by_group(likeness))
+            rows = np.arange(len(distance))
+            distance[rows, codes[first : first + len(rows)]] = np.nan
+            counted = np.where(np.isfinite(distance), distance, np.nan)
+            for others in counted:
+                known = others[~np.isnan(others)]
+                twins = others < _TWIN * np.median(known) if len(known) else np.zeros(len(others), bool)
+                self._twins.append(np.flatnonzero(twins))
+                left = others[~twins & ~np.isnan(others)]
+                own.append(left.min() if len(left) else math.nan)
+        return np.array(own)
+
+    def nearest(self, samples: Sequence[np.ndarray]) -> Matches:
+        """The nearest training image of each sample, reduced by `scale.image`. Raises: DataError without images."""
+        blocks = [self._nearest(samples[n : n + _BLOCK]) for n in range(0, len(samples), _BLOCK)]
+        return Matches(*(np.concatenate([block[k] for block in blocks]) for k in range(5)))
+
+    def _nearest(self, samples: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        likeness, symmetry, start = self._block(samples)
         rows, index = np.arange(len(likeness)), likeness.argmax(1)
-        others = np.where(self._groups[index][:, None] == self._groups, -np.inf, likeness).max(1)
-        return Matches(
-            index, _distance(likeness[rows, index]), _distance(others), symmetry[rows, index], start[rows, index]
-        )
+        others, codes = self._by_group(likeness), self._codes()
+        others[rows, codes[index]] = -np.inf
+        for row, image in enumerate(index.tolist()):
+            if self._twins:
+                others[row, self._twins[image]] = -np.inf
+        second = others.max(1)
+        second = np.where(np.isfinite(second), _distance(second), UNRELATED)
+        return index, _distance(likeness[rows, index]), second, symmetry[rows, index], start[rows, index]
 
-    def own(self, images: Sequence[np.ndarray]) -> Matches:
-        """The nearest image of another group, for the training images themselves or some of their areas.
+    def _codes(self) -> np.ndarray:
+        """(images,): number of the group of each image."""
+        if len(self._numbers) != len(self._groups):
+            self._numbers = np.unique(self._groups, return_inverse=True)[1]
+        return self._numbers
 
-        Args: images: as many as the training images and in their order.
-        """
-        return self.nearest(images, self._groups.tolist())
+    def _matrix(self) -> np.ndarray:
+        """(images, features): the whole images."""
+        if len(self._known) != len(self._vectors):
+            self._known = np.stack(self._vectors)
+            self._vectors = list(self._known)  # views: the images are held once
+        return self._known
 
-    def _block(self, samples: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Likeness and symmetry (n, images), and start (n, images, 2)."""
+    def _by_group(self, likeness: np.ndarray) -> np.ndarray:
+        """Highest likeness (n, groups) of the images of each group."""
+        codes = self._codes()
+        order = np.argsort(codes, kind="stable")
+        firsts = np.searchsorted(codes[order], np.arange(codes.max() + 1))
+        return np.maximum.reduceat(likeness[:, order], firsts, axis=1)
+
+    def _block(self, samples: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Likeness and symmetry (n, images), and start (n, images, 2); likeness is -inf where nothing was compared."""
+        if not self._groups:
+            raise DataError("there are no training images that are not constant; expected some; check the dataset")
         count = len(self._groups)
-        best, symmetry = np.full((len(samples), count), -np.inf), np.zeros((len(samples), count), np.int64)
-        start = np.zeros((len(samples), count, 2), np.int64)
-        for number in range(8):
-            if self.whole:
-                # turning the sample back is turning the training image
-                likeness = np.stack([_vector(_turned_back(sample, number)) for sample in samples]) @ self._vectors.T
-                place = np.zeros((1, 1, 2), np.int64)
-            else:
-                pairs = [self._search(_turned_back(sample, number)) for sample in samples]
-                likeness, place = (np.stack(part) for part in zip(*pairs, strict=True))
-            better = likeness > best
-            symmetry[better] = number
-            start = np.where(better[..., None], place, start)
-            best = np.maximum(best, likeness)
+        best = np.full((len(samples), count), -np.inf, np.float32)
+        symmetry, start = np.zeros(best.shape, np.int8), np.zeros((*best.shape, 2), np.int32)
+        if not self.scale.whole:
+            codes = self._codes()
+            for n, sample in enumerate(samples):
+                turned = [_turned_back(sample, number) for number in range(8)]
+                for image, (place, number) in self._areas.search(turned, codes).items():
+                    best[n, image], symmetry[n, image], start[n, image] = place[0], number, place[1:]
+            return best, symmetry, start
+        known = self._matrix()
+        for number in range(8):  # turning the sample back is turning the training image
+            likeness = np.stack([_vector(_turned_back(sample, number)) for sample in samples]) @ known.T
+            symmetry[likeness > best] = number
+            np.maximum(best, likeness, out=best)
         return best, symmetry, start
-
-    def _search(self, sample: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Highest correlation with an area of each image, and the first row and column of that area."""
-        template = _standardised(_reduced(sample.astype(np.float32), self.factor))
-        best, places = np.full(len(self._groups), -np.inf), np.zeros((len(self._groups), 2), np.int64)
-        for number, phases in enumerate(self._phases):
-            for phase in phases:
-                likeness = phase.correlation(template)
-                at = np.unravel_index(int(likeness.argmax()), likeness.shape)
-                if likeness[at] > best[number]:
-                    best[number] = likeness[at]
-                    places[number] = self.factor * np.array(at) + phase.first
-        return best, places
-
-
-class _Phase:
-    """A reduced training image (C, H, W), float32, ready to be correlated with templates."""
-
-    def __init__(self, reduced: np.ndarray, first: tuple[int, int], least: int) -> None:
-        """Args: first: row and column of the image at which it begins. least: sides it is padded to, mirrored."""
-        self.first = first
-        missing = [(0, max(least - side, 0)) for side in reduced.shape[1:]]
-        self._area = np.pad(reduced, [(0, 0), *missing], mode="symmetric")
-        self._shape = [fft.next_fast_len(side, real=True) for side in self._area.shape[1:]]
-        self._spectrum = np.asarray(fft.rfft2(self._area, self._shape))
-        self._norms: dict[tuple[int, ...], np.ndarray] = {}
-
-    def correlation(self, template: np.ndarray) -> np.ndarray:
-        """Correlation of a standardised template (C, h, w) with every place in the image, mean over channels."""
-        box = template.shape[1:]
-        if box not in self._norms:
-            sums, squares = (_box_sums(values.astype(np.float64), box) for values in (self._area, self._area**2))
-            variance = squares - np.square(sums) / math.prod(box)
-            self._norms[box] = np.sqrt(np.maximum(variance, 1e-6 * math.prod(box)))
-        norms = self._norms[box]
-        product = self._spectrum * np.asarray(fft.rfft2(template, self._shape)).conj()
-        shared = np.asarray(fft.irfft2(product, self._shape))
-        return np.clip(shared[:, : norms.shape[1], : norms.shape[2]] / norms, -1, 1).mean(0)
 
 
 def _distance(correlation: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.maximum(2 * (1 - correlation), 0))
+    """Of standardised images; inf where nothing was compared."""
+    return np.sqrt(np.maximum(2 * (1 - correlation.astype(np.float64)), 0))
 
 
 def _turned_back(sample: np.ndarray, number: int) -> np.ndarray:
@@ -159,35 +194,5 @@ def _turned_back(sample: np.ndarray, number: int) -> np.ndarray:
 
 
 def _vector(image: np.ndarray) -> np.ndarray:
-    """Standardised float32 vector of an image (C, H, W) stretched to SIDE a side."""
-    rows, columns = (area_weights(side, SIDE) for side in image.shape[1:])
-    values = np.matmul(np.matmul(rows, image.astype(np.float64)), columns.T)
-    return (_standardised(values) / math.sqrt(len(image))).ravel().astype(np.float32)
-
-
-def _standardised(image: np.ndarray) -> np.ndarray:
-    """The image (C, H, W) with mean 0 and norm 1 in every channel; zeros where one is constant."""
-    values = image - image.mean((1, 2), keepdims=True)
-    norms = np.sqrt(np.square(values).sum((1, 2), keepdims=True))
-    return values / np.where(norms > 0, norms, 1)
-
-
-def _reduced(image: np.ndarray, factor: int) -> np.ndarray:
-    """Means over blocks of factor a side; what is left over at the end is dropped."""
-    height, width = (side // factor * factor for side in image.shape[1:])
-    blocks = image[:, :height, :width].reshape(len(image), height // factor, factor, width // factor, factor)
-    return blocks.mean((2, 4))
-
-
-def _phases(image: np.ndarray, factor: int, least: int) -> list[_Phase]:
-    """The image reduced from several first pixels, so that no offset is further than a quarter block from one."""
-    firsts = (0,) if factor == 1 else (0, factor // 2)
-    image = image.astype(np.float32)
-    return [_Phase(_reduced(image[:, r:, c:], factor), (r, c), least) for r in firsts for c in firsts]
-
-
-def _box_sums(values: np.ndarray, box: Sequence[int]) -> np.ndarray:
-    """Sums of (C, H, W) over every place of a box."""
-    total = np.pad(values.cumsum(1).cumsum(2), [(0, 0), (1, 0), (1, 0)])
-    h, w = box
-    return total[:, h:, w:] - total[:, :-h, w:] - total[:, h:, :-w] + total[:, :-h, :-w]
+    """Standardised float32 vector of a reduced image."""
+    return (standardised(image) / math.sqrt(len(image))).ravel()

@@ -172,7 +172,9 @@ def _planned(
     facts = fingerprint(dataset, training_ids, None if axis == "none" else axis, classes, dims=3 if in_three else 2)
     if rank() == 0:
         print("jdm-train: measuring the time of training steps on this machine", file=sys.stderr, flush=True)
-    found = fitting_plan(request, facts, machine(), given, planned_patch(dataset, facts.slice_axis, len(facts.median_size)))
+    found = fitting_plan(
+        request, facts, machine(), given, planned_patch(dataset, facts.slice_axis, len(facts.median_size))
+    )
     found = replace(found, config=with_measures(found.config, dataset, ids))
     if imported is not None:
         check_weights(found.config, imported, request.init_from)
