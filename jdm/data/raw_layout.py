@@ -16,6 +16,8 @@ from jdm.errors import ConfigError, DataError
 
 VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 NAME = re.compile(r"Dataset(\d{3})_(.+)")
+PARTIAL = ".jdm-partial-"
+"""Begins the name of the hidden folder of a dataset that is not complete yet."""
 _FILE_NAME = re.compile(r"[^/\\\0\s.][^/\\\0\n]*")
 
 

@@ -22,12 +22,11 @@ from jdm.config.files import differences
 from jdm.config.settings import Config
 from jdm.data.classes import FILE_NAME, classes_csv
 from jdm.data.raw_dataset import RawDataset, dataset_name, nnunet_folder, read_dataset, used_ids, write_json_like
+from jdm.data.raw_layout import PARTIAL
 from jdm.errors import DataError, ExistsError
 from jdm.export.amount import Order
 from jdm.system.files import write_text
 from jdm.system.locks import held, is_held, locked
-
-PARTIAL = ".jdm-partial-"
 
 
 @dataclass(frozen=True)
