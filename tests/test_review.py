@@ -151,9 +151,11 @@ def test_the_tables_hold_what_was_decided(syn):
     assert visible(syn.folder / "review" / "labels") == []
 
 
-@pytest.mark.parametrize("ending", [".png", ".bmp", ".tif", ".nii.gz", ".nrrd", ".mha"])
-def test_a_corrected_label_has_the_format_and_the_place_of_the_old_one(nnunet_folders, ending):
-    shape = (12, 16) if ending in (".png", ".bmp", ".tif") else (5, 12, 16)
+@pytest.mark.parametrize(
+    ("ending", "axes"), [(".png", 2), (".bmp", 2), (".tif", 2), (".tif", 3), (".nii.gz", 3), (".nrrd", 3), (".mha", 3)]
+)
+def test_a_corrected_label_has_the_format_and_the_place_of_the_old_one(nnunet_folders, ending, axes):
+    shape = (5, 12, 16)[-axes:]
     syn = made(
         nnunet_folders["nnUNet_raw"], cases=2, shape=shape, ending=ending, spacing=(2.0, 0.5, 0.7)[-len(shape) :]
     )
@@ -228,7 +230,7 @@ def test_a_blind_reading_is_balanced_of_one_size_and_tells_nothing(syn, nnunet_f
     assert (found["n"], found["correct"]) == (10, 5)
     assert found["answers"] == {"real called real": 5, "synthetic called real": 5}
     assert reviewed(syn.folder) == {} and session.state()["next"] is None
-    with pytest.raises(DataError, match="accept"):
+    with pytest.raises(DataError, match="synthetic"):
         session.decide(0, "accept", None, 1.0, {})
 
 

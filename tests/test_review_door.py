@@ -12,7 +12,7 @@ from export_runs import contents, visible
 from review_runs import decide, door, fix, made, session_of
 from small_runs import write_pictures
 
-from jdm.data.raw_dataset import RawDataset, read_case, read_dataset
+from jdm.data.raw_dataset import RawDataset, read_case, read_dataset, write_dataset_json
 from jdm.errors import ConfigError, DataError, ExistsError
 from jdm.review.decisions import check_reader
 from jdm.review.open import open_real, open_synthetic
@@ -92,6 +92,23 @@ def test_a_reviewed_dataset_lacks_what_was_rejected_and_has_what_was_corrected(s
     open_synthetic("611")  # which can be reviewed again
     with pytest.raises(ExistsError, match=r"611.*Dataset611_Stripes_syn_reviewed"):
         write_reviewed(syn, 611)
+
+
+def test_images_without_masks_are_reviewed_and_written_too(nnunet_folders):
+    raw = nnunet_folders["nnUNet_raw"]
+    made(raw, cases=3)
+    folder = raw / "Dataset521_Stripes_syn"
+    shutil.rmtree(folder / "labelsTr")
+    write_dataset_json(folder, channel_names=["c0"], labels={"background": 0}, file_ending=".png", num_training=3)
+    (folder / "classes.csv").write_text("case,class\ncase_0,ill\ncase_1,well\ncase_2,ill\n")
+    syn = read_dataset(folder)
+    session = session_of(syn, "anna")
+    assert session.describe(1)["class"] == "well" and not session.state()["masks"]
+    with pytest.raises(DataError, match="no mask"):
+        fix(session, 0, value=0)
+    decide(session, 0, "reject")
+    new = read_dataset(write_reviewed(syn, 611).folder)
+    assert new.cases == ("case_1", "case_2") and not (new.folder / "labelsTr").exists()
 
 
 def test_a_failed_write_leaves_nothing(syn, nnunet_folders):

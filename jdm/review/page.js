@@ -68,7 +68,7 @@ async function show(n) {
   const first = entry.meta.first;
   const now = await plane(n, entry, first);
   const same = pair && pair.width === entry.meta.width && pair.height === entry.meta.height;
-  number = n; pair = entry.meta; planes = { entry, now }; slice = first; draft = null; since = performance.now();
+  number = n; pair = entry.meta; planes = { entry, now, slice: first }; slice = first; draft = null; since = performance.now();
   if (!fitted && !same) fitted = true;
   controls();
   if (fitted) fit();
@@ -87,7 +87,7 @@ async function showSlice(index) {
   const { entry } = planes, n = number;
   const now = await plane(n, entry, wanted);
   if (slice !== wanted || number !== n) return; // the reader has gone on
-  planes.now = now;
+  planes.now = now; planes.slice = wanted;
   draw();
   for (const near of [wanted + 1, wanted - 1]) if (near >= 0 && near < pair.slices) plane(n, entry, near).catch(() => {});
 }
@@ -106,8 +106,8 @@ function controls() {
 
 function firstWindow() {
   [low, high] = pair.windows[channel];
-  const [offset, scale] = pair.values[channel];
-  const span = Math.max(65535 * scale * 0 + (high - low) * 3, 1e-9);
+  const [offset] = pair.values[channel];
+  const span = (high - low) * 3;
   $("level").min = String(Math.min(offset, low)); $("level").max = String(high + (high - low));
   $("window").min = String((high - low) / 100); $("window").max = String(span);
   showWindow();
@@ -143,7 +143,8 @@ function setZoom(step) {
 
 function colourOf(value) { return COLOURS[(value - 1) % COLOURS.length]; }
 function rgb(text) { return [1, 3, 5].map((at) => parseInt(text.slice(at, at + 2), 16)); }
-function labelNow() { return fix && fix.planes.has(slice) ? fix.planes.get(slice) : planes.now.label; }
+// planes.slice is the slice on screen; `slice` may still be on its way.
+function labelNow() { return fix && fix.planes.has(planes.slice) ? fix.planes.get(planes.slice) : planes.now.label; }
 
 const base = document.createElement("canvas"), cover = document.createElement("canvas");
 
@@ -242,6 +243,7 @@ function describe(extra = "") {
   $("title").textContent = pair.class ? `${name} · ${pair.class}` : name;
   $("mark").hidden = !decided;
   $("mark").textContent = words[decided] || ""; $("mark").dataset.is = decided;
+  $("stage").setAttribute("aria-label", `${$("title").textContent}, image${state.masks ? " with mask" : ""}`);
   $("count").textContent = reference !== null ? "" : `${number + 1} / ${state.total}`;
   $("progress").max = state.total; $("progress").value = state.total - left;
   const place = reference !== null ? "A real case, to compare; v goes back." : `Pair ${number + 1} of ${state.total}: ${words[decided] || "not decided"}.`;
@@ -326,12 +328,12 @@ function choose(value) {
 }
 
 function beginStroke() {
-  if (!fix.planes.has(slice)) fix.planes.set(slice, planes.now.label.slice());
-  fix.strokes.push([slice, fix.planes.get(slice).slice()]);
+  if (!fix.planes.has(planes.slice)) fix.planes.set(planes.slice, planes.now.label.slice());
+  fix.strokes.push([planes.slice, fix.planes.get(planes.slice).slice()]);
 }
 
 function dab(x, y) {
-  const label = fix.planes.get(slice), radius = Math.max(0.5, brushSize() / 2), { width, height } = pair;
+  const label = labelNow(), radius = Math.max(0.5, brushSize() / 2), { width, height } = pair;
   for (let j = Math.max(0, Math.ceil(y - radius)); j <= Math.min(height - 1, y + radius); j += 1) {
     for (let i = Math.max(0, Math.ceil(x - radius)); i <= Math.min(width - 1, x + radius); i += 1) {
       if ((i - x) ** 2 + (j - y) ** 2 <= radius ** 2) label[j * width + i] = fix.value;
@@ -345,9 +347,9 @@ function line(x, y) {
   fix.last = [x, y];
 }
 
-function undoStroke() {
+function undoStroke() { // of the slice it was painted on, which is shown again
   const last = fix.strokes.pop();
-  if (last) { fix.planes.set(last[0], last[1]); draw(); }
+  if (last) { fix.planes.set(last[0], last[1]); draw(); showSlice(last[0]); }
 }
 
 async function save() {
@@ -476,7 +478,8 @@ function listen() {
 function remark() {
   $("remark").hidden = true;
   $("stage").focus();
-  alone(async () => { draft = $("text").value.trim(); await decide(""); });
+  const text = $("text").value.trim();
+  if (text !== pair.comment) alone(async () => { draft = text; await decide(""); });
 }
 
 async function start() {

@@ -19,7 +19,8 @@ from jdm.review.shown import Cut, Shown, shown, upright
 
 MOST_BLIND = 100
 """Images of each kind in a blind reading."""
-_KEPT = 4
+_KEPT = 3
+"""Pairs in memory: the one shown, the next, and one that was left."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,9 @@ class Session:
         """A slice, see `Shown.plane`. Raises: IndexError for an unknown number or slice."""
         return self._pair(number)[1].plane(index)
 
-    def decide(self, number: int, decision: str, comment: str | None, seconds: float, planes: Mapping[int, bytes]):
+    def decide(
+        self, number: int, decision: str, comment: str | None, seconds: float, planes: Mapping[int, bytes]
+    ) -> dict[str, Any]:
         """Put a decision on disk.
 
         Args:
@@ -88,8 +91,9 @@ class Session:
         """
         if not 0 <= number < len(self.items):
             raise IndexError(number)
-        if decision not in (*(ANSWERS if self.blind else DECISIONS), ""):
-            raise DataError(f"decision {decision!r}; expected one of {', '.join(DECISIONS)}; press its key")
+        known = ANSWERS if self.blind else DECISIONS
+        if decision not in (*known, ""):
+            raise DataError(f"decision {decision!r}; expected one of {', '.join(known)}; press its key")
         with self._guard:
             item = self.items[number]
             origin = item.dataset.name if self.blind else ""

@@ -102,5 +102,6 @@ def _window(name: str, channel: np.ndarray) -> tuple[float, float]:
         return _SOFT_TISSUE
     if channel.dtype == np.uint8:
         return 0.0, 255.0
-    low, high = (float(value) for value in np.percentile(channel, (0.5, 99.5)))
+    some = channel.ravel()[:: max(1, channel.size // 2**20)]  # enough of a large volume
+    low, high = (float(value) for value in np.percentile(some, (0.5, 99.5)))
     return (low, high) if high > low else (low, low + 1)

@@ -140,7 +140,7 @@ def _describe(folder: Path, synthetic: RawDataset, kept: list[str], shares: dict
     Args: shares: foreground shares of the corrected cases.
     """
     manifest = synthetic.folder / "manifest.jsonl"
-    lines = []
+    lines, wanted = [], {*kept}
     for number, line in enumerate(manifest.read_text(encoding="utf-8").splitlines() if manifest.is_file() else [], 1):
         try:
             record = json.loads(line)
@@ -151,7 +151,7 @@ def _describe(folder: Path, synthetic: RawDataset, kept: list[str], shares: dict
             ) from None
         if case in shares:
             record = {**record, "foreground_share": shares[case], "corrected": True}
-        if case in kept:
+        if case in wanted:
             lines.append(json.dumps(record) + "\n")
     if lines:
         write_text(folder / "manifest.jsonl", "".join(lines))
