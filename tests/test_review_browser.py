@@ -194,6 +194,20 @@ def test_a_phone_scrolls_only_down_and_the_page_is_dark(nnunet_folders, opened, 
         says(page, "All are decided.")
 
 
+@pytest.mark.parametrize("shape", [(40, 30), (700, 900)])
+def test_the_whole_image_is_seen_at_first_and_every_pixel_after_a_key(nnunet_folders, opened, shape):
+    made(nnunet_folders["nnUNet_raw"], cases=1, shape=shape)
+    with command("521", "--reader", "anna") as (_, address):
+        page = opened(address, viewport={"width": 1000, "height": 600})
+        page.wait_for_timeout(100)
+        size = "(({ scrollWidth: w, clientWidth: W, scrollHeight: h, clientHeight: H }) => [w - W, h - H])"
+        assert page.evaluate(f"{size}(document.querySelector('#stage'))") == [0, 0]
+        enlarged = page.evaluate("document.querySelector('#canvas').getBoundingClientRect().width") / shape[1]
+        assert enlarged == int(enlarged) > 1 if shape[0] == 40 else 0.5 < enlarged < 1
+        page.keyboard.press("z")
+        assert page.evaluate("document.querySelector('#canvas').getBoundingClientRect().width") == shape[1]
+
+
 def test_every_control_is_reached_by_tab_and_shows_it(nnunet_folders, opened):
     made(nnunet_folders["nnUNet_raw"], cases=1, shape=(4, 16, 16), channels=2, dtype="int16")
     with command("521", "--reader", "anna") as (_, address):

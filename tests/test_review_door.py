@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import socket
 
@@ -14,7 +15,7 @@ from small_runs import write_pictures
 
 from jdm.data.raw_dataset import RawDataset, read_case, read_dataset, write_dataset_json
 from jdm.errors import ConfigError, DataError, ExistsError
-from jdm.review.decisions import check_reader
+from jdm.review.decisions import check_reader, read_entries
 from jdm.review.open import open_real, open_synthetic
 from jdm.review.write import write_reviewed
 from jdm.system.locks import held
@@ -55,6 +56,24 @@ def test_other_hosts_and_sites_and_paths_are_refused(syn):
         right = {"number": 0, "decision": "accept", "comment": None, "seconds": 1.0}
         assert client.post("/decide", json=right).json() == {"number": 0, "decision": "accept", "next": 1, "lines": 1}
     assert (syn.folder / "review" / "decisions.csv").is_file()  # written when the server ends
+
+
+def test_a_full_disk_is_told_and_costs_no_earlier_line(syn):
+    right = {"number": 0, "decision": "accept", "comment": "x" * 200, "seconds": 1.0}
+    path = syn.folder / "review" / "anna.jsonl"
+    with door(syn) as client:
+        client.get("/?token=secret")
+        assert client.post("/decide", json=right).status_code == 200
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 20, limits[1]))
+        try:
+            refused = client.post("/decide", json={**right, "number": 1})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert refused.status_code == 507 and "not saved" in refused.json()["error"]
+        assert client.get("/state").json()["decisions"] == ["accept", "", "", "", ""]
+        assert client.post("/decide", json={**right, "number": 2}).status_code == 200
+    assert [entry.case for entry in read_entries(path)] == ["case_0", "case_2"]
 
 
 def test_a_reviewed_dataset_lacks_what_was_rejected_and_has_what_was_corrected(syn, nnunet_folders):

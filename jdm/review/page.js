@@ -71,9 +71,9 @@ async function show(n) {
   number = n; pair = entry.meta; planes = { entry, now, slice: first }; slice = first; draft = null; since = performance.now();
   if (!fitted && !same) fitted = true;
   controls();
+  describe();
   if (fitted) fit();
   draw();
-  describe();
   document.body.dataset.number = String(n);
   if (n + 1 < state.total) loaded(n + 1).then((e) => plane(n + 1, e, e.meta.first)).catch(() => {});
 }
@@ -125,19 +125,20 @@ function setWindow(level, width) {
   showWindow(); draw();
 }
 
+// Enlarged by whole numbers, so that every pixel is a square of the same size; a larger image is reduced to fit.
 function fit() {
-  const stage = $("stage");
-  const wide = stage.clientWidth / pair.width, tall = stage.clientHeight / pair.height, most = Math.min(wide, tall);
-  zoom = most >= 1 ? Math.floor(most) : 1 / Math.ceil(1 / most);
-  zoom = Math.max(Math.min(zoom, Math.max(1, Math.floor(8192 / Math.max(pair.width, pair.height)))), 1 / 64);
+  const stage = $("stage"), most = Math.min(stage.clientWidth / pair.width, stage.clientHeight / pair.height);
+  zoom = most >= 1 ? Math.min(Math.floor(most), mostZoom()) : Math.max(most, 1 / 64);
 }
+
+function mostZoom() { return Math.max(1, Math.floor(8192 / Math.max(pair.width, pair.height))); }
 
 function setZoom(step) {
   fitted = step === 0 && !fitted;
   if (fitted) fit();
   else if (step === 0) zoom = 1;
-  else if (step > 0) zoom = zoom >= 1 ? Math.min(zoom + 1, Math.max(1, Math.floor(8192 / Math.max(pair.width, pair.height)))) : 1 / (Math.round(1 / zoom) - 1);
-  else zoom = zoom > 1 ? zoom - 1 : 1 / (Math.round(1 / zoom) + 1);
+  else if (step > 0) zoom = zoom >= 1 ? Math.min(zoom + 1, mostZoom()) : Math.min(1, zoom * 1.5);
+  else zoom = zoom > 1 ? zoom - 1 : Math.max(zoom / 1.5, 1 / 64);
   draw();
 }
 
@@ -209,6 +210,7 @@ function draw() {
   const canvas = $("canvas"), scale = Math.max(1, zoom), { width, height } = pair;
   canvas.width = width * scale; canvas.height = height * scale;
   canvas.style.width = `${width * zoom}px`; canvas.style.height = `${height * zoom}px`;
+  canvas.style.imageRendering = zoom < 1 ? "auto" : "pixelated";
   const context = canvas.getContext("2d");
   context.imageSmoothingEnabled = false;
   paintBase();
@@ -232,7 +234,7 @@ function draw() {
     context.arc((fix.x + 0.5) * scale, (fix.y + 0.5) * scale, Math.max(0.5, brushSize() / 2) * scale, 0, 7);
     context.stroke();
   }
-  $("zoom").firstChild.textContent = `Zoom ${zoom >= 1 ? zoom : `1/${Math.round(1 / zoom)}`}× `;
+  $("zoom").firstChild.textContent = zoom >= 1 ? `Zoom ${zoom}× ` : `Zoom ${Math.round(100 * zoom)} % `;
 }
 
 function describe(extra = "") {
@@ -472,7 +474,7 @@ function listen() {
   $("slice").addEventListener("input", () => showSlice(Number($("slice").value)));
   $("channel").addEventListener("change", () => { channel = Number($("channel").value); firstWindow(); draw(); });
   $("size").addEventListener("input", sizes);
-  window.addEventListener("resize", () => { if (pair && fitted) fit(); draw(); });
+  new ResizeObserver(() => { if (pair && fitted) fit(); draw(); }).observe(stage, { box: "border-box" }); // lines of text take room too
 }
 
 function remark() {
