@@ -46,6 +46,7 @@ def main() -> None:
 
 def evaluate(arguments: EvaluateArguments) -> None:
     """Score, print the table, and write the files asked for."""
+    from jdm.evaluation.folder_report import report_folder
     from jdm.evaluation.metrics import evaluate_folders
 
     evaluation = evaluate_folders(
@@ -61,6 +62,7 @@ def evaluate(arguments: EvaluateArguments) -> None:
     if arguments.out is not None:
         for path in evaluation.write(arguments.out):
             print(path)
+        print(report_folder(arguments.out))
 
 
 def find_labels(arguments: EvaluateArguments) -> dict[str, int | tuple[int, ...]] | None:

@@ -80,20 +80,28 @@ def to_rgb(image: np.ndarray) -> np.ndarray:
 
 def outlined(image: np.ndarray, label: np.ndarray) -> np.ndarray:
     """`image` uint8 (H, W, 3) with the inner border of every class of `label` (H, W) in its colour."""
-    result = image.copy()
+    drawn = outlines(label)
+    return np.where(drawn[..., 3:] > 0, drawn[..., :3], image)
+
+
+def outlines(label: np.ndarray) -> np.ndarray:
+    """uint8 (H, W, 4): the inner border of every class of `label` (H, W) in its colour, transparent elsewhere."""
+    result = np.zeros((*label.shape, 4), np.uint8)
     padded = np.pad(label, 1, constant_values=0)
     neighbours = [padded[1:-1, :-2], padded[1:-1, 2:], padded[:-2, 1:-1], padded[2:, 1:-1]]
     border = np.any([label != other for other in neighbours], axis=0)
     for value in np.unique(label[label > 0]).tolist():
-        result[border & (label == value)] = COLOURS[(int(value) - 1) % len(COLOURS)]
+        result[border & (label == value)] = (*COLOURS[(int(value) - 1) % len(COLOURS)], 255)
     return result
 
 
-def plane(image: np.ndarray, label: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
+def plane(image: np.ndarray, label: np.ndarray, *others: np.ndarray, across: int | None = None) -> list[np.ndarray]:
     """The plane to show of a case with any number of spatial axes: image (C, H, W) and masks (H, W).
 
     Axes of length one are dropped. Of a volume, the plane across its shortest axis with most foreground in `label` is
     shown (the middle one if `label` is empty).
+
+    Args: across: the axis of a volume to look along instead.
     Raises: DataError if a mask has another shape than the image.
     """
     for mask in (label, *others):
@@ -104,7 +112,7 @@ def plane(image: np.ndarray, label: np.ndarray, *others: np.ndarray) -> list[np.
             )
     masks = [label, *others]
     while label.ndim > 2:
-        axis = int(np.argmin(label.shape))
+        axis = int(np.argmin(label.shape)) if across is None or label.ndim > 3 else across
         foreground = np.count_nonzero(np.moveaxis(label, axis, 0), axis=tuple(range(1, label.ndim)))
         chosen = int(foreground.argmax()) if foreground.any() else label.shape[axis] // 2
         image, masks = image.take(chosen, axis + 1), [mask.take(chosen, axis) for mask in masks]
@@ -137,7 +145,7 @@ def comparison(rows: Sequence[Comparison], path: Path, crop: int | None = None) 
                 f"case {row.title} has the arms {list(row.predictions)}; expected {arms} as the first case; "
                 "give every case the same arms"
             )
-        image, *masks = _central(plane(row.image, row.reference, *row.predictions.values()), crop)
+        image, *masks = central(plane(row.image, row.reference, *row.predictions.values()), crop)
         cells += [_tile(image, None, 2 * TILE), *(_tile(image, mask, 2 * TILE) for mask in masks)]
         headings += [row.title, "reference", *arms]
     _save(_sheet(cells, 2 + len(arms), headings), path)
@@ -216,11 +224,11 @@ def _read_log(log: Path) -> dict[str, list[float]]:
 
 
 def _tiles(pair: ImageAndLabel, crop: int | None = None) -> list[PillowImage]:
-    image, label = _central(plane(pair.image, pair.label), crop)
+    image, label = central(plane(pair.image, pair.label), crop)
     return [_tile(image), _tile(image, label)]
 
 
-def _central(arrays: list[np.ndarray], crop: int | None) -> list[np.ndarray]:
+def central(arrays: list[np.ndarray], crop: int | None) -> list[np.ndarray]:
     """The central part of arrays (..., H, W), at most `crop` pixels per side."""
     if crop is None:
         return arrays

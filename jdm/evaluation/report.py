@@ -1,14 +1,15 @@
-"""One self-contained HTML file with results and commands: no scripts, no other files, no network."""
+"""One self-contained HTML file with results and commands, and the same as JSON: no other files, no network."""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from jdm.errors import DataError
-from jdm.system.files import write_text
+from jdm.system.files import strict, write_json, write_text
 from jdm.system.machine import Run
 
 
@@ -23,11 +24,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A PNG file, its alternative text, and its caption."""
+    """A PNG, its alternative text, and its caption."""
 
-    path: Path
+    picture: Path | bytes
+    """A file, or its content."""
     alt: str
     caption: str = ""
+    outline: bytes = b""
+    """A transparent PNG of the same size that can be switched off, such as a mask's outline."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Section:
     tables: tuple[Table, ...] = ()
     figures: tuple[Figure, ...] = ()
     notes: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
 
 
 def write_report(
@@ -63,11 +68,26 @@ def write_report(
     )
     environment.filters["embedded"] = _embedded
     facts = () if run is None else _facts(run)
+    script = (Path(__file__).parent / "report.js").read_text(encoding="utf-8")
     text = environment.get_template("report.html.jinja").render(
-        title=title, verdict=verdict, run=facts, sections=list(sections)
-    )
+        title=title, verdict=verdict, run=facts, sections=list(sections), script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        outlined=any(figure.outline for section in sections for figure in section.figures),
+    )  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, text)
+
+
+def write_twin(path: Path, sections: Sequence[Section], *, verdict: str, title: str) -> None:
+    """Write what a report says as JSON: title, verdict, and by section its text, tables and captions."""
+    parts = [
+        {
+            **{name: value for name, value in asdict(section).items() if name != "figures"},
+            "figures": [{"alt": figure.alt, "caption": figure.caption} for figure in section.figures],
+        }
+        for section in sections
+    ]
+    write_json(path, strict({"title": title, "verdict": verdict, "sections": parts}))
 
 
 def table_markdown(table: Table) -> str:
@@ -92,13 +112,11 @@ def _facts(run: Run) -> tuple[tuple[str, str], ...]:
     return (("Command", run.command), ("Version", version), ("Hardware", run.hardware))
 
 
-def _embedded(figure: Figure) -> str:
+def _embedded(picture: Path | bytes) -> str:
     try:
-        content = figure.path.read_bytes()
+        content = picture if isinstance(picture, bytes) else picture.read_bytes()
     except OSError as error:
-        raise DataError(
-            f"{figure.path}: cannot be read ({error.strerror}); expected a PNG figure; draw it first"
-        ) from None
+        raise DataError(f"{picture}: cannot be read ({error.strerror}); expected a PNG figure; draw it first") from None
     if not content.startswith(b"\x89PNG\r\n\x1a\n"):
-        raise DataError(f"{figure.path}: is not a PNG file; expected one; save the figure as PNG")
+        raise DataError(f"{picture}: is not a PNG file; expected one; save the figure as PNG")
     return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
