@@ -1,6 +1,7 @@
 """The audit of whole datasets: copies by name, controls, distributions, and what is refused."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -82,6 +83,13 @@ def test_a_held_out_copy_of_a_training_case_is_named_and_hides_nothing(tmp_path,
     assert [(v.case_id, v.nearest) for v in found.leaked] == [("case_000", "case_002")]
     assert found.planes["held_out"] == 10 and found.calibrated and found.three_sample["z"] < -3
     assert "case_000. If they are of the same patients" in verdict(found)
+
+
+def test_duplicates_within_the_real_dataset_are_named_and_stop_no_audit(tmp_path, textured):
+    shutil.copy(textured.folder / "imagesTr" / "case_001_0000.png", textured.folder / "imagesTr" / "case_012_0000.png")
+    found = audit_set(synthetic(tmp_path / "Dataset541_Syn", textures(3, 128, seed=5)), textured)
+    assert [(v.case_id, v.nearest) for v in found.leaked] == [("case_012", "case_001")]
+    assert found.planes["held_out"] == 8
 
 
 def test_a_criterion_that_flags_unseen_cases_is_said_not_to_be_trusted(tmp_path, textured):

@@ -120,6 +120,8 @@ def audit_set(
             for _ in range(repeats):
                 control.add(plane if size is None else area(plane, size, rng), of=plane)
     _refuse(made, training, control)
+    if held_out is not None:
+        _refuse_trained(training, control)
     return _compared(_Sets(made, training, control), search, masks, (synthetic.name, real.name))
 
 
@@ -165,6 +167,10 @@ def _refuse(made: PlaneSet, training: PlaneSet, control: PlaneSet) -> None:
                 f"{part.name} has {len(part.images[0])} channels and {training.name} {len(training.images[0])}; "
                 "expected the same; name the dataset that the generator was trained on"
             )
+
+
+def _refuse_trained(training: PlaneSet, control: PlaneSet) -> None:
+    """Raise a DataError if a case that was said to be held out was trained on."""
     known = dict(zip(training.digests, training.cases, strict=True))
     for case_id, digest in zip(control.cases, control.digests, strict=True):
         if digest in known:
