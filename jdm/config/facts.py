@@ -89,6 +89,8 @@ class Fingerprint(Strict):
     channels; 0 if images are as large as the patch."""
     likeness: tuple[tuple[float, float], ...] = ()
     """5th and 95th percentiles of each number of `jdm.evaluation.likeness` over held-out real cases."""
+    least_region: int = 0
+    """Pixels below which 1 % of the real connected regions of one value lie; smaller ones are taken for specks."""
     foreground: tuple[Foreground, ...] = ()
     """Range of the foreground over real crops, smallest crops first, whole images last."""
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from jdm.data.codec import PairCodec
 from jdm.data.raw_dataset import Pair, RawDataset, write_case
+from jdm.data.regions import without_specks
 from jdm.draw.canvas import volume_geometry
 from jdm.draw.cost import call_seconds, estimate_line, evaluations, network_calls, windows
 from jdm.draw.drawer import Drawer, Job
@@ -45,6 +46,8 @@ from jdm.train.objective import memory_errors
 
 PREFIX = "syn_"
 _MOST_ATTEMPTS = 20
+_MOST_SPECKS = 0.02
+"""Share of the pixels that may change when specks are left out of a mask: a mask of noise stays what it is."""
 
 
 @dataclass(frozen=True)
@@ -219,7 +222,7 @@ class PairFactory:
                 if found is None and self.training is not None and not self.order.request.keep_copies:
                     found = self.training.problem(draw.image)
                 if found is None:
-                    made[number] = draw
+                    made[number] = self._tidied(draw)
                 else:
                     failed.append(number)
                     problem = found
@@ -231,6 +234,13 @@ class PairFactory:
             "pairs like the real ones; train longer or on more cases, or increase --margin or give --keep-copies, and "
             "run again with --overwrite"
         )
+
+    def _tidied(self, draw: _Draw) -> _Draw:
+        """The draw without specks in its label: where the model is undecided, single pixels differ from all around."""
+        label = without_specks(draw.label, 0 if self.masks is not None else self.config.facts.least_region)
+        lost = len(np.unique(label)) < len(np.unique(draw.label))  # rather specks than no lesion
+        noise = np.mean(label != draw.label) > _MOST_SPECKS
+        return draw if lost or noise else dataclasses.replace(draw, label=label)
 
     def samples(self, numbers: list[int], seeds: list[int]) -> list[np.ndarray]:
         """Encoded samples (channels, *canvas_size) of images or slices; each depends only on its seed and number."""

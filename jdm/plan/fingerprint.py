@@ -118,6 +118,10 @@ def _slice_axis(dataset: RawDataset, survey: Survey, wanted: int | None, dims: i
     )
 
 
+_SPECKS = 0.01
+"""Share of real regions that are small enough to be left out of synthetic masks."""
+
+
 def _planes(survey: Survey, axis: int | None) -> dict[str, Any]:
     """Spacing, sizes and foreground of what is trained on: images, or slices across the axis."""
     spacing = np.median(np.array(survey.spacings), axis=0)
@@ -136,6 +140,7 @@ def _planes(survey: Survey, axis: int | None) -> dict[str, Any]:
         "direction": direction,
         "stored_axes": stored,
         "sizes": tuple((plane, slices, count) for (plane, slices), count in sorted(sizes.items())),
+        "least_region": int(np.quantile(np.concatenate(survey.regions[key]), _SPECKS)),
         "foreground": tuple(
             Foreground(
                 (side,) * len(order) if side else largest,

@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from jdm.data.raw_dataset import Pair
+from jdm.data.regions import region_sizes
 
 CROP_SIDES = (64, 128, 256, 512)
 """Sides of the crops over which the foreground range is measured, in addition to whole images."""
 _PIXELS_PER_CASE, _PIXELS_PER_CLASS = 20_000, 2_000
 _CROPS = 400
 _LEAST_CASES = 3
+_PLANES_PER_CASE = 20
+"""Images or slices of a case whose regions are measured."""
 
 
 @dataclass
@@ -42,6 +45,8 @@ class Survey:
     foreground: dict[tuple[int, ...], np.ndarray] = field(default_factory=dict)
     """Least and most share of each label value over crops, (2, classes), by slice axis (none for images) and crop side;
     side 0: whole images or slices."""
+    regions: dict[tuple[int, ...], list[np.ndarray]] = field(default_factory=dict)
+    """Pixels of the connected regions of some planes, by slice axis."""
 
     @classmethod
     def of(cls, cases: int, classes: int) -> Survey:
@@ -73,7 +78,9 @@ class Survey:
                 self._add_crops((axis,), np.moveaxis(pair.label, axis, 0)[found], rng)
 
     def _add_crops(self, axis: tuple[int, ...], planes: np.ndarray, rng: np.random.Generator) -> None:
-        """Class shares of whole planes (n, *spatial), and of random crops of them."""
+        """Class shares of whole planes (n, *spatial) and of random crops of them, and sizes of regions."""
+        step = math.ceil(len(planes) / _PLANES_PER_CASE)
+        self.regions.setdefault(axis, []).extend(region_sizes(plane) for plane in planes[::step])
         shares = {0: [class_shares(plane, self.classes) for plane in planes]}
         for side in (side for side in CROP_SIDES if side < max(planes.shape[1:])):
             for _ in range(self.crops_per_case):
