@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
-from jdm.evaluation.report import Table, table_markdown
+from jdm.evaluation.tables import Table, table_markdown
 from jdm.system.machine import describe_run
 from nnunet_integration.arms import DESCRIPTIONS
 from nnunet_integration.verdict import NOT_LEARNED, limits, tested, unit

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from jdm.evaluation.report import Table, table_markdown
+from jdm.evaluation.tables import Table, table_markdown
 
 Found = Mapping[str, Any]
 

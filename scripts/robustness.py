@@ -28,7 +28,7 @@ from shared import about
 from jdm.cli import run_command
 from jdm.cli.convert import KINDS
 from jdm.errors import DataError
-from jdm.evaluation.report import Table, table_markdown
+from jdm.evaluation.tables import Table, table_markdown
 from jdm.system.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jdm.evaluation.figures import COLOURS
-from jdm.evaluation.report import Table, table_markdown
+from jdm.evaluation.tables import Table, table_markdown
 
 Rows = Sequence[Mapping[str, Any]]
 Real = Mapping[str, Mapping[str, Sequence[float]]]

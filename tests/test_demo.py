@@ -1,6 +1,5 @@
-"""The demo: its tiles, its report, its refusals, and all of it with tiny settings."""
+"""The demo: its tiles, its refusals, and all of it with tiny settings."""
 
-import json
 import os
 import re
 import subprocess
@@ -9,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nnunet_scores import scored_images, summary
 from PIL import Image
 
-from jdm.cli.demo import MARK, DemoOptions, call, claim, commands
-from jdm.cli.demo_report import Places, Step, read_field, write_demo_report, write_tiles
-from jdm.data.raw_dataset import Pair, write_case, write_dataset_json
+from jdm.cli.demo import DemoOptions, call, claim, commands
+from jdm.cli.demo_field import read_field, write_tiles
 from jdm.errors import ConfigError, ExistsError, JdmError
+from jdm.report.folder import DEMO
 
 
 def test_field_is_annotated_and_tiles_put_it_together_again(tmp_path: Path) -> None:
@@ -44,11 +42,11 @@ def test_only_an_earlier_demo_is_discarded(tmp_path: Path) -> None:
     (demo / "leftover").touch()
     with pytest.raises(ExistsError, match="holds a demo already"):
         claim(demo, overwrite=False)
-    assert [file.name for file in claim(demo, overwrite=True).iterdir()] == [MARK]
+    assert [file.name for file in claim(demo, overwrite=True).iterdir()] == [DEMO]
     other = tmp_path / "other"
     other.mkdir()
     claim(other, overwrite=False)
-    (other / MARK).rename(other / "thesis.tex")
+    (other / DEMO).rename(other / "thesis.tex")
     with pytest.raises(ExistsError, match=r"other.*--out"):
         claim(other, overwrite=True)
     assert (other / "thesis.tex").is_file()
@@ -66,66 +64,6 @@ def test_failing_command_is_named_with_its_status(tmp_path: Path, capfd: pytest.
         call(["jdm-train", "7", "0"], tmp_path, {"nnUNet_raw": str(tmp_path)})
     shown = capfd.readouterr()
     assert "$ jdm-train 7 0" in shown.out and re.fullmatch("jdm-train: error: dataset '7'.*\n", shown.err)
-
-
-def finished_run(folder: Path) -> Places:
-    """Small stand-ins for what the four commands leave; synthetic pair 0 is training tile 2 turned by a quarter."""
-    rng = np.random.default_rng(0)
-    places = Places(*(folder / name for name in ("Dataset001_A", "Dataset501_A_syn", "training", "experiment")))
-    images = rng.integers(0, 256, (5, 1, 64, 64), dtype=np.uint8)
-    labels = (images[:, 0] > 128).astype(np.uint8)
-    pairs = [Pair(f"tile_{i}", images[i], labels[i], (1.0, 1.0)) for i in range(5)]
-    copy = Pair("syn_0", np.rot90(images[2], 1, (1, 2)), np.rot90(labels[2]), (1.0, 1.0))
-    made = [copy, Pair("syn_1", 255 - images[0], 1 - labels[0], (1.0, 1.0))]
-    for dataset, cases in ((places.real, pairs), (places.synthetic, made)):
-        dataset.mkdir()
-        for pair in cases:
-            write_case(dataset, pair, ".png")
-        names = {"background": 0, "nuclei": 1}
-        write_dataset_json(dataset, channel_names=["grey"], labels=names, file_ending=".png", num_training=len(cases))
-    places.training.mkdir()
-    (places.experiment / "pictures").mkdir(parents=True)
-    for file in (places.training / "curves.png", places.experiment / "pictures" / "t.png"):
-        Image.new("L", (8, 8)).save(file)
-    trained = {"step": 70, "training_ids": [f"tile_{i}" for i in range(4)], "held_out_ids": ["tile_4"]}
-    (places.training / "checkpoint.json").write_text(json.dumps(trained))
-    results = summary({"real": scored_images(8, "nuclei", 0.7), "mix": scored_images(8, "nuclei", 0.01, 0.0)})
-    results["hardware"] = {"cpu": "a processor", "cores": 2, "gpu": ["a GPU"]}
-    (places.experiment / "results.json").write_text(json.dumps(results))
-    return places
-
-
-def test_report_shows_results_copies_and_commands(tmp_path: Path) -> None:
-    steps = [Step("jdm-train 1 all --budget-minutes 4", 90.0)]
-    verdict, arms, differences = write_demo_report(
-        tmp_path / "report.html", finished_run(tmp_path), steps, ["export A=$PWD/A"]
-    )
-    assert verdict.startswith("Cannot tell") and "mix did not learn" in verdict
-    assert "| real | real cases only | 5 | 0 | 0 % | 0.7000 [" in arms and "| mix minus real | -0.6900 [" in differences
-    text = re.sub(r"\s+", " ", (tmp_path / "report.html").read_text(encoding="utf-8"))
-    for words in (
-        'verdict">Cannot tell whether synthetic pairs help',
-        "8 images",
-        "jdm-train 1 all --budget-minutes 4",
-        "1.5 minutes",
-        "a GPU",
-        "A=$PWD/A",
-        "Not learned (mean Dice below 0.05): mix: nuclei.",
-    ):
-        assert words in text
-    synthetic = re.search(r"synthetic</th><td>2</td><td>(\d+)</td>", text)
-    assert synthetic and synthetic[1] == "1"  # the turned tile is found out as a copy
-    assert text.count("data:image/png") == 5 and 'src="http' not in text
-
-
-def test_nearest_pair_is_shown_in_the_orientation_of_its_tile(tmp_path: Path) -> None:
-    places = finished_run(tmp_path)
-    write_demo_report(tmp_path / "report.html", places, [], [])
-    sheet = np.array(Image.open(tmp_path / "figures" / "nearest.png").convert("L"))
-    # rows of 12 px of text, 128 px of picture and a gap of 4; the third is the copied tile
-    top = 4 + 2 * (len(sheet) - 4) // 4 + (len(sheet) - 4) // 4 - 4 - 128
-    left, right = sheet[top : top + 128, 4:132], sheet[top : top + 128, 4 + 2 * 132 : 4 + 2 * 132 + 128]
-    assert np.array_equal(left, right)
 
 
 def test_the_whole_demo_with_tiny_settings(tmp_path: Path) -> None:

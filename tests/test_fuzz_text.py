@@ -16,7 +16,7 @@ from jdm.config.settings import Config, Settings
 from jdm.data.provenance import read_generator
 from jdm.data.raw_dataset import RawDataset, check_dataset, read_dataset
 from jdm.data.splits import fold_split
-from jdm.evaluation.figures import _read_log
+from jdm.evaluation.figures import read_losses
 from jdm.export.folder import finished_records, read_manifest
 from jdm.train.checkpoint import FINGERPRINT
 from jdm.train.log import FIELDS, read_log
@@ -154,7 +154,7 @@ def test_log_csv(tmp_path, fuzz):
         (tmp_path / "log.csv").write_bytes(content)
         steps = [int(row["step"]) for row in read_log(tmp_path / "log.csv")]
         assert steps == list(range(steps[0], steps[0] + len(steps))) if steps else True
-        columns = _read_log(tmp_path / "log.csv")
+        columns = read_losses(tmp_path / "log.csv")
         assert all(math.isfinite(step) for step in columns["step"])
 
     fuzz(bytes_of(text, [*TOKENS, b"," * 200_000, b'"' + b"x" * 140_000]), read)

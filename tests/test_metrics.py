@@ -294,7 +294,7 @@ def test_needs_neither_torch_nor_nnunet() -> None:
     import subprocess
     import sys
 
-    modules = ["metrics", "masks", "scores", "statistics", "audit", "figures", "report"]
+    modules = ["metrics", "masks", "scores", "statistics", "audit", "figures", "tables"]
     code = "import sys;" + ";".join(f"import jdm.evaluation.{m}" for m in modules)
     code += ";assert not {'torch', 'nnunetv2', 'matplotlib'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -107,7 +107,7 @@ def test_wheel_holds_the_files_that_are_not_modules(tmp_path: Path) -> None:
         if path.is_file()
     }
     assert expected - names == set()
-    assert {"jdm/evaluation/report.html.jinja", "nnunet_integration/ext/jdm_trainers.py"} <= names
+    assert {"jdm/report/page.html.jinja", "nnunet_integration/ext/jdm_trainers.py"} <= names
 
 
 def test_version_is_the_distributions() -> None:

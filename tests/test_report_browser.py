@@ -1,4 +1,4 @@
-"""Reports in a browser: without network, by keyboard, on a phone, in the dark."""
+"""Reports in a real browser: nothing is loaded, keys do all that a mouse does, and all can read them."""
 
 from __future__ import annotations
 
@@ -7,70 +7,150 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_copies import textures
-from test_review_browser import CHROMIUM, QUIET
-from test_set_audit import synthetic, write
+import report_folders as made
 
-from jdm.evaluation.audit_page import write_audit
-from jdm.evaluation.folder_report import report_folder
-from jdm.evaluation.set_audit import audit_set
+from jdm.report.folder import report_folder
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs the Python package playwright, not installed")
-axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python, not installed")
-pytestmark = pytest.mark.skipif(not CHROMIUM.is_file(), reason=f"needs {CHROMIUM}, which is not here")
+CHROMIUM = Path("/usr/bin/chromium")
+ARGUMENTS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update",
+]  # fmt: skip
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright, of the extra test")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python (extra test)")
+pytestmark = pytest.mark.skipif(not CHROMIUM.is_file(), reason=f"needs Chromium at {CHROMIUM}, which is not there")
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as runner:
-        chromium = runner.chromium.launch(executable_path=str(CHROMIUM), args=list(QUIET))
-        yield chromium
-        chromium.close()
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
+        yield started
+        started.close()
 
 
 @pytest.fixture(scope="module")
-def page_of_an_audit(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    raw = tmp_path_factory.mktemp("raw")
-    real = write(raw / "Dataset041_LongNameOfRealCasesThatDoesNotBreak", textures(16, 64, seed=0))
-    made = synthetic(raw / "Dataset541_Syn", textures(5, 64, seed=5), real=real.name)
-    write_audit(audit_set(made, real), made.folder)
-    return report_folder(made.folder, real=real)
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The report of every kind of folder."""
+    root = tmp_path_factory.mktemp("reports")
+    folders = {
+        "demo": made.demo_folder(root / "demo"),
+        "synthetic": made.synthetic_folder(root / "raw", (6, 16, 24), label=made.EVIL, case=made.EVIL_CASE),
+        "classify": made.classify_folder(root / "classify"),
+        "evaluation": made.evaluation_folder(root / "evaluation"),
+        "run": made.run_folder(root / "fold_all"),
+    }
+    return {kind: report_folder(folder) for kind, folder in folders.items()}
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [400, 1280])
-def test_reports_are_quiet_accessible_and_fit_the_window(browser, page_of_an_audit, width, scheme) -> None:
-    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
-    said, asked = [], []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto(page_of_an_audit.as_uri())
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    found = axe.Axe().run(page)
-    assert found.violations_count == 0, found.generate_report()
-    assert said == [] and [url for url in asked if not url.startswith("data:")] == [page_of_an_audit.as_uri()]
-    page.close()
+class Opened:
+    """A page in a tab of its own, and what the browser said and asked for."""
+
+    def __init__(self, browser: Any, path: Path, width: int = 1280, scheme: str = "light") -> None:
+        self.tab = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+        self.said: list[str] = []
+        self.asked: list[str] = []
+        self.tab.on("console", lambda message: self.said.append(message.text))
+        self.tab.on("pageerror", lambda error: self.said.append(str(error)))
+        self.tab.on("dialog", lambda dialog: (self.said.append(dialog.message), dialog.dismiss()))
+        self.tab.on("request", lambda request: self.asked.append(request.url))
+        self.tab.goto(path.as_uri())
+
+    def press_until(self, selector: str, most: int = 60) -> None:
+        """Press Tab until an element has the focus."""
+        for _ in range(most):
+            self.tab.keyboard.press("Tab")
+            if self.tab.evaluate("s => document.activeElement.matches(s)", selector):
+                return
+        raise AssertionError(f"Tab does not reach {selector}")
 
 
-def test_contours_switch_and_tables_sort_by_keyboard(browser, page_of_an_audit) -> None:
-    page = browser.new_page()
-    page.goto(page_of_an_audit.as_uri())
-    outline = page.locator(".outline").first
-    assert outline.is_visible()
-    page.keyboard.press("Tab")
-    page.keyboard.press("Space")
-    assert not outline.is_visible()
-    table = page.locator("table", has_text="floor").first
-    head = table.locator("th[scope=col]").first
+@pytest.mark.parametrize("kind", ["demo", "synthetic", "classify", "evaluation", "run"])
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark"), (400, "light"), (1280, "dark")])
+def test_every_report_is_quiet_fits_and_is_accessible(
+    browser: Any, pages: dict[str, Path], kind: str, width: int, scheme: str
+) -> None:
+    page = Opened(browser, pages[kind], width, scheme)
+    assert page.said == [] and [url for url in page.asked if not url.startswith("data:")] == [pages[kind].as_uri()]
+    for folded in page.tab.query_selector_all("summary"):
+        folded.click()
+    assert page.tab.evaluate("document.documentElement.scrollWidth") <= width
+    found = axe.Axe().run(page.tab).response
+    assert len(found["passes"]) > 15  # it did look
+    assert [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found["violations"]] == []
+    undecided = [one["id"] for one in found["incomplete"] if one["impact"] == "critical"]
+    assert undecided == []
+    assert page.tab.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
+    page.tab.close()
 
-    def shown() -> list[float]:
-        texts = table.locator("tbody tr td:nth-of-type(1)").all_inner_texts()
-        return [float(text) for text in texts if text]
 
-    head.locator("button").focus()
-    for state, falling in (("descending", True), ("ascending", False)):
-        page.keyboard.press("Enter")
-        assert head.get_attribute("aria-sort") == state
-        assert shown() == sorted(shown(), reverse=falling)
-    page.close()
+def test_contours_switch_by_the_space_bar(browser: Any, pages: dict[str, Path]) -> None:
+    page = Opened(browser, pages["demo"])
+    first, second = page.tab.query_selector_all("section:has(.switch)")[:2]
+
+    def seen(section: Any) -> set[str]:
+        states = "x => [...x.querySelectorAll('.contours')].map(c => getComputedStyle(c).visibility)"
+        return set(section.evaluate(states))
+
+    assert seen(first) == seen(second) == {"visible"}
+    page.press_until(".switch")
+    outline = page.tab.evaluate("getComputedStyle(document.activeElement).outlineWidth")
+    assert float(outline.removesuffix("px")) >= 2  # the focus is seen
+    page.tab.keyboard.press("Space")
+    assert seen(first) == {"hidden"} and seen(second) == {"visible"}
+    page.tab.keyboard.press("Space")
+    assert seen(first) == {"visible"}
+    image, layer = (first.query_selector(s).bounding_box() for s in (".picture img", ".picture .contours"))
+    assert image == pytest.approx(layer, abs=0.6)
+    page.tab.close()
+
+
+def test_tables_sort_by_click_and_by_enter(browser: Any, pages: dict[str, Path]) -> None:
+    page = Opened(browser, pages["demo"])
+    heads = page.tab.query_selector("table:has(caption:text('Mean over'))").query_selector_all("thead th")
+    column = next(n for n, head in enumerate(heads) if head.inner_text().strip() == "Dice")
+
+    def numbers() -> list[float]:
+        cells = f"table => [...table.tBodies[0].rows].map(row => parseFloat(row.cells[{column}].textContent))"
+        return heads[column].evaluate(f"head => ({cells})(head.closest('table'))")
+
+    before = numbers()
+    assert before != sorted(before)
+    heads[column].query_selector("button").click()
+    assert numbers() == sorted(before) and heads[column].get_attribute("aria-sort") == "ascending"
+    page.tab.keyboard.press("Enter")
+    assert numbers() == sorted(before, reverse=True) and heads[column].get_attribute("aria-sort") == "descending"
+    heads[0].query_selector("button").press("Enter")
+    assert heads[column].get_attribute("aria-sort") is None and heads[0].get_attribute("aria-sort") == "ascending"
+    names = heads[0].evaluate("h => [...h.closest('table').tBodies[0].rows].map(r => r.cells[0].textContent)")
+    assert names == sorted(names)
+    assert page.said == []
+    page.tab.close()
+
+
+def test_commands_are_copied_as_typed(browser: Any, pages: dict[str, Path]) -> None:
+    page = Opened(browser, pages["demo"])
+    page.press_until(".commands button", 200)
+    page.tab.keyboard.press("Enter")
+    page.tab.wait_for_function("document.querySelector('.commands [role=status]').textContent !== ''")
+    page.tab.evaluate("getSelection().selectAllChildren(document.querySelector('.commands code'))")
+    assert page.tab.evaluate("getSelection().toString()") == "export A=$PWD/A\njdm-train 1 all\njdm-export 1 all"
+    page.tab.close()
+
+
+def test_without_scripts_and_on_paper_nothing_is_lost(browser: Any, pages: dict[str, Path]) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    tab = context.new_page()
+    tab.goto(pages["demo"].as_uri())
+    tab.locator(".switch").first.uncheck()
+    assert not tab.locator(".contours").first.is_visible()
+    assert tab.locator("thead th").first.is_visible()
+    context.close()
+    page = Opened(browser, pages["synthetic"], scheme="dark")
+    page.tab.emulate_media(media="print")
+    page.tab.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.tab.evaluate("[...document.querySelectorAll('details')].every(d => d.open)")
+    assert not page.tab.locator(".switch").first.is_visible()
+    paper = page.tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert paper == "rgb(255, 255, 255)"  # also where the screen is dark
+    page.tab.close()

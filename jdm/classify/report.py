@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from jdm.classify.scores import by_class, confusion, intervals
 from jdm.evaluation.statistics import detectable, holm, paired_difference
+from jdm.evaluation.tables import Table, table_markdown
 from jdm.system.files import write_text
 from jdm.system.machine import jdm_version
 
@@ -20,6 +21,8 @@ _COMPARED = (
 """Arms, and the control with as many updates."""
 _HELP = ("synthetic-then-real", "mixed")
 _LEVEL = 0.05
+_MOST_LETTERS = 16
+"""Of a class's name in a picture."""
 
 
 def report(found: Mapping[str, Any], about: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -34,7 +37,7 @@ def report(found: Mapping[str, Any], about: Mapping[str, Any], folder: Path) -> 
         "arms": arms, "differences": _differences(found),
     }  # fmt: skip
     results["verdict"] = verdict(results)
-    write_text(folder / "results.md", markdown(results, found["names"]))
+    write_text(folder / "results.md", markdown(results))
     _draw(found, folder)
     return results
 
@@ -85,28 +88,55 @@ def verdict(results: Mapping[str, Any]) -> str:
     return f"{'. '.join(lines)}. {results['images']} images of {results['groups']} patients, {results['runs']} runs."
 
 
-def markdown(results: Mapping[str, Any], names: Sequence[str]) -> str:
+def markdown(results: Mapping[str, Any]) -> str:
     settings = results["settings"]
-    overall = list(next(iter(results["arms"].values()))["overall"])
     parts = [
-        f"# {settings['real']} and {settings['synthetic']}: do synthetic images help a classifier?", results["verdict"],
+        f"# {settings['real']} and {settings['synthetic']}: do synthetic images help a classifier?",
+        results["verdict"], settings_line(results),
+        *(f"**{table.caption}**\n\n{table_markdown(table)}".rstrip() for table in tables(results)),
+    ]  # fmt: skip
+    return "\n\n".join(parts) + "\n"
+
+
+def settings_line(results: Mapping[str, Any]) -> str:
+    """What all arms share."""
+    settings = results["settings"]
+    return (
         f"{settings['network']} network, {settings['size']} pixels a side, {settings['iterations']} updates of "
         f"{settings['batch_size']} images (arms with synthetic images and real-long: twice as many); "
-        f"{settings['synthetic_images']} synthetic images; scored: {settings['scored']}.",
-        _table(["arm", *overall], [
-            [arm, *(_interval(part["overall"][name]) for name in overall)] for arm, part in results["arms"].items()
-        ]),
-        "Means over runs, with 95 % bootstrap intervals over patients. Calibration: expected error, lower is better.",
-        _table(["difference in accuracy", "mean [95 % interval]", "p (Holm)", "smallest seen"], [
-            [f"{e['arm']} minus {e['minus']}", f"{e['mean']:+.3f} [{e['low']:+.3f}, {e['high']:+.3f}]",
-             f"{e['p_holm']:.3g}", f"{e['detectable']:.3f}"] for e in results["differences"]
-        ]),
-    ]  # fmt: skip
-    for name in names:
-        keys = list(next(iter(results["arms"].values()))["classes"][name])
-        rows = [[arm, *(f"{part['classes'][name][key]:.3g}" for key in keys)] for arm, part in results["arms"].items()]
-        parts += [f"## {name}", _table(["arm", *keys], rows)]
-    return "\n\n".join(parts) + "\n"
+        f"{settings['synthetic_images']} synthetic images; scored: {settings['scored']}."
+    )
+
+
+def tables(results: Mapping[str, Any]) -> list[Table]:
+    """Tables of the arms, their differences, and each class.
+
+    Args: results: the content of results.json.
+    """
+    arms = results["arms"]
+    first = next(iter(arms.values()))
+    found = [
+        Table(
+            "Means over runs, 95 % bootstrap intervals over patients; calibration: expected error, lower is better",
+            ("arm", *first["overall"]),
+            tuple((arm, *(_interval(part["overall"][key]) for key in first["overall"])) for arm, part in arms.items()),
+        )
+    ]
+    if results["differences"]:
+        header = ("difference in accuracy", "mean [95 % interval]", "p (Holm)", "smallest seen")
+        found.append(Table("Paired differences between arms", header, tuple(map(_difference, results["differences"]))))
+    for name, scores in first["classes"].items():
+        rows = tuple((arm, *(f"{part['classes'][name][key]:.3g}" for key in scores)) for arm, part in arms.items())
+        found.append(Table(f"Class {name}", ("arm", *scores), rows))
+    return found
+
+
+def _difference(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        f"{entry['arm']} minus {entry['minus']}",
+        f"{entry['mean']:+.3f} [{entry['low']:+.3f}, {entry['high']:+.3f}]",
+        f"{entry['p_holm']:.3g}", f"{entry['detectable']:.3f}",
+    )  # fmt: skip
 
 
 def _interval(value: Mapping[str, float | None]) -> str:
@@ -116,16 +146,13 @@ def _interval(value: Mapping[str, float | None]) -> str:
     return f"{value['mean']:.3f}{limits}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def _draw(found: Mapping[str, Any], folder: Path) -> None:
     """confusion.png: a matrix per arm, shares of the true class; curves.png: training loss per arm."""
     from matplotlib.figure import Figure
 
-    names, arms = found["names"], found["arms"]
+    # long names would leave no room for the matrices
+    names = [name if len(name) <= _MOST_LETTERS else f"{name[: _MOST_LETTERS - 1]}…" for name in found["names"]]
+    arms = found["arms"]
     figure = Figure(figsize=(3.2 * len(arms), 3.4), layout="constrained")
     for place, (arm, part) in enumerate(arms.items(), 1):
         table = np.sum([confusion(found["y"], row) for row in part["p"]], axis=0).astype(float)

@@ -35,14 +35,13 @@ def run(arguments: AuditArguments) -> None:
     """Audit, print the verdict, and write the files."""
     from jdm.data.raw_dataset import open_dataset
     from jdm.evaluation.audit_page import verdict, write_audit
-    from jdm.evaluation.folder_report import report_folder
     from jdm.evaluation.set_audit import audit_set
+    from jdm.report.folder import report_folder
 
     synthetic = open_dataset(arguments.synthetic)
     others = None if arguments.held_out is None else open_dataset(arguments.held_out)
     found = audit_set(synthetic, open_dataset(arguments.like), others)
-    folder = arguments.out or synthetic.folder
-    for path in write_audit(found, folder):
+    for path in write_audit(found, arguments.out or synthetic.folder):
         print(path)
-    print(report_folder(folder))
+    print(report_folder(arguments.out or synthetic.folder))
     print(verdict(found))

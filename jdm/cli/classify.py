@@ -17,8 +17,9 @@ def main() -> None:
 
 def _run(options: ClassifyOptions) -> None:
     from jdm.classify.run import classify
-    from jdm.evaluation.folder_report import report_folder
+    from jdm.report.folder import report_folder
 
     folder, results = classify(options)
     print(results["verdict"])
-    print(f"Results: {folder / 'results.md'}; {report_folder(folder)}")
+    print(f"Results: {folder / 'results.md'}")
+    print(f"Report: {report_folder(folder)}")

@@ -8,17 +8,12 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jdm.cli import run_command
 
-if TYPE_CHECKING:
-    from jdm.cli.demo_report import Step
-
 REAL, SYNTHETIC = (1, "Dataset001_Nuclei"), (501, "Dataset501_Nuclei_syn")
-MARK = "demo.txt"
 _EPOCHS = 10
 
 
@@ -43,6 +38,14 @@ class DemoOptions:
     """Discard an earlier demo in --out."""
 
 
+@dataclass(frozen=True)
+class Step:
+    """One command of the demo, as typed, and how long it took."""
+
+    command: str
+    seconds: float
+
+
 def main() -> None:
     """Entry point of `jdm-demo`."""
     import tyro
@@ -53,7 +56,10 @@ def main() -> None:
 
 def run(options: DemoOptions) -> None:
     """Make the pictures, run the commands, write the report, print table and path."""
-    from jdm.cli.demo_report import Places, read_field, write_demo_report, write_tiles
+    from jdm.cli.demo_field import read_field, write_tiles
+    from jdm.report.demo import STEPS
+    from jdm.report.folder import report_folder
+    from jdm.system.files import write_json
 
     image, mask = read_field()
     out = claim(options.out.resolve(), options.overwrite)
@@ -65,15 +71,19 @@ def run(options: DemoOptions) -> None:
     print("\n".join(f"$ {line}" for line in setup))
     variables = {name: str(folder) for name, folder in folders.items()}
     steps = [call(command, out, variables) for command in commands(options)]
-    run_folder = folders["jdm_results"] / REAL[1]
-    places = Places(
-        real=folders["nnUNet_raw"] / REAL[1],
-        synthetic=folders["nnUNet_raw"] / SYNTHETIC[1],
-        training=run_folder / "fold_all",
-        experiment=run_folder / "experiment_fold_all",
-    )
-    tables = write_demo_report(out / "report.html", places, steps, setup)
-    print("", *tables, f"Report: {out / 'report.html'}", sep="\n")
+    write_json(out / STEPS, {"setup": setup, "steps": [asdict(step) for step in steps]})
+    print("", *_tables(folders["jdm_results"]), f"Report: {report_folder(out)}", sep="\n")
+
+
+def _tables(results: Path) -> list[str]:
+    """The verdict and the tables of the demo's experiment, in Markdown."""
+    from jdm.evaluation.tables import table_markdown
+    from jdm.report.experiment import RESULTS
+    from jdm.report.read import read_object
+    from nnunet_integration.report import tables
+
+    found = read_object(results / REAL[1] / "experiment_fold_all" / RESULTS)
+    return [f"{found['verdict']}\n", *map(table_markdown, tables(found))]
 
 
 def commands(options: DemoOptions) -> list[list[str]]:
@@ -99,9 +109,10 @@ def claim(out: Path, overwrite: bool) -> Path:
     Raises: ExistsError if it is not empty, unless it holds an earlier demo and `overwrite` is given.
     """
     from jdm.errors import ExistsError
+    from jdm.report.folder import DEMO
 
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        if not (out / MARK).is_file():
+        if not (out / DEMO).is_file():
             raise ExistsError(
                 f"{out} exists and was not made by jdm-demo; expected a new or empty folder; choose another --out"
             )
@@ -109,7 +120,7 @@ def claim(out: Path, overwrite: bool) -> Path:
             raise ExistsError(f"{out} holds a demo already; expected none; choose another --out, or add --overwrite")
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
-    (out / MARK).write_text("Made by jdm-demo; open report.html.\n", encoding="utf-8")
+    (out / DEMO).write_text("Made by jdm-demo; open report.html.\n", encoding="utf-8")
     return out
 
 
@@ -118,7 +129,6 @@ def call(command: list[str], folder: Path, variables: dict[str, str]) -> Step:
 
     Raises: JdmError if it fails, after it has printed its own message.
     """
-    from jdm.cli.demo_report import Step
     from jdm.errors import JdmError
 
     print(f"\n$ {shlex.join(command)}", flush=True)

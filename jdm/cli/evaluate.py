@@ -26,7 +26,7 @@ class EvaluateArguments:
     labels: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N ...", help_behavior_hint="")] = ()
     """All label values, instead of --dataset. Without both, they are read from dataset.json beside the masks."""
     out: Path | None = None
-    """Folder for evaluation.json, evaluation.csv and evaluation.md."""
+    """Folder for evaluation.json, evaluation.csv, evaluation.md and the report."""
     allow_missing: bool = False
     """Score only the cases that are in both folders."""
     hd95: Annotated[
@@ -46,8 +46,8 @@ def main() -> None:
 
 def evaluate(arguments: EvaluateArguments) -> None:
     """Score, print the table, and write the files asked for."""
-    from jdm.evaluation.folder_report import report_folder
     from jdm.evaluation.metrics import evaluate_folders
+    from jdm.report.folder import report_folder
 
     evaluation = evaluate_folders(
         arguments.predictions,

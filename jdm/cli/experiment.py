@@ -19,7 +19,7 @@ def run(options: ExperimentOptions) -> None:
 
     for variable in ("nnUNet_raw", "nnUNet_preprocessed"):
         nnunet_folder(variable)
-    from jdm.evaluation.folder_report import report_folder
+    from jdm.report.folder import report_folder
     from nnunet_integration.experiment import run_experiment
     from nnunet_integration.report import difference_line, warning_lines
 
@@ -29,7 +29,8 @@ def run(options: ExperimentOptions) -> None:
         print(f"Dice, {difference_line(entry)}")
     for line in warning_lines(results):
         print(line, file=sys.stderr)
-    print(f"Results: {folder / 'results.md'}; {report_folder(folder)}")
+    print(f"Results: {folder / 'results.md'}")
+    print(f"Report: {report_folder(folder)}")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""`jdm-report`: one self-contained HTML file about a folder that jdm wrote."""
+"""`jdm-report`: one page about any folder that jdm wrote."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from jdm.cli import run_command
 
 @dataclass(frozen=True)
 class ReportArguments:
-    """Write report.html, one file that opens offline, and report.json about a folder that jdm wrote."""
+    """Write report.html, one page that opens anywhere, and report.json, the same content as data."""
 
     folder: tyro.conf.Positional[Path]
-    """Results of jdm-experiment, jdm-classify or jdm-evaluate, a synthetic dataset, or a run of jdm-train."""
+    """Folder of an experiment, a comparison of classifiers, a synthetic dataset, an evaluation, an audit, a run or a
+    demo."""
     like: str | None = None
-    """Id or name of the real dataset, whose cases are shown beside synthetic ones: the report then holds patients."""
+    """Id or name of the real dataset, whose cases are then shown beside synthetic pairs: the page holds patients."""
     out: Path | None = None
-    """Folder for the two files. Default: the folder itself."""
+    """Folder for the two files. Default: the same folder."""
 
 
 def main() -> None:
@@ -32,7 +33,7 @@ def main() -> None:
 def run(arguments: ReportArguments) -> None:
     """Write the report and print its path."""
     from jdm.data.raw_dataset import open_dataset
-    from jdm.evaluation.folder_report import report_folder
+    from jdm.report.folder import report_folder
 
     real = None if arguments.like is None else open_dataset(arguments.like)
     print(report_folder(arguments.folder, arguments.out, real))

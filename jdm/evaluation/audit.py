@@ -1,7 +1,7 @@
 """Checks whether synthetic pairs are copies of training pairs, by nearest-neighbour distances, with real controls.
 
 No single threshold separates copies from similar cases for every dataset. Each number is therefore also computed for
-held-out real cases, which cannot be copies, and the closest pairs can be inspected (`figures.nearest_sheet`).
+held-out real cases, which cannot be copies, and the closest pairs can be inspected by eye.
 """
 
 from __future__ import annotations

@@ -93,7 +93,6 @@ def page(audit: SetAudit) -> str:
         "cases to the other." + _warning(audit),
         _table(audit.distribution, {name: name for name in _DISTRIBUTION}),
         "Likeness of random pairs of different cases, 64 pixels a side; within a set it measures diversity.",
-        "**Likeness of random pairs**",
         _table(audit.resemblance, {"mean_squared_error": "mean squared error", "structural_similarity": "SSIM"}),
         "## Looks", _table(audit.appearance, {name: name for name in next(iter(audit.appearance.values()))}),
     ]  # fmt: skip

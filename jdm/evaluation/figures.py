@@ -1,4 +1,4 @@
-"""PNG figures: pairs, predictions, nearest neighbours, loss curves.
+"""PNG figures: pairs, predictions, loss curves.
 
 Images of any type and number of channels become RGB; masks are outlined, not filled, so that the image stays visible.
 """
@@ -52,15 +52,6 @@ class Comparison:
     predictions: Mapping[str, np.ndarray]  # arm -> (*spatial)
 
 
-@dataclass(frozen=True)
-class Match:
-    """A synthetic pair and the training pair nearest to it."""
-
-    synthetic: ImageAndLabel
-    training: ImageAndLabel
-    caption: str
-
-
 def to_rgb(image: np.ndarray) -> np.ndarray:
     """uint8 (H, W, 3) of an image (C, H, W).
 
@@ -95,13 +86,11 @@ def outlines(label: np.ndarray) -> np.ndarray:
     return result
 
 
-def plane(image: np.ndarray, label: np.ndarray, *others: np.ndarray, across: int | None = None) -> list[np.ndarray]:
+def plane(image: np.ndarray, label: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
     """The plane to show of a case with any number of spatial axes: image (C, H, W) and masks (H, W).
 
     Axes of length one are dropped. Of a volume, the plane across its shortest axis with most foreground in `label` is
     shown (the middle one if `label` is empty).
-
-    Args: across: the axis of a volume to look along instead.
     Raises: DataError if a mask has another shape than the image.
     """
     for mask in (label, *others):
@@ -112,7 +101,7 @@ def plane(image: np.ndarray, label: np.ndarray, *others: np.ndarray, across: int
             )
     masks = [label, *others]
     while label.ndim > 2:
-        axis = int(np.argmin(label.shape)) if across is None or label.ndim > 3 else across
+        axis = int(np.argmin(label.shape))
         foreground = np.count_nonzero(np.moveaxis(label, axis, 0), axis=tuple(range(1, label.ndim)))
         chosen = int(foreground.argmax()) if foreground.any() else label.shape[axis] // 2
         image, masks = image.take(chosen, axis + 1), [mask.take(chosen, axis) for mask in masks]
@@ -145,25 +134,10 @@ def comparison(rows: Sequence[Comparison], path: Path, crop: int | None = None) 
                 f"case {row.title} has the arms {list(row.predictions)}; expected {arms} as the first case; "
                 "give every case the same arms"
             )
-        image, *masks = central(plane(row.image, row.reference, *row.predictions.values()), crop)
+        image, *masks = _central(plane(row.image, row.reference, *row.predictions.values()), crop)
         cells += [_tile(image, None, 2 * TILE), *(_tile(image, mask, 2 * TILE) for mask in masks)]
         headings += [row.title, "reference", *arms]
     _save(_sheet(cells, 2 + len(arms), headings), path)
-
-
-def nearest_sheet(
-    matches: Sequence[Match], path: Path, headings: tuple[str, str] = ("synthetic", "nearest training")
-) -> None:
-    """Write a sheet with a row per match: the synthetic pair, and beside it the training pair under its caption.
-
-    Args:
-        headings: headings of the two columns.
-    """
-    cells, above = [], []
-    for match in matches:
-        cells += [*_tiles(match.synthetic), *_tiles(match.training)]
-        above += [headings[0], "", f"{headings[1]}: {match.caption}", ""]
-    _save(_sheet(cells, 4, above), path)
 
 
 def curves(log: Path, path: Path, selected: int | None = None) -> None:
@@ -177,7 +151,7 @@ def curves(log: Path, path: Path, selected: int | None = None) -> None:
     """
     from matplotlib.figure import Figure
 
-    columns = _read_log(log)
+    columns = read_losses(log)
     step = np.array(columns["step"])
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
@@ -208,7 +182,8 @@ def curves(log: Path, path: Path, selected: int | None = None) -> None:
     figure.savefig(path, dpi=110, format="png", metadata={"Software": None})
 
 
-def _read_log(log: Path) -> dict[str, list[float]]:
+def read_losses(log: Path) -> dict[str, list[float]]:
+    """The columns of a log.csv that `curves` draws; NaN where a row has no value. Raises: DataError as `curves`."""
     names = ("step", "loss", "seen_loss", "held_out_loss", "smoothed")
     columns: dict[str, list[float]] = {name: [] for name in names}
     try:
@@ -224,11 +199,11 @@ def _read_log(log: Path) -> dict[str, list[float]]:
 
 
 def _tiles(pair: ImageAndLabel, crop: int | None = None) -> list[PillowImage]:
-    image, label = central(plane(pair.image, pair.label), crop)
+    image, label = _central(plane(pair.image, pair.label), crop)
     return [_tile(image), _tile(image, label)]
 
 
-def central(arrays: list[np.ndarray], crop: int | None) -> list[np.ndarray]:
+def _central(arrays: list[np.ndarray], crop: int | None) -> list[np.ndarray]:
     """The central part of arrays (..., H, W), at most `crop` pixels per side."""
     if crop is None:
         return arrays

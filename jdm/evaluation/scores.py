@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from jdm.evaluation.tables import Table, table_markdown
 from jdm.system.files import strict, write_text
 
 Convention = Literal["nnunet", "thesis", "pranet"]
@@ -141,24 +142,27 @@ class Evaluation:
         return text.getvalue()
 
     def to_markdown(self) -> str:
-        """A table with a line per class, the mean, and notes on what was left out."""
+        """The result in one sentence, the table, and notes on what was left out."""
+        return "\n".join([self.headline(), "", table_markdown(self.table()), *self.notes()]) + "\n"
+
+    def table(self) -> Table:
+        """A row per class, and the mean over several."""
         header = ["class", "images", "empty ref.", "empty both", "Dice", "IoU", "HD95", "without HD95"]
         header += ["micro Dice", "micro IoU"]
         if self.convention == "pranet":
             header += ["Dice at 0.5", "IoU at 0.5"]
-        lines = ["| " + " | ".join(header) + " |", "|---" + "|---:" * (len(header) - 1) + "|"]
+        rows = []
         for c in self.classes:
             cells = [c.label, *map(str, (c.cases, c.empty_reference, c.empty_both))]
             cells += [*_numbers(c.dice, c.iou, c.hd95), str(c.hd95_left_out), *_numbers(c.micro_dice, c.micro_iou)]
             if self.convention == "pranet":
                 cells += _numbers(c.dice_fixed, c.iou_fixed)
-            lines.append("| " + " | ".join(cells) + " |")
+            rows.append(cells)
         if len(self.classes) > 1:
             cells = ["mean", str(len(self.case_ids)), "", "", *_numbers(self.mean_dice, self.mean_iou), "", ""]
             cells += _numbers(self.micro_dice, self.micro_iou)
-            cells += [""] * (len(header) - len(cells))
-            lines.append("| " + " | ".join(cells) + " |")
-        return "\n".join([self.headline(), "", *lines, "", *self.notes()]) + "\n"
+            rows.append(cells + [""] * (len(header) - len(cells)))
+        return Table("Scores by class, means over images", tuple(header), tuple(map(tuple, rows)))
 
     def headline(self) -> str:
         """The result in one sentence."""

@@ -231,7 +231,9 @@ def read_manifest(path: Path) -> list[dict[str, Any]]:
         except (ValueError, RecursionError):
             record = None
         if not isinstance(record, dict) or not isinstance(record.get("case_id"), str):
-            raise DataError(f"{path}: line {number} is not a record with a case_id; export the dataset again")
+            raise DataError(
+                f"{path}: line {number} is no record; expected one with a case_id; export the dataset again"
+            )
         records.append(record)
     return records
 
