@@ -37,6 +37,8 @@ def write_results(study: Study, lengths: Lengths | None) -> dict[str, Any]:
     ratios |= zip([point.ratio for point in others], found[len(tests) :], strict=True)
     counts = first.counts
     extra = {
+        "scores": sorted({str(job.score_file(job.experiment.scored).parent.relative_to(study.folder))
+                          for job in study.jobs(main, ALL_ARMS)}),
         "folds": [experiment.settings.fold for experiment in study.experiments],
         "train_fraction": study.options.train_fraction,
         "lengths": None if lengths is None else _lengths(study, lengths, main.ratio),

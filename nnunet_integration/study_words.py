@@ -37,6 +37,8 @@ def _on_lengths(lengths: Mapping[str, Any]) -> Iterator[str]:
             f"over half as many ({place}); raise --most-iterations."
         )
     own = lengths["own"]
+    if all(found["updates"] == compared for found in own["plateaus"].values()):
+        return
     parts = [
         f"{entry['arm']} ({_updates(own, entry['arm'])}) minus {entry['minus']} ({_updates(own, entry['minus'])}): "
         f"{cell(entry['dice'], '+')}"
