@@ -23,6 +23,7 @@ from nnunet_integration.amounts import ratio_counts
 from nnunet_integration.arms import ExperimentOptions, Resolved, schedule
 from nnunet_integration.case_sets import CaseSet, cases_of, external_sets, labelled_test_ids
 from nnunet_integration.claims import check_folder, fold_of, kept_settings, work_folder
+from nnunet_integration.generator import generator_run
 from nnunet_integration.plans import fitting_patch, resolve, stage_strides, with_experiment_configuration
 from nnunet_integration.provenance import check_generator, test_ids
 from nnunet_integration.register import check_masks, register
@@ -50,6 +51,8 @@ class Experiment:
     """Share of the fold's training cases that `training_ids` are."""
     counts: Mapping[float, int]
     """Synthetic cases by ratio."""
+    generator: Path | None
+    """Folder of the generator's run, for ensemble-jdm; None without that arm."""
     plans: dict[str, dict[str, Any]]
     """Plans with the experiment's configuration, by dataset name."""
     configuration: str
@@ -103,6 +106,7 @@ def prepare(options: ExperimentOptions, number: int = 0) -> Experiment:
     known = _known(options, real, synthetic, fold)
     known["split_sha256"] = _split_digest(training_ids, scored.ids, on_test_set)
     counts = ratio_counts(options.ratios, synthetic)
+    generator = generator_run(real, synthetic) if "ensemble-jdm" in options.arms else None
     check_folder(folder, known, options.overwrite)
     registered = register(synthetic, real, options.configuration, options.plans)
     median = _median_shape(registered.preprocessed, synthetic)
@@ -113,7 +117,7 @@ def prepare(options: ExperimentOptions, number: int = 0) -> Experiment:
         moved["configurations"][configuration] = plans["configurations"][configuration]
     return Experiment(
         real, synthetic, settings, tuple(training_ids), scored, on_test_set, judged, tests, options.train_fraction,
-        counts, {real.name: plans, synthetic.name: moved}, configuration, folder, note,
+        counts, generator, {real.name: plans, synthetic.name: moved}, configuration, folder, note,
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from jdm.system.locks import locked
 from nnunet_integration import host
 from nnunet_integration.arms import ArmName
 from nnunet_integration.case_sets import CaseSet
+from nnunet_integration.generator import segmented
 from nnunet_integration.preparation import Experiment
 from nnunet_integration.settings import TrainerSettings
 from nnunet_integration.trainings import PLAIN, Point, Training, networks
@@ -176,12 +177,15 @@ def _score(job: Job, cases: CaseSet) -> None:
     experiment, folder = job.experiment, job.predictions(cases)
     runs = [host_run(experiment, training, seed) for training, seed in job.networks]
     where = (experiment.device, experiment.settings.mirroring, experiment.log)
-    if len(runs) == 1:
+    if len(runs) == 1 and job.arm != "ensemble-jdm":
         host.predict(runs[0], cases.images, folder, *where)
     else:
         members = [folder / "members" / str(number) for number in range(len(runs))]
         for run, member in zip(runs, members, strict=True):
             host.predict(run, cases.images, member, *where, probabilities=True)
+        if job.arm == "ensemble-jdm":
+            assert experiment.generator is not None  # checked when prepared
+            members.append(segmented(experiment.generator, cases, experiment.settings.device))
         host.average(runs[0], cases.ids, members, folder)
         shutil.rmtree(folder / "members")
     references = cases.copy_references(experiment.real.file_ending)

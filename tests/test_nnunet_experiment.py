@@ -237,7 +237,7 @@ def test_cases_that_chose_the_generators_weights_are_counted(datasets, tmp_path)
         cases = cases_of(real, evaluated_ids, on_test_set, "", tmp_path)
         places = ({}, "2d", tmp_path, "")
         return Experiment(
-            real, synthetic, settings, tuple(training_ids), cases, on_test_set, None, (), 1.0, {}, *places
+            real, synthetic, settings, tuple(training_ids), cases, on_test_set, None, (), 1.0, {}, None, *places
         )
 
     chosen = scored(validation_ids, False).chose_generator

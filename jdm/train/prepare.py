@@ -52,7 +52,7 @@ class Prepared:
     """Class by case, for a model conditioned on it; empty if a case has none."""
     imported: ImportedWeights | None
     """Initial weights, if imported."""
-    train_fraction: float | None
+    train_fraction: float | None = None
     """Share of the fold's training cases that are used; None: all."""
 
     @property
