@@ -235,7 +235,7 @@ def test_folds_are_pooled_and_each_case_is_scored_by_networks_that_did_not_see_i
         synthetic = write_blobs(raw / f"Dataset51{fold}_Blobs_syn", ["syn_0", "syn_1"])
         write_provenance(synthetic, real, fold_split(real, fold)[0], fold)
     options = replace(OPTIONS, synthetic=("510", "511"), fold=("0", "1"), arms=("real", "mix"))
-    with pytest.raises(DataError, match=r"fold 0 of Dataset011_Blobs.*to be evaluated"):
+    with pytest.raises(DataError, match=r"fold 1 of Dataset011_Blobs.*to be evaluated"):
         run_experiment(replace(options, fold=("1", "0")))
     folder, results = run_experiment(options)
     assert results is not None and folder.name == "experiment_folds_0_1"
