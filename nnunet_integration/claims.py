@@ -31,7 +31,7 @@ def output_folder(options: ExperimentOptions) -> Path:
 def work_folder(options: ExperimentOptions, number: int) -> Path:
     """Folder of one fold's networks and scores. Args: number: place of the fold in the options."""
     folder = output_folder(options).resolve()
-    return folder if len(options.fold) == 1 else folder / f"fold_{options.fold[number]}"
+    return folder if len(options.fold) == 1 else folder / f"fold_{fold_of(options.fold[number])}"
 
 
 def fold_of(text: str) -> int | str:
@@ -48,16 +48,17 @@ def locks_folder(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.locks")
 
 
-def claim(folder: Path, settings: dict[str, Any], overwrite: bool) -> None:
+def claim(folder: Path, settings: dict[str, Any], overwrite: bool, locks: Path | None = None) -> None:
     """Claim a folder for the experiment with these settings.
 
+    Args: locks: see `locks_folder`.
     Raises: ExistsError if it holds another experiment (with the first difference) or other files, or if the experiment
         to be discarded is still being run.
     """
     check_folder(folder, settings, overwrite)
     before = kept_settings(folder)
     if overwrite and before and differing(before, settings):
-        if any(is_held(lock) for lock in locks_folder(folder).glob("*.lock")):
+        if locks is not None and any(is_held(lock) for lock in locks.glob("*.lock")):
             raise ExistsError(f"{folder} is being written by another shard; expected none; wait for it, or end it")
         shutil.rmtree(folder)
     write_json(folder / SETTINGS_FILE, settings)

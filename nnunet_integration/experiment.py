@@ -39,10 +39,9 @@ def run_experiment(options: ExperimentOptions) -> tuple[Path, dict[str, Any] | N
             stack.enter_context(held(lock, folder))
             study = _prepared(options, folder)
         else:
-            locks_folder(folder).mkdir(exist_ok=True)
-            stack.enter_context(held(locks_folder(folder) / f"shard_{index}_of_{shards}.lock", folder))
             with locked(lock):
                 study = _prepared(options, folder)
+                stack.enter_context(held(locks_folder(folder) / f"shard_{index}_of_{shards}.lock", folder))
         lengths = None
         with _threads(study.experiments[0].settings.threads):
             if options.until_plateau:
@@ -68,9 +67,9 @@ def _prepared(options: ExperimentOptions, folder: Path) -> Study:
     if options.until_plateau:
         doubled(options, found.epochs, found.iterations_per_epoch)
     if several:
-        claim(folder, settings, options.overwrite)
+        claim(folder, settings, options.overwrite, locks_folder(folder))
     for experiment in experiments:
-        claim(experiment.folder, experiment.settings.to_dict(), options.overwrite)
+        claim(experiment.folder, experiment.settings.to_dict(), options.overwrite, locks_folder(folder))
         for cases in (experiment.scored, *experiment.tests, *filter(None, [experiment.judged])):
             cases.copy_references(experiment.real.file_ending)
     locks_folder(folder).mkdir(exist_ok=True)

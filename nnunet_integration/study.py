@@ -14,7 +14,7 @@ from jdm.export.request import shard_of
 from nnunet_integration import host
 from nnunet_integration.arms import ArmName, ExperimentOptions
 from nnunet_integration.case_sets import CaseSet
-from nnunet_integration.claims import locks_folder
+from nnunet_integration.claims import fold_of, locks_folder
 from nnunet_integration.comparison import read_cells
 from nnunet_integration.plans import padding_share
 from nnunet_integration.preparation import Experiment
@@ -134,7 +134,7 @@ def checked(options: ExperimentOptions) -> ExperimentOptions:
             options, iterations=4, epochs=2, pretrain_iterations=None, until_plateau=True, most_iterations=8,
             seeds=options.seeds[:1], batch_size=2, network_features=(8, 16, 32),
         )  # fmt: skip
-    if len(options.synthetic) != len(options.fold) or len({*options.fold}) != len(options.fold):
+    if len(options.synthetic) != len(options.fold) or len({*map(fold_of, options.fold)}) != len(options.fold):
         raise ConfigError(
             f"--fold has {' '.join(options.fold)} and --synthetic {' '.join(options.synthetic)}; expected different "
             "folds and one synthetic dataset for each, made by a generator that was trained on that fold"

@@ -88,7 +88,7 @@ def finish(jobs: Sequence[Job], shard: tuple[int, int], *, wait: bool = True) ->
     # from the end, where the others come last
     order = [jobs[n] for n in [*own, *sorted({*range(len(jobs))} - {*own}, reverse=True)]]
     with tqdm(total=_epochs(jobs), unit="epoch", file=sys.__stderr__, disable=None) as bar:
-        counted: set[tuple[Path, int]] = set()
+        counted, waiting = set[tuple[Path, int]](), False
         while missing := [job for job in order if not job.done]:
             idle = True
             for job in missing:
@@ -100,6 +100,9 @@ def finish(jobs: Sequence[Job], shard: tuple[int, int], *, wait: bool = True) ->
                         idle = False
             if idle and not wait:
                 return False
+            if idle and not waiting:
+                print(f"waiting for {len(missing)} scores that other shards are making", file=sys.stderr, flush=True)
+            waiting = idle
             if idle:
                 time.sleep(_POLL)
     return True
