@@ -85,8 +85,8 @@ def test_four_commands_lead_from_pictures_to_a_table(shared_data, nnunet_folders
     with Image.open(images[0]) as image:
         assert image.size == (64, 64) and image.mode == "RGB"
     must(
-        "jdm-experiment 11 --synthetic 511 --fold 0 --arms real pretrain-finetune ensemble-jdm --seeds 0 --iterations 4 "
-        "--epochs 2 --batch-size 2 --network-features 8 16 32 --threads 1 --device cpu"
+        "jdm-experiment 11 --synthetic 511 --fold 0 --arms real pretrain-finetune ensemble-jdm --seeds 0 "
+        "--iterations 4 --epochs 2 --batch-size 2 --network-features 8 16 32 --threads 1 --device cpu"
     )
     results = nnunet_folders["jdm_results"] / real.name / "experiment_fold_0"
     table = (results / "results.md").read_text(encoding="utf-8")
