@@ -17,7 +17,7 @@ from nnunet_integration.arms import ExperimentOptions
 from nnunet_integration.claims import check_folder, claim, locks_folder, output_folder
 from nnunet_integration.preparation import Experiment, prepare
 from nnunet_integration.results import write_results
-from nnunet_integration.study import Study, check_folds, checked, doubled, train_lengths, train_points
+from nnunet_integration.study import Study, check_folds, checked, train_lengths, train_points
 
 
 def run_experiment(options: ExperimentOptions) -> tuple[Path, dict[str, Any] | None]:
@@ -64,8 +64,6 @@ def _prepared(options: ExperimentOptions, folder: Path) -> Study:
         options = replace(options, threads=experiments[0].settings.threads)  # measured once
     check_folds(experiments)
     found = experiments[0].settings
-    if options.until_plateau:
-        doubled(options, found.epochs, found.iterations_per_epoch)
     if several:
         claim(folder, settings, options.overwrite, locks_folder(folder))
     for experiment in experiments:

@@ -27,6 +27,7 @@ from nnunet_integration.generator import generator_run
 from nnunet_integration.plans import fitting_patch, resolve, stage_strides, with_experiment_configuration
 from nnunet_integration.provenance import check_generator, test_ids
 from nnunet_integration.register import check_masks, register
+from nnunet_integration.trainings import doubled
 
 CPU_PATCH, CPU_BATCH, CPU_FEATURES = 128, 8, (16, 32, 64, 128)
 
@@ -105,6 +106,8 @@ def prepare(options: ExperimentOptions, number: int = 0) -> Experiment:
     _check_generator(options, f"fold {fold} of {real.name}", real, synthetic, (training_ids, validation_ids))
     known = _known(options, real, synthetic, fold)
     known["split_sha256"] = _split_digest(training_ids, scored.ids, on_test_set)
+    if options.until_plateau:
+        doubled(options, known["epochs"], known["iterations_per_epoch"])
     counts = ratio_counts(options.ratios, synthetic)
     generator = generator_run(real, synthetic) if "ensemble-jdm" in options.arms else None
     check_folder(folder, known, options.overwrite)

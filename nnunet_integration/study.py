@@ -18,14 +18,12 @@ from nnunet_integration.claims import fold_of, locks_folder
 from nnunet_integration.comparison import read_cells
 from nnunet_integration.plans import padding_share
 from nnunet_integration.preparation import Experiment
-from nnunet_integration.trainings import PAIR_ARMS, Point
+from nnunet_integration.trainings import PAIR_ARMS, Point, doubled
 from nnunet_integration.verdict import NOT_LEARNED
 from nnunet_integration.work import Job, finish, read_scores
 
 RISE = 0.003
 """A length is the plateau if an arm gained less Dice than this over half the length."""
-LONGEST = 16
-"""Times --iterations up to which lengths are doubled by default."""
 
 
 @dataclass(frozen=True)
@@ -158,22 +156,6 @@ def checked(options: ExperimentOptions) -> ExperimentOptions:
             "halves it"
         )
     return options
-
-
-def doubled(options: ExperimentOptions, epochs: int, per_epoch: int) -> list[int]:
-    """The lengths of --until-plateau in epochs, each twice the one before.
-
-    Raises: ConfigError if --most-iterations does not allow two.
-    """
-    most = options.most_iterations or LONGEST * epochs * per_epoch
-    if most < 2 * epochs * per_epoch:
-        raise ConfigError(
-            f"--most-iterations is {most}; expected at least {2 * epochs * per_epoch}, twice --iterations; enlarge it"
-        )
-    lengths = [epochs]
-    while 2 * lengths[-1] * per_epoch <= most:
-        lengths.append(2 * lengths[-1])
-    return lengths
 
 
 def plateau(dice: Mapping[int, float | None]) -> int | None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from nnunet_integration.arms import ArmName, Resolved
+from jdm.errors import ConfigError
+from nnunet_integration.arms import ArmName, ExperimentOptions, Resolved
 
 PAIR_ARMS: tuple[ArmName, ...] = ("synthetic", "pretrain-finetune", "mix")
 """The arms that train on synthetic cases."""
+LONGEST = 16
+"""Times --iterations up to which --until-plateau doubles by default."""
 
 
 @dataclass(frozen=True)
@@ -116,3 +119,19 @@ def padding_of_arm(settings: Resolved, arm: ArmName, padding: tuple[float, float
     """
     on_real, on_synthetic = updates(settings, arm, point)
     return (on_real * padding[0] + on_synthetic * padding[1]) / (on_real + on_synthetic)
+
+
+def doubled(options: ExperimentOptions, epochs: int, per_epoch: int) -> list[int]:
+    """The lengths of --until-plateau in epochs, each twice the one before.
+
+    Raises: ConfigError if --most-iterations does not allow two.
+    """
+    most = options.most_iterations or LONGEST * epochs * per_epoch
+    if most < 2 * epochs * per_epoch:
+        raise ConfigError(
+            f"--most-iterations is {most}; expected at least {2 * epochs * per_epoch}, twice --iterations; enlarge it"
+        )
+    lengths = [epochs]
+    while 2 * lengths[-1] * per_epoch <= most:
+        lengths.append(2 * lengths[-1])
+    return lengths

@@ -28,8 +28,8 @@ from nnunet_integration.comparison import Entry, summarise_together
 from nnunet_integration.cutmix import paired_cutmix
 from nnunet_integration.experiment import run_experiment
 from nnunet_integration.preparation import prepare
-from nnunet_integration.study import RISE, checked, doubled, plateau
-from nnunet_integration.trainings import Point, needed_trainings, networks, updates
+from nnunet_integration.study import RISE, checked, plateau
+from nnunet_integration.trainings import Point, doubled, needed_trainings, networks, updates
 
 OPTIONS = ExperimentOptions(
     real="11", synthetic=("511",), seeds=(0,), iterations=2, epochs=2, batch_size=2, network_features=(8, 16, 32),
