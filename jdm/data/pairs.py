@@ -73,7 +73,8 @@ class PairDataset:
 
     def crop(self, index: int, size: tuple[int, ...], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """A random crop (image, label) of an item at native resolution, padded symmetrically if it is smaller."""
-        return self._cut(index, size, self._starts(index, size, rng))
+        arrays = self._arrays(self.items[index])
+        return _cut(arrays, size, _starts(arrays[1].shape, size, rng))
 
     def encoded(self, index: int, rng: np.random.Generator) -> np.ndarray:
         """A random training sample of an item: float32, (channels, *patch_size)."""
@@ -81,11 +82,13 @@ class PairDataset:
 
     def with_previous(self, index: int, rng: np.random.Generator) -> np.ndarray:
         """Like `encoded`, followed by the channels of the same crop of the slice before; zeros if there is none."""
-        size = self.config.data.patch_size
-        starts = self._starts(index, size, rng)
-        x = self.codec.encode(*self._cut(index, size, starts))
-        before = self.codec.encode(*self._cut(index - 1, size, starts)) if self.follows(index) else np.zeros_like(x)
-        return np.concatenate([x, before])
+        arrays, size = self._arrays(self.items[index]), self.config.data.patch_size
+        starts = _starts(arrays[1].shape, size, rng)
+        x = self.codec.encode(*_cut(arrays, size, starts))
+        if not self.follows(index):
+            return np.concatenate([x, np.zeros_like(x)])
+        before = self._arrays(self.items[index - 1])
+        return np.concatenate([x, self.codec.encode(*_cut(before, size, starts))])
 
     def follows(self, index: int) -> bool:
         """Whether the item before is the slice before."""
@@ -102,20 +105,6 @@ class PairDataset:
         names = self.config.facts.class_names
         label = self._classes.get(self.items[index].case_id)
         return 1 + names.index(label) if label in names else 0
-
-    def _starts(self, index: int, size: tuple[int, ...], rng: np.random.Generator) -> list[int]:
-        sides = zip(self.item_shape(index), size, strict=True)
-        return [int(rng.integers(0, max(side - want, 0) + 1)) for side, want in sides]
-
-    def _cut(self, index: int, size: tuple[int, ...], starts: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        image, label = self._arrays(self.items[index])
-        window = tuple(slice(start, start + want) for start, want in zip(starts, size, strict=True))
-        image, label = image[(slice(None), *window)], label[window]
-        margins = centred_margins(label.shape, size)
-        if any(before or after for before, after in margins):
-            image = np.pad(image, [(0, 0), *margins], mode="symmetric")
-            label = np.pad(label, margins, mode="symmetric")
-        return image, label
 
     def _arrays(self, item: Item) -> tuple[np.ndarray, np.ndarray]:
         cached = self._cache.get(item.case_id)
@@ -230,6 +219,25 @@ def case_scale(image: np.ndarray, facts: Fingerprint) -> tuple[np.ndarray, np.nd
     offset = np.array([wanted or 0.0 for wanted in facts.case_mean])
     column = (slice(None), *[None] * (image.ndim - 1))
     return np.where(kept, 0, mean)[column], np.where(kept, 1, wanted / std)[column], offset[column]
+
+
+def _starts(shape: tuple[int, ...], size: tuple[int, ...], rng: np.random.Generator) -> list[int]:
+    """Where a random crop of this size begins along each axis."""
+    return [int(rng.integers(0, max(side - want, 0) + 1)) for side, want in zip(shape, size, strict=True)]
+
+
+def _cut(
+    arrays: tuple[np.ndarray, np.ndarray], size: tuple[int, ...], starts: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """A crop (image, label), padded symmetrically where the arrays are smaller."""
+    image, label = arrays
+    window = tuple(slice(start, start + want) for start, want in zip(starts, size, strict=True))
+    image, label = image[(slice(None), *window)], label[window]
+    margins = centred_margins(label.shape, size)
+    if any(before or after for before, after in margins):
+        image = np.pad(image, [(0, 0), *margins], mode="symmetric")
+        label = np.pad(label, margins, mode="symmetric")
+    return image, label
 
 
 def _slices(image: np.ndarray, data: DataConfig) -> list[int | None]:

@@ -39,7 +39,7 @@ class Denoiser(nn.Module):
     def __init__(
         self, network: nn.Module, image_mean: Sequence[float], image_axes: Sequence[Sequence[float]],
         image_bands: Sequence[Sequence[float]], words: Tensor, shares: Sequence[float], haar_levels: int = 0,
-        band_weight: float = 0.0, previous_at: int | None = None,
+        band_weight: float = 0.0, *, previous_at: int | None = None,
     ) -> None:  # fmt: skip
         """Args:
         network: (bands of image and mask, (B, 2) level positions, condition) -> bands of image and class logits.

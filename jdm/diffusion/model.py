@@ -41,5 +41,5 @@ def build_denoiser(config: Config, condition_features: int) -> Denoiser | VPDeno
     return Denoiser(
         network, config.facts.image_mean, config.image_axes, config.image_bands, words,
         config.facts.class_shares, config.network.haar_levels, config.noise.band_weight,
-        told - 2 if config.data.previous_slice else None,
+        previous_at=told - 2 if config.data.previous_slice else None,
     )  # fmt: skip
