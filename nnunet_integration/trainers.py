@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
@@ -55,6 +55,13 @@ class nnUNetTrainerJDM(nnUNetTrainer):  # noqa: N801
         self.continued = False
         self.after_epoch: Callable[[], object] | None = None
         """Callback after each epoch, for a progress bar."""
+        self.split: tuple[Sequence[str], Sequence[str]] | None = None
+        """Training and validation cases in place of the fold's."""
+
+    def do_split(self) -> tuple[Any, Any]:
+        if self.split is None:
+            return super().do_split()
+        return list(self.split[0]), list(self.split[1])
 
     def initialize(self) -> None:
         self._seed(stream=0)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -20,6 +23,8 @@ class AuditArguments:
     """Id or name of the real dataset that its generator was trained on."""
     held_out: str | None = None
     """Id or name of a dataset of real cases to compare with. Default: cases of --like that were not trained on."""
+    agreement: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+    """Also let nnU-Nets, trained on halves of the real training cases, judge the masks. They are trained once."""
     out: Path | None = None
     """Folder for audit.json and audit.md. Default: the synthetic dataset's."""
 
@@ -33,6 +38,9 @@ def main() -> None:
 
 def run(arguments: AuditArguments) -> None:
     """Audit, print the verdict, and write the files."""
+    if arguments.agreement:
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported
+        os.environ.setdefault("nnUNet_def_n_proc", "1")
     from jdm.data.raw_dataset import open_dataset
     from jdm.evaluation.audit_page import verdict, write_audit
     from jdm.evaluation.set_audit import audit_set
@@ -40,7 +48,16 @@ def run(arguments: AuditArguments) -> None:
 
     synthetic = open_dataset(arguments.synthetic)
     others = None if arguments.held_out is None else open_dataset(arguments.held_out)
-    found = audit_set(synthetic, open_dataset(arguments.like), others)
+    real = open_dataset(arguments.like)
+    found = audit_set(synthetic, real, others)
+    if arguments.agreement:
+        from jdm.evaluation.agreement import agreement_summary
+        from jdm.system.processes import device_name
+        from nnunet_integration.teacher import agreement_of
+
+        judged, teacher = agreement_of(synthetic, real, device_name())
+        summary = agreement_summary(judged, teacher.real, teacher.sha256)
+        found = dataclasses.replace(found, agreement=summary)
     for path in write_audit(found, arguments.out or synthetic.folder):
         print(path)
     print(report_folder(arguments.out or synthetic.folder))

@@ -71,6 +71,8 @@ class SetAudit:
     leaked: tuple[Verdict, ...]
     """Held-out real cases that are copies of training cases, which the controls leave out."""
     verdicts: tuple[Verdict, ...]
+    agreement: dict[str, Any] | None = None
+    """See `agreement.agreement_summary`; None: no network judged the pairs."""
 
     @property
     def copied(self) -> list[str]:
