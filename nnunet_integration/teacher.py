@@ -21,11 +21,13 @@ from tqdm import tqdm
 from jdm.data.provenance import read_generator
 from jdm.data.raw_dataset import RawDataset, nnunet_folder
 from jdm.data.splits import fold_split
+from jdm.draw.run import Run
 from jdm.errors import DataError, ExistsError
 from jdm.evaluation.agreement import Agreement, agreement, averaged, least
 from jdm.evaluation.planes import training_groups
 from jdm.system.files import strict, write_json
 from jdm.system.locks import held
+from jdm.system.processes import device_name
 from jdm.train.checkpoint import run_folder
 from nnunet_integration import host
 from nnunet_integration.plans import resolve, stage_strides, with_experiment_configuration
@@ -55,19 +57,13 @@ class Teacher:
     folder: Path
     checkpoints: tuple[Path, ...]
     """Folder of each network."""
+    sha256: str
+    """Of all networks."""
     labels: Mapping[str, int]
     device: str
     threads: int
     real: Mapping[str, Agreement]
     """By training case of the fold."""
-
-    @functools.cached_property
-    def sha256(self) -> str:
-        """Of all networks."""
-        digest = hashlib.sha256()
-        for folder in self.checkpoints:
-            digest.update((folder / host.FINAL).read_bytes())
-        return digest.hexdigest()
 
     @functools.cached_property
     def networks(self) -> list[Segmenter]:
@@ -106,6 +102,11 @@ def agreement_of(synthetic: RawDataset, real: RawDataset, device: str) -> tuple[
     return {case: teacher.score(synthetic.image_files(case), synthetic.label_file(case)) for case in cases}, teacher
 
 
+def judge_of(run: Run) -> Teacher:
+    """The teacher of a generator's fold. Raises: ConfigError if its real cases are not here; as `open_teacher`."""
+    return open_teacher(run.real_for("--gate or --select"), run.checkpoint.metadata["fold"], device_name())
+
+
 def open_teacher(real: RawDataset, fold: int | str, device: str) -> Teacher:
     """The teacher of a fold, in $jdm_results/DatasetNNN_Name/teacher_fold_F; what is missing of it is trained.
 
@@ -125,7 +126,8 @@ def open_teacher(real: RawDataset, fold: int | str, device: str) -> Teacher:
         finally:
             torch.set_num_threads(threads)
         places = tuple(run.checkpoint.parent for run in runs)
-        teacher = Teacher(folder, places, real.labels, device, settings["threads"], {})
+        digest = hashlib.sha256(b"".join(run.checkpoint.read_bytes() for run in runs)).hexdigest()
+        teacher = Teacher(folder, places, digest, real.labels, device, settings["threads"], {})
         return replace(teacher, real=_calibrated(teacher, real, parts))
 
 

@@ -25,7 +25,7 @@ from jdm.data.raw_dataset import RawDataset, dataset_name, nnunet_folder, read_d
 from jdm.data.raw_layout import PARTIAL
 from jdm.errors import DataError, ExistsError
 from jdm.export.amount import Order
-from jdm.system.files import write_text
+from jdm.system.files import sync_to_disk, write_text
 from jdm.system.locks import held, is_held, locked
 
 
@@ -69,6 +69,11 @@ class ExportFolder:
                     stack.enter_context(held(self.partial / f"shard_{index}_of_{self.shards}.lock", self.partial))
             yield sealed
 
+    def check(self) -> None:
+        """Raises: ExistsError if the id or the name is taken."""
+        self.check_id()
+        self._check_target()
+
     def check_id(self) -> None:
         """Raises: ExistsError if another dataset has the id."""
         others = {path.name for path in used_ids().get(self.order.request.id, []) if path.name != self.target.name}
@@ -86,18 +91,23 @@ class ExportFolder:
         with locked(self.gate):
             return self._records()
 
-    def seal(self, provenance: Mapping[str, Any], kind: RawDataset, finish: Callable[[RawDataset], None]) -> None:
+    def seal(
+        self, provenance: Mapping[str, Any], kind: RawDataset, finish: Callable[[RawDataset], None],
+        chosen: list[dict[str, Any]] | None = None,
+    ) -> None:  # fmt: skip
         """Put the dataset in place, unless another shard has done so.
 
         Args:
             kind: a dataset with the real one's channels, labels and format.
             finish: adds to the dataset before it is complete.
+            chosen: records of the pairs to keep; None: all.
         Raises: ExistsError if the folder is gone and no dataset of this order and checkpoint is in place.
         """
         with locked(self.gate):
             ours = _without_shards(self._found()) == _without_shards(self._wanted())
-            records = self._records() if ours else None
+            records = (self._records() if chosen is None else chosen) if ours else None
             if records is not None:
+                _remove_others(self.partial, {record["case_id"] for record in records})
                 _describe(self.partial, records, kind)
                 finish(read_dataset(self.partial, self.target.name))
                 # written last, this marks the dataset as complete
@@ -167,7 +177,8 @@ class ExportFolder:
 
     def _check_disk(self) -> None:
         """Raises: ExistsError if the pairs are unlikely to fit."""
-        pixels = self.order.count * self.order.slices * math.prod(self.order.canvas_size)
+        pairs = sum(map(len, self.order.expected_batches()))
+        pixels = pairs * self.order.slices * math.prod(self.order.canvas_size)
         need = pixels * (self.config.image_channels * np.dtype(self.config.facts.dtype).itemsize + 1)
         free = shutil.disk_usage(self.partial.parent).free
         if need > free:
@@ -202,10 +213,11 @@ def finished_records(partial: Path, batches: int) -> list[dict[str, Any]] | None
     paths = [partial / "batches" / f"{number:06d}.json" for number in range(batches)]
     if not all(path.is_file() for path in paths):
         return None
-    return [record for path in paths for record in _batch_records(path)]
+    return [record for path in paths for record in batch_records(path)]
 
 
-def _batch_records(path: Path) -> list[dict[str, Any]]:
+def batch_records(path: Path) -> list[dict[str, Any]]:
+    """Manifest records of a finished batch. Raises: DataError if they are damaged."""
     try:
         records = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
@@ -246,6 +258,14 @@ def _describe(partial: Path, records: list[dict[str, Any]], kind: RawDataset) ->
     write_json_like(partial, kind, len(records))
 
 
+def _remove_others(partial: Path, case_ids: set[str]) -> None:
+    """Remove the files of pairs that were not chosen; a killed process has removed some of them."""
+    for path in [*partial.glob("imagesTr/*"), *partial.glob("labelsTr/*")]:
+        stem = path.name.partition(".")[0]
+        if not case_ids & {stem, stem[: -len("_0000")]}:
+            path.unlink()
+
+
 def _place(partial: Path, target: Path) -> None:
     """Remove the export's own files and rename the folder; can be repeated if killed at any point."""
     for folder in (partial, partial / "imagesTr", partial / "labelsTr"):
@@ -274,3 +294,12 @@ def _read(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
+
+
+def sync_cases(partial: Path, case_ids: set[str]) -> None:
+    """Flush the files and directory entries of some cases to disk."""
+    for folder in filter(Path.is_dir, (partial / "imagesTr", partial / "labelsTr")):
+        stems = {path: path.name.partition(".")[0] for path in folder.iterdir()}
+        sync_to_disk([path for path, stem in stems.items() if case_ids & {stem, stem[: -len("_0000")]}])
+        sync_to_disk([folder])
+    sync_to_disk([partial])
