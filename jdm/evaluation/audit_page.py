@@ -33,7 +33,9 @@ def write_audit(audit: SetAudit, folder: Path) -> list[Path]:
 def verdict(audit: SetAudit) -> str:
     """One paragraph: copies, whether that can be trusted, whether pairs are as far from training cases as unseen real
     ones are, and what was measured besides."""
-    return " ".join(filter(None, (_copies_verdict(audit), agreement_verdict(audit.agreement))))
+    return " ".join(
+        filter(None, (_copies_verdict(audit), agreement_verdict(audit.agreement), membership_verdict(audit.membership)))
+    )
 
 
 def agreement_verdict(found: Mapping[str, Any] | None) -> str:
@@ -46,6 +48,24 @@ def agreement_verdict(found: Mapping[str, Any] | None) -> str:
         f"A network that did not see them agrees with the masks of {100 * found['below']:.0f} % of the pairs "
         f"({low} to {high} %) less than with those of all but {100 * GATE:.0f} % of {real['n']} real cases "
         f"(Dice below {found['least']:.3f}; means {made['mean']:.3f} and {real['mean']:.3f})."
+    )
+
+
+def membership_verdict(found: Mapping[str, Any] | None) -> str:
+    """Membership inference in a sentence; empty if it was not looked for."""
+    if found is None:
+        return ""
+    if "auc" not in found:
+        return f"Membership inference was left out: {found.get('left_out', 'there are no held-out cases')}."
+    patients, area = (
+        found["patients"],
+        f"AUC {found['auc']:.2f}, 95 % interval {found['low']:.2f} to {found['high']:.2f}",
+    )
+    counted = f"{patients['training']} training and {patients['held_out']} held-out patients or cases"
+    if found["low"] > 0.5:
+        return f"The generator's own loss tells its training cases from unseen ones ({area}, {counted}): it leaks them."
+    return (
+        f"The generator's own loss does not tell its training cases from unseen ones ({area}; 0.5: chance; {counted})."
     )
 
 

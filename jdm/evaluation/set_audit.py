@@ -73,6 +73,8 @@ class SetAudit:
     verdicts: tuple[Verdict, ...]
     agreement: dict[str, Any] | None = None
     """See `agreement.agreement_summary`; None: no network judged the pairs."""
+    membership: dict[str, Any] | None = None
+    """See `jdm.sample.membership`; or `left_out`, the reason. None: not looked for."""
 
     @property
     def copied(self) -> list[str]:
