@@ -12,7 +12,6 @@ from export_runs import REQUEST, asked, contents, exported, manifest, rewritten,
 import jdm
 from jdm.data.raw_dataset import check_dataset, open_dataset
 from jdm.errors import DataError, ExistsError
-from jdm.export import folder as export_folder
 from jdm.export import dataset
 from jdm.export import folder as export_folder
 from jdm.export.folder import ExportFolder

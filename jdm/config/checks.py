@@ -31,6 +31,10 @@ def _data_checks(config: Config) -> _Checks:
     return [
         (len(data.patch_size) == data.dims, "data.patch_size", data.patch_size, f"{data.dims} sides"),
         (
+            not data.previous_slice or (data.slice_axis is not None and config.preset == "default"),
+            "data.previous_slice", data.previous_slice, "volumes trained as slices, with the default preset",
+        ),
+        (
             all(side % network_multiple == 0 for side in data.patch_size),
             "data.patch_size", data.patch_size,
             f"multiples of {network_multiple} (network.channel_multipliers, network.haar_levels)",

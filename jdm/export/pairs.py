@@ -8,7 +8,7 @@ byte on the same processor with the same number of threads.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -106,10 +106,23 @@ class PairFactory:
         Raises: DataError if they do not, unless the request has `anyway`.
         """
         slices = self.order.slices
-        draws = self.plausible([index * slices + part for index in indices for part in range(slices)])
+        if self.config.data.previous_slice:
+            draws = self._slice_by_slice(indices)
+        else:
+            draws = self.plausible([index * slices + part for index in indices for part in range(slices)])
         if judged and self.judges:
             self._judge(draws[: self.order.request.batch_size])
         return [self.case(index, draws[n * slices : (n + 1) * slices]) for n, index in enumerate(indices)]
+
+    def _slice_by_slice(self, indices: range) -> list[_Draw]:
+        """The slices of some volumes, those of one volume in a row; each slice is given the one before."""
+        slices, before = self.order.slices, dict[int, np.ndarray]()
+        made: dict[int, _Draw] = {}
+        for part in range(slices):
+            numbers = [index * slices + part for index in indices]
+            made.update(zip(numbers, self.plausible(numbers, before), strict=True))
+            before = {number + 1: made[number].x for number in numbers}
+        return [made[number] for number in sorted(made)]
 
     def _judge(self, draws: list[_Draw]) -> None:
         readings = None
@@ -120,9 +133,10 @@ class PairFactory:
         if problems:
             raise refusal(problems, self.run.checkpoint.metadata, len(draws))
 
-    def plausible(self, wanted: list[int]) -> list[_Draw]:
+    def plausible(self, wanted: list[int], before: Mapping[int, np.ndarray] | None = None) -> list[_Draw]:
         """Images or slices by number, all of one class, `batch_size` at a time; degenerate ones are redrawn.
 
+        Args: before: encoded slices before those wanted, by the number of the latter.
         Raises: DataError if one is still degenerate after the last redraw.
         """
         made: dict[int, _Draw] = {}
@@ -130,7 +144,7 @@ class PairFactory:
         for attempt in range(_MOST_ATTEMPTS):
             failed: list[int] = []
             seeds = [case_seed(self.order.request.seed, number, attempt) for number in waiting]
-            for number, seed, sample in zip(waiting, seeds, self.samples(waiting, seeds), strict=True):
+            for number, seed, sample in zip(waiting, seeds, self.samples(waiting, seeds, before or {}), strict=True):
                 draw = _Draw(sample, *self.codec.decode(self.cut(number // self.order.slices, sample)), seed, attempt)
                 found = self.real.problem(draw.label) if self.masks is None else None
                 if found is None and self.training is not None and not self.order.request.keep_copies:
@@ -156,8 +170,12 @@ class PairFactory:
         noise = np.mean(label != draw.label) > _MOST_SPECKS
         return draw if lost or noise else dataclasses.replace(draw, label=label)
 
-    def samples(self, numbers: list[int], seeds: list[int]) -> list[np.ndarray]:
-        """Encoded samples (channels, *canvas_size) of images or slices; each depends only on its seed and number."""
+    def samples(
+        self, numbers: list[int], seeds: list[int], before: Mapping[int, np.ndarray] | None = None
+    ) -> list[np.ndarray]:
+        """Encoded samples (channels, *canvas_size) of images or slices; each depends only on its seed and number, and
+        on the slice before, if that is given.
+        """
         config, order = self.config, self.order
         shape = (config.image_channels + config.mask_channels, *order.canvas_size)
         jobs = []
@@ -166,7 +184,9 @@ class PairFactory:
             if self.masks is not None:
                 x[config.image_channels :] = self.masks.encoded(number)
                 where[config.image_channels :] = True
-            jobs.append(Job(x, where, seed, order.class_of(number // order.slices)))
+            case, part = divmod(number, order.slices)
+            position = 2 * part / max(order.slices - 1, 1) - 1 if config.data.previous_slice else None
+            jobs.append(Job(x, where, seed, order.class_of(case), position, (before or {}).get(number)))
         return self.drawer.samples(jobs, estimate=order.request.masks == "estimated")
 
     def cut(self, case: int, sample: np.ndarray) -> np.ndarray:
