@@ -9,15 +9,15 @@ import numpy as np
 import torch
 
 from jdm.data.groups import read_groups
-from jdm.data.pairs import PairDataset, condition_length
+from jdm.data.pairs import PairDataset
 from jdm.data.raw_dataset import RawDataset
 from jdm.draw.run import Run, check_origin
 from jdm.evaluation.statistics import auc
 from jdm.system.progress import progress
-from jdm.train.objective import memory_errors, sample_losses, step_generator
+from jdm.train.objective import FIXED_BATCH, FixedLoss, memory_errors
 
-_CASES, _CROPS, _LEVELS, _SEED = 50, 2, 16, 2**31 + 1
-"""Cases of each set, crops of a case, and noise levels of a crop. The levels and the noise are those of every case."""
+_CASES, _BATCHES = 50, 2
+"""Cases of each set, and batches of crops of each case."""
 _ENOUGH = 5
 """Held-out patients of imagesTr above which imagesTs, which may be of another kind, is not needed."""
 
@@ -41,7 +41,7 @@ def membership(run: Run, real: RawDataset, device: str) -> dict[str, Any]:
     if not held_out:
         return {"held_out_from": []}
     sets = {"training": _spread([(case, False) for case in trained]), "held_out": _spread(held_out)}
-    with memory_errors(_LEVELS, flag="--data.patch-size of jdm-train"):
+    with memory_errors(FIXED_BATCH, flag="--data.patch-size of jdm-train"):
         losses = _losses(run, real, [*sets["training"], *sets["held_out"]], device)
     known = (groups, read_groups(real, test=True))
     by_group = {name: _means(losses, {key: known[key[1]][key[0]] for key in keys}) for name, keys in sets.items()}
@@ -68,19 +68,11 @@ def _means(losses: Mapping[tuple[str, bool], float], group_of: Mapping[tuple[str
     return np.array([np.mean(values) for values in by_group.values()])
 
 
-@torch.no_grad()
 def _losses(run: Run, real: RawDataset, keys: list[tuple[str, bool]], device: str) -> dict[tuple[str, bool], float]:
-    """Mean loss of each case (id, whether of imagesTs) without augmentation and class."""
-    config, denoiser = run.config, run.checkpoint.denoiser(device)
-    condition = torch.zeros(_LEVELS, condition_length(config), device=device)
-    found = {}
-    for case, test in progress(keys, "losses"):
-        pairs = PairDataset(real, [case], config, test=test)
-        losses = []
-        for crop, item in enumerate(np.linspace(0, len(pairs) - 1, _CROPS + 2).round().astype(int)[1:-1]):
-            x0 = torch.from_numpy(pairs.encoded(int(item), np.random.default_rng(crop))).to(device)
-            x0 = x0.expand(_LEVELS, *x0.shape)
-            generator = step_generator(_SEED, 0, crop, torch.device(device))
-            losses.append(float(sample_losses(denoiser, x0, condition, config, generator).mean()))
-        found[case, test] = float(np.mean(losses))
-    return found
+    """Mean loss of random crops of each case (id, whether of imagesTs), without augmentation and class, at levels and
+    noise that are the same for every case."""
+    config, denoiser, place = run.config, run.checkpoint.denoiser(device), torch.device(device)
+    return {
+        (case, test): FixedLoss(PairDataset(real, [case], config, test=test), config, place, _BATCHES)(denoiser)
+        for case, test in progress(keys, "losses")
+    }
