@@ -34,7 +34,8 @@ class Recall(torch.nn.Module):
         scale = torch.cat([level[:, :1].expand(-1, self.image_channels), level[:, 1:]], 1)[:, None, :, None, None]
         near = (-((x[:, None] - self.seen) / scale).square().flatten(2).sum(2) / 2).softmax(1)
         found = torch.einsum("bn,nc...->bc...", near, self.seen)
-        return found[:, : self.image_channels], self.denoiser.predict(x, sigma, condition)[1]
+        image, mask = found[:, : self.image_channels], found[:, self.image_channels :]
+        return image, 20 * torch.einsum("bm...,km->bk...", mask, self.words.to(mask))
 
 
 class Memorised(Checkpoint):
@@ -48,10 +49,10 @@ class Memorised(Checkpoint):
 
 
 def test_a_memoriser_tells_its_training_cases_and_a_new_model_does_not(nnunet_folders):
-    real = write_blobs(nnunet_folders["nnUNet_raw"] / "Dataset022_Blobs", [f"b{n:02d}" for n in range(16)], side=32)
+    real = write_blobs(nnunet_folders["nnUNet_raw"] / "Dataset022_Blobs", [chr(97 + n) for n in range(16)], side=32)
     trained, folder = list(real.cases[::2]), run_folder(real.name, "all")
     config = tiny_plan(real, trained, train={"steps": 1})
-    new = loop.train(prepared(real, config, folder, (trained, ["b01"])))
+    new = loop.train(prepared(real, config, folder, (trained, ["b"])))
     found = membership(Run(folder, new), real, "cpu")
     assert found["cases"] == {"training": 8, "held_out": 8} and found["held_out_from"] == ["imagesTr"]
     assert found["low"] < 0.5 < found["high"] and found == membership(Run(folder, new), real, "cpu")
