@@ -12,7 +12,7 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 os.environ.setdefault("nnUNet_def_n_proc", "1")  # read by nnU-Net on import
 
@@ -55,7 +55,7 @@ class Options:
     """nnU-Net trainings of each arm."""
     iterations: int | None = None
     """Updates of nnU-Net; default as in jdm-experiment."""
-    device: str = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     only: tuple[str, ...] = field(default_factory=lambda: tuple(WAYS))
     """Arms to run now."""
 
@@ -63,7 +63,7 @@ class Options:
 def main(options: Options) -> None:
     """Run what is missing, then write the table of all arms that are complete."""
     real = open_dataset(options.dataset)
-    rows, scores = {}, {}
+    rows, scores = dict[str, Any](), dict[Any, Any]()
     for number, (name, choice) in enumerate(WAYS.items()):
         if name not in options.only:
             continue
@@ -73,7 +73,7 @@ def main(options: Options) -> None:
         run_experiment(
             ExperimentOptions(
                 options.dataset, made.name, options.fold, arms, options.seeds, options.iterations,
-                device=options.device, out=folder,  # pyright: ignore[reportArgumentType]
+                device=options.device, out=folder,
             )
         )  # fmt: skip
         rows[name] = {"pairs": len(made.cases), "seed": facts["seed"], "choice": facts.get("choice")}
@@ -120,8 +120,8 @@ def write_results(options: Options, name: str, rows: dict[str, Any], cells: Any)
     write_json(options.out / f"{name}.json", {**circumstances, "exports": rows, "arms": numbers})
     text = (
         f"# Selection of pairs of {name}\n\n{table_markdown(table)}\nMean Dice over cells (an image and a class) and "
-        f"{len(options.seeds)} seeds, n = {circumstances['images']} images; in brackets 95 % intervals over patients or "
-        f"images. {options.count} pairs in each export. `{circumstances['command']}`, commit "
+        f"{len(options.seeds)} seeds, n = {circumstances['images']} images; in brackets 95 % intervals over patients "
+        f"or images. {options.count} pairs in each export. `{circumstances['command']}`, commit "
         f"{circumstances['commit'][:10]}, {circumstances['hardware']}.\n"
     )
     write_text(options.out / f"{name}.md", text)
