@@ -69,7 +69,8 @@ def main(options: Options) -> None:
             continue
         made = open_dataset(exported(options, options.first_id + number, choice))
         facts = json.loads((made.folder / "provenance.json").read_text(encoding="utf-8"))
-        folder, arms = options.out / "runs" / real.name / name, TRAININGS if scores else ("real", *TRAININGS)
+        folder = options.out / "runs" / real.name / name
+        arms: tuple[ArmName, ...] = TRAININGS if scores else ("real", *TRAININGS)
         run_experiment(
             ExperimentOptions(
                 options.dataset, made.name, options.fold, arms, options.seeds, options.iterations,

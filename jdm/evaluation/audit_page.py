@@ -18,6 +18,8 @@ _COPIES = {
     "distance": "median distance",
     "smallest_distance": "smallest distance",
     "authentic": "AuthPct / 100",
+    "hash_bits": "median bits to the nearest perceptual hash, of 64",
+    "smallest_hash_bits": "fewest bits to one",
     "mask_information": "mutual information of masks, nats",
 }
 _DISTRIBUTION = ("n", "kernel", "frechet", "precision", "recall", "density", "coverage")
