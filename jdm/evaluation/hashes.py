@@ -18,7 +18,7 @@ def perceptual_hash(grey: np.ndarray) -> np.ndarray:
     """
     side = len(grey) // 32
     reduced = grey[: 32 * side, : 32 * side].reshape(32, side, 32, side).mean((1, 3))
-    low = dctn(reduced, norm="ortho")[1 : _BITS + 1, 1 : _BITS + 1].ravel()
+    low = np.asarray(dctn(reduced, norm="ortho"))[1 : _BITS + 1, 1 : _BITS + 1].ravel()
     return np.where(low > np.median(low), 1, -1).astype(np.float32)
 
 

@@ -126,7 +126,7 @@ def auc(higher: np.ndarray, lower: np.ndarray) -> tuple[float, float, float]:
     def excess(value: float, side: int) -> float:
         pairs = 1 + more * ((1 - value) / (2 - value) + value / (1 + value))
         error = math.sqrt(value * (1 - value) * pairs / (m * n))
-        return side * (area - value) - norm.ppf((1 + CONFIDENCE) / 2) * error
+        return float(side * (area - value) - norm.ppf((1 + CONFIDENCE) / 2) * error)
 
     tiny = 1e-9  # at 0 and 1 themselves the standard error is zero
     low = 0.0 if area < tiny else cast(float, brentq(excess, 0, min(area, 1 - tiny), (1,)))
