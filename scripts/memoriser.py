@@ -100,7 +100,7 @@ def write_numbers(options: Options, made: RawDataset, real: RawDataset) -> None:
     write_json(options.out / "memoriser.json", numbers)
     chosen = np.random.default_rng(0).permutation(len(verdicts))[:8]
     shown = [(read_case(made, verdicts[n]["case_id"]), read_case(real, verdicts[n]["nearest"])) for n in chosen]
-    pair_grid([(pair.image, pair.label) for both in shown for pair in both], options.out / "sheet.png", columns=2)
+    pair_grid([pair for both in shown for pair in both], options.out / "sheet.png", columns=2)
 
 
 if __name__ == "__main__":
