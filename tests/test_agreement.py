@@ -19,7 +19,7 @@ from jdm.data.splits import fold_split
 from jdm.errors import DataError, ExistsError
 from jdm.evaluation.agreement import Agreement, agreement, agreement_summary, averaged, least
 from nnunet_integration import teacher
-from nnunet_integration.teacher import halves, open_teacher
+from nnunet_integration.teacher import halves, open_teacher, unequal
 
 
 @pytest.fixture
@@ -101,3 +101,9 @@ def test_the_networks_see_whole_patients(nnunet_folders):
     assert not {real.cases.index(case) // 3 for case in first} & {real.cases.index(case) // 3 for case in second}
     with pytest.raises(DataError, match="1 training case"):
         halves(real, real.cases[:1])
+
+
+def test_networks_that_learned_unequally_are_named():
+    found = {case: Agreement({"a": dice}, 0.0) for case, dice in (("a", 0.8), ("b", 0.7), ("c", 0.4), ("d", 0.3))}
+    assert "0.75 and 0.35" in unequal(found, [("a", "b"), ("c", "d")])
+    assert unequal(found, [("a", "d"), ("b", "c")]) == ""
