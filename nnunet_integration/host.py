@@ -41,6 +41,8 @@ class HostRun:
     """Used as nnUNet_results for this training only, so that seeds and arms do not overwrite each other."""
     training_ids: tuple[str, ...] | None = None
     """Expected training cases of nnU-Net's split; None: not checked."""
+    split: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+    """Training and validation cases in place of nnU-Net's."""
 
     @property
     def model_folder(self) -> Path:
@@ -71,7 +73,7 @@ def train(run: HostRun, device: torch.device, workers: int, on_epoch: Callable[[
         trainer = getattr(trainers, run.trainer)(
             plans, run.configuration, run.fold, copy.deepcopy(run.dataset_json), device
         )
-        trainer.after_epoch = on_epoch
+        trainer.after_epoch, trainer.split = on_epoch, run.split
         if run.training_ids is not None:
             with alone(run.plans["dataset_name"]):  # nnU-Net writes the folds now if there are none
                 found = trainer.do_split()[0]

@@ -112,7 +112,7 @@ def prepare(options: ExperimentOptions, number: int = 0) -> Experiment:
     generator = generator_run(real, synthetic) if "ensemble-jdm" in options.arms else None
     check_folder(folder, known, options.overwrite)
     registered = register(synthetic, real, options.configuration, options.plans)
-    median = _median_shape(registered.preprocessed, synthetic)
+    median = median_shape(registered.preprocessed, synthetic)
     settings, plans, configuration, note = _settle(options, real, known, median, folder)
     moved = host.read_plans(nnunet_folder("nnUNet_preprocessed") / synthetic.name, registered.plans_name)
     moved["configurations"] = {**moved["configurations"]}
@@ -192,7 +192,7 @@ def _known(options: ExperimentOptions, real: RawDataset, synthetic: RawDataset, 
         "keep_head": options.keep_head,
         "mirroring": options.mirroring if options.mirroring is not None else not small,
         "device": device,
-        "workers": options.workers if options.workers is not None else (0 if small else min(12, _cores())),
+        "workers": options.workers if options.workers is not None else (0 if small else min(12, available_cores())),
         **{name: value for name, value in asked.items() if value is not None},
     }
 
@@ -208,18 +208,18 @@ def _settle(
         batch, features = batch or CPU_BATCH, features or CPU_FEATURES
     patch = options.patch_size
     if patch is None:
-        patch, note = _default_patch(resolve(plans, options.configuration), median, features, small)
+        patch, note = default_patch(resolve(plans, options.configuration), median, features, small)
     if patch is not None and options.network_features is None and features is not None:
         features = features[: len(stage_strides(patch))]
     plans, configuration = with_experiment_configuration(plans, options.configuration, patch, batch, features)
     values = resolve(plans, configuration)
     threads = options.threads or kept_settings(folder).get("threads")
     if threads is None:
-        threads = host.fastest_threads(values, len(real.channel_names), _cores()) if small else 1
+        threads = host.fastest_threads(values, len(real.channel_names), available_cores()) if small else 1
     return Resolved(**{**known, **sizes(values), "threads": threads}), plans, configuration, note
 
 
-def _default_patch(
+def default_patch(
     values: dict[str, Any], median: tuple[int, ...], features: tuple[int, ...] | None, small: bool
 ) -> tuple[tuple[int, ...] | None, str]:
     """The patch size of all arms (None: the plans'), and the reason if the size of synthetic pairs reduced it."""
@@ -235,13 +235,13 @@ def _default_patch(
     return (patch if small or patch != planned else None), (follows if patch != wanted else "")
 
 
-def _median_shape(preprocessed: Path, dataset: RawDataset) -> tuple[int, ...]:
+def median_shape(preprocessed: Path, dataset: RawDataset) -> tuple[int, ...]:
     """Median spatial shape of preprocessed cases, in whole pixels."""
     shapes = host.preprocessed_shapes(preprocessed, dataset.cases)
     return tuple(int(side) for side in np.median(shapes, axis=0))
 
 
-def _cores() -> int:
+def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
@@ -57,8 +57,12 @@ class nnUNetTrainerJDM(nnUNetTrainer):  # noqa: N801
         self.continued = False
         self.after_epoch: Callable[[], object] | None = None
         """Callback after each epoch, for a progress bar."""
+        self.split: tuple[Sequence[str], Sequence[str]] | None = None
+        """Training and validation cases in place of the fold's."""
 
     def do_split(self) -> tuple[Any, Any]:
+        if self.split is not None:
+            return list(self.split[0]), list(self.split[1])
         training, validation = cast(tuple[list[str], list[str]], super().do_split())
         if self.settings.train_fraction < 1:
             dataset = open_dataset(self.plans_manager.dataset_name)

@@ -11,7 +11,7 @@ from nnunet_blobs import LABELS, write_blobs, write_provenance, write_real_and_s
 
 os.environ.setdefault("nnUNet_def_n_proc", "1")  # read by nnU-Net on import
 
-from segmenter import Segmenter, real_arm
+from segmenter import real_arm
 
 from jdm.cli.experiment import main
 from jdm.data.image_io import read_raster
@@ -26,6 +26,7 @@ from nnunet_integration.experiment import run_experiment
 from nnunet_integration.pictures import draw_case, evenly_spaced
 from nnunet_integration.preparation import Experiment, prepare
 from nnunet_integration.report import notes, settings_line
+from nnunet_integration.segmenter import Segmenter
 
 OPTIONS = ExperimentOptions(
     real="11", synthetic=("511",), seeds=(0,), iterations=6, epochs=2, batch_size=4, network_features=(8, 16, 32),

@@ -20,6 +20,7 @@ from jdm.data.raw_dataset import RawDataset
 from jdm.errors import DataError
 from jdm.evaluation.audit import COPY_RATIO, mutual_information, transformed
 from jdm.evaluation.copies import Matches, Scale, Search
+from jdm.evaluation.hashes import nearest_bits
 from jdm.evaluation.planes import PlaneSet, area, planes, training_groups
 from jdm.evaluation.set_distances import distributions, looks, resemblance
 from jdm.system.files import strict
@@ -71,6 +72,10 @@ class SetAudit:
     leaked: tuple[Verdict, ...]
     """Held-out real cases that are copies of training cases, which the controls leave out."""
     verdicts: tuple[Verdict, ...]
+    agreement: dict[str, Any] | None = None
+    """See `agreement.agreement_summary`; None: no network judged the pairs."""
+    membership: dict[str, Any] | None = None
+    """See `jdm.sample.membership`; or `left_out`, the reason. None: not looked for."""
 
     @property
     def copied(self) -> list[str]:
@@ -205,7 +210,10 @@ def _compared(sets: _Sets, search: Search, masks: list[np.ndarray], names: tuple
         *names, planes={name: len(part) for name, part in {**parts, "held_out": control}.items() if len(part)},
         blank={name: part.blank for name, part in {**parts, "held_out": control}.items() if part.blank},
         whole=search.scale.whole, threshold=COPY_RATIO,
-        copies={name: _nearness(part, near, own, masks, search.scale) for name, (part, near) in found.items()},
+        copies={
+            name: _nearness(part, near, own, masks, search.scale) | _hashes(part, training, search.scale)
+            for name, (part, near) in found.items()
+        },
         three_sample=_three_sample(found, {verdict.case_id for verdict in leaked}),
         distribution=distributions(parts), resemblance=resemblance(parts),
         appearance={name: looks(part) for name, part in parts.items()}, leaked=leaked,
@@ -255,6 +263,15 @@ def _nearness(part: PlaneSet, near: Matches, own: np.ndarray, masks: list[np.nda
         "authentic": float(np.mean((near.distance > own[near.index])[comparable])) if comparable.any() else math.nan,
         "mask_information": float(np.nanmean(shared)) if np.isfinite(shared).any() else math.nan,
     }
+
+
+def _hashes(part: PlaneSet, training: PlaneSet, scale: Scale) -> dict[str, Any]:
+    """Bits between perceptual hashes of a set and the nearest of the training images; none where areas are compared,
+    whose places are unknown."""
+    if not scale.whole:
+        return {}
+    bits = nearest_bits(part.greys, training.greys)
+    return {"hash_bits": float(np.median(bits)), "smallest_hash_bits": float(bits.min())}
 
 
 def _mask_information(label: np.ndarray, training: np.ndarray, symmetry: int, start: np.ndarray) -> float:
