@@ -53,8 +53,8 @@ class ExperimentOptions:
     """Epochs that --iterations is divided into; the learning rate changes after each."""
     synthetic_share: Annotated[float | None, _shown("X", "equal updates")] = None
     """Share of synthetic cases in mix."""
-    configuration: Annotated[str, _shown("NAME")] = "2d"
-    """nnU-Net configuration of all arms."""
+    configuration: Annotated[str | None, _shown("NAME", "2d, or 3d_fullres")] = None
+    """nnU-Net configuration of all arms; 3d_fullres for a generator of whole volumes."""
     plans: Annotated[str, _shown("NAME")] = "nnUNetPlans"
     """The real dataset's plans."""
     patch_size: Annotated[tuple[int, ...] | None, _shown("N ...", "planned, CPU up to 128")] = None

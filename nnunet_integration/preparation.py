@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from jdm.data.groups import read_groups
-from jdm.data.provenance import read_generator
+from jdm.data.provenance import read_generator, usual_configuration
 from jdm.data.raw_dataset import RawDataset, nnunet_folder, open_dataset
 from jdm.data.splits import fold_split
 from jdm.errors import ConfigError, DataError, ExistsError
@@ -81,6 +81,8 @@ def prepare(options: ExperimentOptions) -> Experiment:
     Raises: JdmError for unusable options, datasets that do not fit, or a generator that was trained on test cases.
     """
     real, synthetic = open_dataset(options.real), open_dataset(options.synthetic)
+    asked = options.configuration or usual_configuration(synthetic)
+    options = replace(options, configuration=asked)
     check_masks(real)
     fold = _fold(options.fold)
     training_ids, validation_ids = fold_split(real, fold)
@@ -97,12 +99,12 @@ def prepare(options: ExperimentOptions) -> Experiment:
     known = _known(options, real, synthetic, fold)
     known["split_sha256"] = _split_digest(training_ids, evaluated, bool(labelled_ids))
     check_folder(folder, known, options.overwrite)
-    registered = register(synthetic, real, options.configuration, options.plans)
+    registered = register(synthetic, real, asked, options.plans)
     median = _median_shape(registered.preprocessed, synthetic)
     settings, plans, configuration, note = _settle(options, real, known, median, folder)
     moved = host.read_plans(nnunet_folder("nnUNet_preprocessed") / synthetic.name, registered.plans_name)
     moved["configurations"] = {**moved["configurations"]}
-    if configuration != options.configuration:
+    if configuration != asked:
         moved["configurations"][configuration] = plans["configurations"][configuration]
     return Experiment(
         real, synthetic, settings, tuple(training_ids), tuple(evaluated), bool(labelled_ids),
@@ -192,10 +194,10 @@ def _settle(
         batch, features = batch or CPU_BATCH, features or CPU_FEATURES
     patch = options.patch_size
     if patch is None:
-        patch, note = _default_patch(resolve(plans, options.configuration), median, features, small)
+        patch, note = _default_patch(resolve(plans, known["configuration"]), median, features, small)
     if patch is not None and options.network_features is None and features is not None:
         features = features[: len(stage_strides(patch))]
-    plans, configuration = with_experiment_configuration(plans, options.configuration, patch, batch, features)
+    plans, configuration = with_experiment_configuration(plans, known["configuration"], patch, batch, features)
     values = resolve(plans, configuration)
     threads = options.threads or kept_settings(folder).get("threads")
     if threads is None:
