@@ -74,7 +74,7 @@ def test_recomputed_activations_give_the_same_gradient():
     found = []
     for recompute in (False, True):
         torch.manual_seed(0)
-        denoiser = build_denoiser(thick((8, 16, 16), train={"recompute": recompute}).config, condition_features(3))
+        denoiser = build_denoiser(thick((8, 16, 16), network={"recompute": recompute}).config, condition_features(3))
         for parameter in denoiser.parameters():
             torch.nn.init.normal_(parameter, std=0.1)
         denoiser(torch.randn(2, 2, 8, 16, 16), torch.ones(2, 2)).square().sum().backward()

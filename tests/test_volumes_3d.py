@@ -50,11 +50,11 @@ def test_large_volumes_are_trained_by_patches(nnunet_folders):
     raw = nnunet_folders["nnUNet_raw"]
     config = planned(write_pictures(raw, "Dataset032_Large", cases=1, shape=(20, 150, 90), spacing=(1.0, 1.0, 1.0)))
     assert not config.data.whole
-    assert max(config.data.patch_size) == 64 and config.data.canvas_size == (24, 128, 90)
+    assert config.data.patch_size == (20, 144, 96)  # about 64 x 64 x 64 voxels, as even as the volume allows
 
 
 def test_volumes_larger_than_a_patch_train_where_nnunet_has_planned_them(nnunet_folders):
-    raw, shape = nnunet_folders["nnUNet_raw"], (70, 72, 40)
+    raw, shape = nnunet_folders["nnUNet_raw"], (120, 100, 40)
     folder = write_pictures(raw, "Dataset032_Large", cases=2, shape=shape, spacing=(1.0, 1.0, 3.0)).folder
     dataset = read_dataset(folder)
     plan_dataset(dataset, "nnUNetPlans")

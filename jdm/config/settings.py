@@ -84,6 +84,8 @@ class NetworkConfig(Strict):
     dropout: Rate = 0.0
     haar_levels: Annotated[int, Ge(0), Le(2)] = 0
     """Haar wavelet levels before the U-Net (default preset): each halves the grid on which it works."""
+    recompute: bool = False
+    """Compute activations again for the gradient instead of keeping them: less memory, a third more time."""
 
 
 @dataclass(frozen=True)
@@ -143,8 +145,6 @@ class TrainConfig(Strict):
     checkpoint_minutes: NotNegative = 2.0
     """Wall-clock minutes between checkpoints; a killed run resumes from the last one."""
     sample_every: Count = 2_000
-    recompute: bool = False
-    """Compute activations again for the gradient instead of keeping them: less memory, a third more time."""
     memory_gigabytes: Positive | None = None
     """Memory of a step on volumes, to which batch and patch are fitted; none: the GPU's, or a third of the RAM."""
     budget_minutes: Positive | None = None

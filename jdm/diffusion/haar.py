@@ -10,6 +10,7 @@ import functools
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,7 +37,7 @@ def haar(x: Tensor, levels: Levels) -> Tensor:
         blocks = blocks.unflatten(axis, (-1, 2**level))  # (B, C, grid, side, grid, side, ...)
     grid, inner = range(2, 2 + 2 * axes, 2), range(3, 3 + 2 * axes, 2)
     blocks = blocks.permute(0, *grid, 1, *inner).flatten(-axes)  # (B, *grid, C, bands)
-    bands = blocks @ _packet(along, x.dtype, x.device).T
+    bands = blocks @ torch.as_tensor(_packet(along), dtype=x.dtype, device=x.device).T
     return bands.flatten(-2).movedim(-1, 1)
 
 
@@ -46,7 +47,8 @@ def inverse_haar(bands: Tensor, levels: Levels) -> Tensor:
     along = _per_axis(levels, axes)
     if not any(along):
         return bands
-    blocks = bands.movedim(1, -1).unflatten(-1, (-1, 2 ** sum(along))) @ _packet(along, bands.dtype, bands.device)
+    packet = torch.as_tensor(_packet(along), dtype=bands.dtype, device=bands.device)
+    blocks = bands.movedim(1, -1).unflatten(-1, (-1, 2 ** sum(along))) @ packet
     blocks = blocks.unflatten(-1, [2**level for level in along])  # (B, *grid, C, side, ...)
     order = [part for axis in range(axes) for part in (1 + axis, 2 + axes + axis)]
     x = blocks.permute(0, 1 + axes, *order)
@@ -61,8 +63,8 @@ def band_stds(finest: Sequence[float], levels: Levels, axes: int) -> list[float]
     The variance of a band is the mean over the bands into which further levels split it.
     """
     sides = [side for level in _per_axis(levels, axes) for side in (2**level, 2 ** (MOST_LEVELS - level))]
-    variances = torch.tensor(finest, dtype=torch.float64).square().reshape(sides)  # (kept, split, kept, ...)
-    return variances.mean(list(range(1, 2 * axes, 2))).sqrt().flatten().tolist()
+    variances = np.square(finest).reshape(sides)  # (kept, split, kept, ...)
+    return np.sqrt(variances.mean(tuple(range(1, 2 * axes, 2)))).ravel().tolist()
 
 
 def _per_axis(levels: Levels, axes: int) -> tuple[int, ...]:
@@ -70,14 +72,14 @@ def _per_axis(levels: Levels, axes: int) -> tuple[int, ...]:
 
 
 @functools.cache
-def _packet(levels: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The orthonormal matrix (bands, pixels of a block)."""
-    pair = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64) / math.sqrt(2)
+def _packet(levels: tuple[int, ...]) -> np.ndarray:
+    """The orthonormal matrix (bands, pixels of a block), float64."""
+    pair = np.array([[1.0, 1.0], [1.0, -1.0]]) / math.sqrt(2)
 
-    def along(level: int) -> Tensor:
-        matrix = torch.ones(1, 1, dtype=torch.float64)
+    def along(level: int) -> np.ndarray:
+        matrix = np.ones((1, 1))
         for _ in range(level):  # the first level acts on the last bit of a pixel's place, and decides the first bit
-            matrix = torch.einsum("bp,cq->bcqp", pair, matrix).reshape(2 * len(matrix), -1)
+            matrix = np.einsum("bp,cq->bcqp", pair, matrix).reshape(2 * len(matrix), -1)
         return matrix
 
-    return functools.reduce(torch.kron, map(along, levels)).to(device, dtype)
+    return functools.reduce(np.kron, map(along, levels))

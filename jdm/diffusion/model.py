@@ -29,7 +29,6 @@ def build_denoiser(config: Config, condition_features: int) -> Denoiser | VPDeno
         levels=1 if thesis else 2,
         condition_features=0 if thesis else condition_features,
         bf16=config.train.precision == "bf16",
-        recompute=config.train.recompute,
     )
     if config.data.dims == 2:
         network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

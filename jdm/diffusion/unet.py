@@ -30,7 +30,6 @@ class UNet(nn.Module):
         condition_features: length of the condition vector without the class; 0: none.
         classes: classes of whole cases that the network can be conditioned on.
         bf16: compute in bfloat16 by autocast; weights, input and output stay float32.
-        recompute: for the gradient, compute each stage again instead of keeping its activations.
     """
 
     def __init__(
@@ -43,7 +42,6 @@ class UNet(nn.Module):
         condition_features: int = 0,
         classes: int = 0,
         bf16: bool = False,
-        recompute: bool = False,
     ) -> None:
         super().__init__()
         base, multipliers = network.base_channels, network.channel_multipliers
@@ -51,7 +49,7 @@ class UNet(nn.Module):
             raise ConfigError(f"setting network.base_channels is {base}; expected a multiple of 4; change it")
         grids = grids or even_levels(2, len(multipliers) - 1)
         self.dims, self.bf16, self.multiples = len(grids[0].kernel), bf16, multiples(grids)
-        self.recompute, self.random = recompute, network.dropout > 0
+        self.recompute, self.random = network.recompute, network.dropout > 0
         self.embedding = LevelEmbedding(base, levels, condition_features, classes)
 
         def block(width_in: int, width_out: int, level: int) -> nn.Module:

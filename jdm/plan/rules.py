@@ -181,6 +181,9 @@ def _network(
             size.base_channels, multipliers, size.blocks_per_level, (2 ** (len(multipliers) - 1),),
             haar_levels=haar_levels,
         )  # fmt: skip
+    if size.recompute:
+        why["network.recompute"] = "two samples do not fit the memory otherwise"
+        network = dataclasses.replace(network, recompute=True)
     network = from_dict(NetworkConfig, merged(to_dict(network), given))
     few = network.base_channels >= 64 and facts.items < 200
     why["network.dropout"] = f"{facts.items} images for {network.base_channels} channels"
@@ -264,8 +267,6 @@ def _train(
     why["train.validate_every"] = "a twentieth of the steps, 20 to 250"
     why["train.sample_every"] = "a quarter of the steps, at most 2000"
     why["train.budget_minutes"] = "no limit" if budget_minutes is None else "given"
-    if size.recompute:
-        why["train.recompute"] = "two samples do not fit the memory otherwise"
     why["train.precision"] = "fast on this processor" if machine.precision == "bf16" else "bf16 is not fast here"
     return TrainConfig(
         steps=steps if thesis or budget_minutes is None else MOST_STEPS,
@@ -276,5 +277,4 @@ def _train(
         sample_every=max(often, min(2_000, steps // 4)),
         budget_minutes=budget_minutes,
         precision=machine.precision,
-        recompute=size.recompute,
     )

@@ -25,7 +25,7 @@ _RAM_SHARE = 1 / 3
 _BUFFERS, _OVERHEAD = 200 * 2**20, 1.5
 """Of resident memory, beside and above what tensors hold: kernels' own buffers (results/volumes.md)."""
 _FEWEST_VOXELS = 16**3
-_COPIES = 4  # the weights, two moments of Adam, and the moving average
+_COPIES = 3  # of the weights, beside themselves: two moments of Adam, and the moving average
 
 
 def memory_target(config: Config, device: torch.device) -> int:
@@ -44,10 +44,10 @@ def step_bytes(config: Config) -> int:
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    denoiser = build_denoiser(config, condition_features(config.data.dims))
-    assert isinstance(denoiser, Denoiser)
-    parameters = list(denoiser.parameters())
-    with FakeTensorMode(allow_non_fake_inputs=True), _Alive() as alive:
+    with FakeTensorMode(), _Alive() as alive:
+        denoiser = build_denoiser(config, condition_features(config.data.dims))
+        assert isinstance(denoiser, Denoiser)
+        parameters = list(denoiser.parameters())
         count, channels = config.train.batch_size, config.image_channels + config.mask_channels
         x0 = torch.zeros(count, channels, *config.data.patch_size)
         condition = torch.zeros(count, condition_length(config))
