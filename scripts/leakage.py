@@ -19,7 +19,8 @@ import torch
 from shared import about
 
 from jdm.config.settings import AugmentConfig, NetworkConfig, NoiseConfig
-from jdm.data.pairs import augment, condition_features
+from jdm.data.augmentation import augment
+from jdm.data.pairs import condition_features
 from jdm.diffusion.denoiser import Denoiser
 from jdm.diffusion.loss import denoising_losses
 from jdm.diffusion.noise import draw_sigmas

@@ -14,7 +14,7 @@ from small_runs import changed, config_of, facts, tiny_plan, tiny_run
 
 import jdm
 from jdm.data.classes import classes_csv, read_classes
-from jdm.data.pairs import Batches, PairDataset, class_condition, condition_features
+from jdm.data.pairs import Batches, PairDataset, condition_features, sampling_condition
 from jdm.data.raw_dataset import Pair, open_dataset, read_case, read_dataset, write_case, write_dataset_json
 from jdm.diffusion.mask_estimate import UNSEEN, estimated_mask
 from jdm.diffusion.model import build_denoiser
@@ -121,7 +121,7 @@ def test_a_class_reaches_the_network_and_none_is_the_default(toy, preset):
     for parameter in denoiser.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     x, sigma = torch.randn(3, 2, 8, 8), torch.ones(3, 2)
-    each = torch.stack([torch.zeros(12), *(class_condition(config, name) for name in NAMES)])
+    each = torch.stack([torch.zeros(12), *(sampling_condition(config, name) for name in NAMES)])
     same = x[:1].expand(3, -1, -1, -1)
     none, bright, dark = denoiser(same, sigma, each)
     assert not torch.allclose(bright, dark) and not torch.allclose(bright, none)

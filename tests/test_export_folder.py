@@ -190,7 +190,7 @@ def test_a_sealer_that_is_killed_is_continued_without_sampling(real, run, monkey
 
 def test_a_batch_is_marked_after_its_files_are_on_disk(real, run, monkeypatch):
     synced, marked, write_text = set(), [], pairs.write_text
-    monkeypatch.setattr(pairs, "sync_to_disk", lambda paths: synced.update(path.name for path in paths))
+    monkeypatch.setattr(export_folder, "sync_to_disk", lambda paths: synced.update(path.name for path in paths))
     monkeypatch.setattr(pairs, "write_text", lambda path, text: (marked.append(set(synced)), write_text(path, text)))
     jdm.export(REQUEST)
     folders = {"imagesTr", "labelsTr", f".jdm-partial-{NAME}"}

@@ -33,7 +33,7 @@ def test_degenerate_pairs_are_drawn_again_and_counted(real, run):
     assert [record["attempt"] > 0 for record in records] == [share > most for share in shares]
     for index, record in enumerate(records):
         assert record["seed"] == case_seed(4, index, record["attempt"])
-        assert record["foreground_share"].get("class1", 0) <= most
+        assert record["foreground_share"].get("class1", 0) <= most + 1e-6  # which is stored with six digits
     redrawn = json.loads(files["provenance.json"])["redrawn"]
     assert redrawn == sum(record["attempt"] for record in records) >= 2
 

@@ -10,7 +10,8 @@ from small_runs import changed, config_of, facts, picture, tiny_plan, write_pict
 
 import jdm.data.pairs
 from jdm.config.settings import AugmentConfig, NetworkConfig, NoiseConfig
-from jdm.data.pairs import Batches, PairDataset, augment, condition_features, planned_arrays, rescaled
+from jdm.data.augmentation import augment
+from jdm.data.pairs import Batches, PairDataset, condition_features, planned_arrays, rescaled
 from jdm.data.raw_dataset import Pair, read_case, write_case
 from jdm.diffusion.denoiser import Denoiser
 from jdm.diffusion.loss import denoising_losses

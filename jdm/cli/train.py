@@ -51,7 +51,7 @@ def _run() -> None:
     curves(folder / "log.csv", folder / "curves.png", metadata["step"])
     print(f"weights of step {metadata['step']} (held-out loss {measured}) are in {folder}")
     done, ceiling = int(read_log(folder / "log.csv")[-1]["step"]), checkpoint.config.train.steps
-    if done < _FEW_STEPS:
+    if done < _FEW_STEPS and checkpoint.config.mask_channels:
         more = "train again with more --train.steps" if ceiling <= done else "continue with --resume and"
         more += " --overwrite" if ceiling <= done else " a larger --budget-minutes"
         print(f"jdm-train: note: {done} steps are few: masks may be full of specks; {more}", file=sys.stderr)

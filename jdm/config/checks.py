@@ -33,6 +33,10 @@ def _data_checks(config: Config) -> _Checks:
     return [
         (sides, "data.patch_size", data.patch_size, f"{data.dims} sides"),
         (
+            not data.previous_slice or (data.slice_axis is not None and config.preset == "default"),
+            "data.previous_slice", data.previous_slice, "volumes trained as slices, with the default preset",
+        ),
+        (
             all(side % factor == 0 for side, factor in zip(data.patch_size, factors, strict=True)),
             "data.patch_size", data.patch_size,
             f"multiples of {' '.join(map(str, dict.fromkeys(factors) if len(set(factors)) == 1 else factors))} "

@@ -47,6 +47,14 @@ class DataConfig(Strict):
     """Sides of an exported sample in pixels, at least patch_size; larger samples use overlapping windows."""
     slice_axis: Axis | None = None
     """Volumes only: the array axis along which slices are taken, as in nnU-Net's 2d configuration."""
+    previous_slice: bool = False
+    """Slices only: condition each slice on its position and on the slice before it, and export volumes slice by
+    slice."""
+
+    @property
+    def previous_features(self) -> int:
+        """Length of what the network is told of the slice before: `jdm.data.pairs.previous_condition`."""
+        return 4 * self.previous_slice
 
 
 @dataclass(frozen=True)

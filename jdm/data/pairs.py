@@ -1,23 +1,25 @@
-"""Training samples: crops of encoded pairs, and augmentation that does not leak into generated samples."""
+"""Training samples: crops of encoded pairs, in batches, and what the network is told of them."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from jdm.config.facts import Fingerprint
-from jdm.config.settings import AugmentConfig, Config, DataConfig
+from jdm.config.settings import Config, DataConfig
+from jdm.data.augmentation import augment
 from jdm.data.codec import PairCodec
 from jdm.data.raw_dataset import Pair, RawDataset, read_case
 from jdm.errors import TrainingError
+
+MOST_NOISE, _UNTOLD = 0.5, 0.1
+"""In training: most noise on the slice before, in encoded intensity, and share of the samples without a word on it."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,16 @@ class PairDataset:
         self.codec = PairCodec(config)
         self._cache: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self.items: list[Item] = []
+        self._ends: dict[str, tuple[int, int]] = {}  # indices of a case's first and last item
         held = 0
         for case_id in case_ids:
             image, label = self._read(case_id)
             held += image.nbytes + label.nbytes
             if held <= config.train.cache_bytes:
                 self._cache[case_id] = (image, label)
-            self.items += [Item(case_id, index) for index in _slices(image, config.data)]
+            slices = [Item(case_id, index) for index in _slices(image, config.data)]
+            self._ends[case_id] = len(self.items), len(self.items) + len(slices) - 1
+            self.items += slices
         if not self.items:
             raise TrainingError(
                 f"no training images in {dataset.name}: {len(case_ids)} cases found, expected at least one that is "
@@ -68,19 +73,32 @@ class PairDataset:
 
     def crop(self, index: int, size: tuple[int, ...], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """A random crop (image, label) of an item at native resolution, padded symmetrically if it is smaller."""
-        image, label = self._arrays(self.items[index])
-        starts = [rng.integers(0, max(side - want, 0) + 1) for side, want in zip(label.shape, size, strict=True)]
-        window = tuple(slice(start, start + want) for start, want in zip(starts, size, strict=True))
-        image, label = image[(slice(None), *window)], label[window]
-        margins = centred_margins(label.shape, size)
-        if any(before or after for before, after in margins):
-            image = np.pad(image, [(0, 0), *margins], mode="symmetric")
-            label = np.pad(label, margins, mode="symmetric")
-        return image, label
+        arrays = self._arrays(self.items[index])
+        return _cut(arrays, size, _starts(arrays[1].shape, size, rng))
 
     def encoded(self, index: int, rng: np.random.Generator) -> np.ndarray:
         """A random training sample of an item: float32, (channels, *patch_size)."""
         return self.codec.encode(*self.crop(index, self.config.data.patch_size, rng))
+
+    def with_previous(self, index: int, rng: np.random.Generator) -> np.ndarray:
+        """Like `encoded`, followed by the channels of the same crop of the slice before; zeros if there is none."""
+        arrays, size = self._arrays(self.items[index]), self.config.data.patch_size
+        starts = _starts(arrays[1].shape, size, rng)
+        x = self.codec.encode(*_cut(arrays, size, starts))
+        if not self.follows(index):
+            return np.concatenate([x, np.zeros_like(x)])
+        before = self._arrays(self.items[index - 1])
+        return np.concatenate([x, self.codec.encode(*_cut(before, size, starts))])
+
+    def follows(self, index: int) -> bool:
+        """Whether the item before is the slice before."""
+        item, before = self.items[index], self.items[index - 1]
+        return index > 0 and item.slice is not None and before == Item(item.case_id, item.slice - 1)
+
+    def position(self, index: int) -> float:
+        """Where a slice lies among those of its volume: from -1, the first, to 1."""
+        first, last = self._ends[self.items[index].case_id]
+        return 2 * (index - first) / max(last - first, 1) - 1
 
     def class_number(self, index: int) -> int:
         """An item's class, counted from 1 in the order of the plan's names; 0 for none."""
@@ -104,20 +122,43 @@ class Batches(Dataset):
         self.pairs, self.batch_size, self.seed, self.rank, self.augmented = pairs, batch_size, seed, rank, augmented
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
-        """x0 (B, C, *patch_size) and the condition (B, condition_length(config))."""
+        """x0 (B, C, *patch_size) and the condition (B, condition_length(config)).
+
+        With `data.previous_slice`, C includes the channels of the slice before.
+        """
         rng = np.random.default_rng([self.seed, self.rank, step])
         indices = rng.integers(0, len(self.pairs), self.batch_size)
-        x0 = torch.from_numpy(np.stack([self.pairs.encoded(index, rng) for index in indices]))
         config = self.pairs.config
+        sample = self.pairs.with_previous if config.data.previous_slice else self.pairs.encoded
+        x0 = torch.from_numpy(np.stack([sample(index, rng) for index in indices]))
         condition = torch.zeros(len(x0), condition_features(config.data.dims))
         if self.augmented:
-            x0, condition = augment(x0, config.image_channels, config.augment, rng)
+            x0, condition = _augmented(x0, config, rng)
+        if config.data.previous_slice:
+            condition = torch.cat([condition, self._previous(indices, rng)], dim=1)
         if not config.facts.class_names:
             return x0, condition
         numbers = np.array([self.pairs.class_number(index) for index in indices])
         if self.augmented:
             numbers[rng.random(len(numbers)) < config.train.class_dropout] = 0
         return x0, torch.cat([condition, torch.from_numpy(numbers)[:, None].float()], dim=1)
+
+    def _previous(self, indices: np.ndarray, rng: np.random.Generator) -> Tensor:
+        """What the network is told about the slice before: see `previous_condition`."""
+        noise = [rng.uniform(0, MOST_NOISE) if self.pairs.follows(index) else None for index in indices]
+        rows = [previous_condition(self.pairs.position(index), n) for index, n in zip(indices, noise, strict=True)]
+        told = rng.random(len(rows)) >= (_UNTOLD if self.augmented else 0)
+        return torch.stack(rows) * torch.from_numpy(told)[:, None]
+
+
+def _augmented(x: Tensor, config: Config, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """`augment` for samples with or without the channels of the slice before."""
+    images, slices = config.image_channels, 1 + config.data.previous_slice
+    each = x.unflatten(1, (slices, -1))
+    together = torch.cat([each[:, :, :images].flatten(1, 2), each[:, :, images:].flatten(1, 2)], dim=1)
+    made, condition = augment(together, images * slices, config.augment, rng)
+    parts = made[:, : images * slices].unflatten(1, (slices, -1)), made[:, images * slices :].unflatten(1, (slices, -1))
+    return torch.cat(parts, dim=2).flatten(1, 2), condition
 
 
 def planned_arrays(pair: Pair, config: Config) -> tuple[np.ndarray, np.ndarray]:
@@ -180,6 +221,25 @@ def case_scale(image: np.ndarray, facts: Fingerprint) -> tuple[np.ndarray, np.nd
     return np.where(kept, 0, mean)[column], np.where(kept, 1, wanted / std)[column], offset[column]
 
 
+def _starts(shape: tuple[int, ...], size: tuple[int, ...], rng: np.random.Generator) -> list[int]:
+    """Where a random crop of this size begins along each axis."""
+    return [int(rng.integers(0, max(side - want, 0) + 1)) for side, want in zip(shape, size, strict=True)]
+
+
+def _cut(
+    arrays: tuple[np.ndarray, np.ndarray], size: tuple[int, ...], starts: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """A crop (image, label), padded symmetrically where the arrays are smaller."""
+    image, label = arrays
+    window = tuple(slice(start, start + want) for start, want in zip(starts, size, strict=True))
+    image, label = image[(slice(None), *window)], label[window]
+    margins = centred_margins(label.shape, size)
+    if any(before or after for before, after in margins):
+        image = np.pad(image, [(0, 0), *margins], mode="symmetric")
+        label = np.pad(label, margins, mode="symmetric")
+    return image, label
+
+
 def _slices(image: np.ndarray, data: DataConfig) -> list[int | None]:
     """Slices to train on: all that are not constant."""
     if data.slice_axis is None:
@@ -200,88 +260,30 @@ def condition_features(dims: int) -> int:
 
 
 def condition_length(config: Config) -> int:
-    """Length of the network's condition: the augmentation, then the class if the plan has classes."""
-    return condition_features(config.data.dims) + bool(config.facts.class_names)
+    """Length of the network's condition: the augmentation, the slice before, and the class, if the plan has them."""
+    augmentation, previous = condition_features(config.data.dims), config.data.previous_features
+    return augmentation + previous + bool(config.facts.class_names)
 
 
-def class_condition(config: Config, name: str) -> Tensor:
-    """The condition (condition_length(config),) of an unaugmented sample of a class. Raises: ValueError if unknown."""
+def sampling_condition(config: Config, class_name: str = "", previous: Tensor | None = None) -> Tensor:
+    """The condition (condition_length(config),) of an unaugmented sample.
+
+    Args: class_name: empty: none. previous: of `previous_condition`; None: nothing is told.
+    Raises: ValueError if the class is unknown.
+    """
     condition = torch.zeros(condition_length(config))
-    condition[-1] = 1 + config.facts.class_names.index(name)
+    if previous is not None:
+        condition[(start := condition_features(config.data.dims)) : start + len(previous)] = previous
+    if class_name:
+        condition[-1] = 1 + config.facts.class_names.index(class_name)
     return condition
 
 
-def augment(x: Tensor, image_channels: int, config: AugmentConfig, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Augment image and mask in the same way, and return the augmentation as a condition.
+def previous_condition(position: float, noise: float | None) -> Tensor:
+    """What the network is told of a slice: (1, position from -1 to 1, whether the slice before is given, its noise).
 
-    A sample is augmented with `config.probability`, in one way, drawn from those enabled. More ways at once leave too
-    few samples like those asked for: with eight, each for a fifth of the samples, 24 of 193 synthetic hearts were
-    mirrored. What one at a time leaks is in results/leakage.md. Flips and quarter turns are exact; zoom, rotation and
-    shift resample (image linear, mask nearest neighbour, mirrored outside); brightness and contrast change only the
-    image. The condition of an untouched sample is all zeros, and sampling uses that condition.
+    Zeros: nothing is told.
 
-    Args:
-        x: (B, C, *spatial) encoded samples.
-    Returns: augmented samples, and the condition (B, condition_features(dims)).
-    Source: non-leaking augmentation, Karras et al. 2022, appendix F.2, which applies several at once.
+    Args: noise: level of the noise on the slice before; None: there is none.
     """
-    count, dims = len(x), x.ndim - 2
-    x = x.clone()
-    ways = _ways(config)
-    chosen = np.where(rng.random(count) < config.probability, rng.integers(0, max(1, len(ways)), count), len(ways))
-
-    def drawn(way: str, values: np.ndarray) -> np.ndarray:
-        """The values for samples that are augmented in this way, else zero."""
-        keep = chosen == (ways.index(way) if way in ways else -1)
-        return values * keep.reshape(-1, *[1] * (values.ndim - 1))
-
-    flips = np.zeros((count, dims))
-    for axis in config.mirror_axes:
-        flips[:, axis] = drawn(f"mirror {axis}", np.ones(count))
-    turns = drawn("turn", rng.integers(1, 4, count))
-    for index in range(count):
-        axes = [1 + axis for axis in range(dims) if flips[index, axis]]
-        x[index] = torch.rot90(x[index].flip(axes), int(turns[index]), (-2, -1))
-    zoom = drawn("scale", config.scale * rng.standard_normal(count))
-    angle = drawn("rotation", np.deg2rad(config.rotation_degrees) * rng.standard_normal(count))
-    shift = drawn("translation", config.translation * rng.standard_normal((count, dims)))
-    moved = np.flatnonzero((zoom != 0) | (angle != 0) | (shift != 0).any(axis=1))
-    if len(moved):
-        x[moved] = _affine(x[moved], image_channels, 2.0 ** zoom[moved], angle[moved], shift[moved])
-    brightness = drawn("brightness", config.brightness * rng.standard_normal(count))
-    contrast = drawn("contrast", config.contrast * rng.standard_normal(count))
-    gain = torch.from_numpy(2.0**contrast).to(x).reshape(-1, *[1] * (dims + 1))
-    offset = torch.from_numpy(brightness).to(x).reshape(-1, *[1] * (dims + 1))
-    x[:, :image_channels] = (x[:, :image_channels] * gain + offset).clamp(-1, 1)
-    quarter, turned = turns * math.pi / 2, [np.cos(angle) - 1, np.sin(angle)]
-    parts = [flips, np.stack([np.cos(quarter) - 1, np.sin(quarter), zoom, *turned, brightness, contrast], 1), shift]
-    return x, torch.from_numpy(np.concatenate(parts, axis=1)).float()
-
-
-def _ways(config: AugmentConfig) -> list[str]:
-    """The enabled ways of augmentation."""
-    enabled = {
-        "turn": config.quarter_turns, "scale": config.scale > 0, "rotation": config.rotation_degrees > 0,
-        "translation": config.translation > 0, "brightness": config.brightness > 0, "contrast": config.contrast > 0,
-    }  # fmt: skip
-    return [*(f"mirror {axis}" for axis in config.mirror_axes), *(way for way, used in enabled.items() if used)]
-
-
-def _affine(x: Tensor, image_channels: int, zoom: np.ndarray, angle: np.ndarray, shift: np.ndarray) -> Tensor:
-    """Zoom, rotate (in the plane of the last two axes) and shift samples (B, C, *spatial) about their centres."""
-    count, dims = len(x), x.ndim - 2
-    sides = np.array(x.shape[2:][::-1], dtype=np.float64)  # grid_sample orders coordinates from the last axis
-    inverse = np.tile(np.eye(dims), (count, 1, 1))
-    inverse[:, 0, 0] = inverse[:, 1, 1] = np.cos(angle)
-    inverse[:, 0, 1], inverse[:, 1, 0] = np.sin(angle), -np.sin(angle)
-    inverse = inverse / zoom[:, None, None] * (sides[None, None, :] / sides[None, :, None])  # normalised coordinates
-    theta = np.concatenate([inverse, -2 * shift[:, ::-1, None]], axis=2)
-    grid = F.affine_grid(torch.from_numpy(theta).to(x), list(x.shape), align_corners=False)
-    image, mask = x[:, :image_channels], x[:, image_channels:]
-    return torch.cat(
-        [
-            F.grid_sample(image, grid, mode="bilinear", padding_mode="reflection", align_corners=False),
-            F.grid_sample(mask, grid, mode="nearest", padding_mode="reflection", align_corners=False),
-        ],
-        dim=1,
-    )
+    return torch.tensor([1.0, position, noise is not None, noise or 0.0], dtype=torch.float32)

@@ -28,6 +28,9 @@ class Denoiser(nn.Module):
     is exactly p(k | x) ~ p(x_i | c_k) p(k | all other values): the first factor is known, and the network gives the
     logits of the second. The estimate is the mean code word. A network of zeros says the classes' shares. A score from
     class probabilities: Dieleman et al. 2022 (arXiv:2211.15089), Eq. 6.
+
+    A network of slices may also see the slice before, through noise whose level it is told, so that what earlier slices
+    lack does not grow from slice to slice (conditioning augmentation, Ho et al. 2022, arXiv:2106.15282).
     """
 
     image_mean: Tensor
@@ -39,7 +42,7 @@ class Denoiser(nn.Module):
     def __init__(
         self, network: nn.Module, image_mean: Sequence[float], image_axes: Sequence[Sequence[float]],
         image_bands: Sequence[Sequence[float]], words: Tensor, shares: Sequence[float], haar_levels: Levels = 0,
-        band_weight: float = 0.0,
+        band_weight: float = 0.0, *, previous_at: int | None = None,
     ) -> None:  # fmt: skip
         """Args:
         network: (bands of image and mask, (B, 2) level positions, condition) -> bands of image and class logits.
@@ -48,9 +51,12 @@ class Denoiser(nn.Module):
         image_bands: (axes, bands), standard deviation of each sub-band about its mean, those of `MOST_LEVELS` levels.
         words: (K, mask channels), encoded code words, all of one norm.
         shares: of the pixels, per class.
+        previous_at: where the condition says whether the slice before is given, followed by the level of the noise on
+            it; None: the network does not see that slice.
         """
         super().__init__()
         self.network, self.haar_levels, self.band_weight = network, haar_levels, band_weight
+        self.previous_at = previous_at
         dims = (len(image_bands[0]) - 1).bit_length() // 2
         bands = [band_stds(along, haar_levels, dims) for along in image_bands]
         likely = torch.tensor(shares, dtype=torch.float64).clamp(min=_LEAST_SHARE)
@@ -67,23 +73,28 @@ class Denoiser(nn.Module):
     def image_channels(self) -> int:
         return len(self.image_mean)
 
+    @property
+    def channels(self) -> int:
+        """Of image and mask."""
+        return len(self.image_mean) + self.words.shape[1]
+
     def forward(self, x: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
         """Estimate x0.
 
         Args:
-            x: (B, C, *spatial), any floating type.
+            x: (B, C, *spatial), any floating type; the C channels of the slice before may follow.
             sigma: (B, 2), image level and mask level; an image or mask of level zero is returned unchanged.
             condition: (B, features), the augmentation in training and the class; None: neither. See `UNet.forward`.
         Returns: like x.
         """
         image, logits = self.predict(x, sigma, condition)
         words = torch.einsum("bk...,km->bm...", logits.softmax(1), self.words.to(x))
-        mask = torch.where(_column(sigma[:, 1:], x) > 0, words, x[:, self.image_channels :])
-        return torch.cat([image, mask], dim=1)
+        mask = torch.where(_column(sigma[:, 1:], x) > 0, words, x[:, self.image_channels : self.channels])
+        return torch.cat([image, mask, x[:, self.channels :]], dim=1)
 
     def predict(self, x: Tensor, sigma: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Estimated image (B, image channels, *spatial) and class logits (B, K, *spatial), like x."""
-        image, mask = x[:, : self.image_channels], x[:, self.image_channels :]
+        image, mask = x[:, : self.image_channels], x[:, self.image_channels : self.channels]
         image_level, mask_level = _column(sigma[:, :1], x), _column(sigma[:, 1:], x)
         bands = self.bands(image - _row(self.image_mean, x))
         sd = _row(self.image_bands, x)
@@ -92,6 +103,8 @@ class Denoiser(nn.Module):
         mean, mask_sd = self.mask_moments
         inner = haar(mask - _row(mean, x), self.haar_levels) * (mask_level**2 + mask_sd**2).rsqrt()
         given = torch.cat([bands * variance.rsqrt(), inner], dim=1).float()
+        if self.previous_at is not None:
+            given = torch.cat([given, self._previous(x[:, self.channels :], condition, given)], dim=1)
         out = self.network(given, level_positions(sigma), condition).to(x.dtype)
         features, logits = out[:, : bands.shape[1]], out[:, bands.shape[1] :]
         # x0 - x, so that a known image comes back exactly: c_skip - 1 = -sigma^2 / variance
@@ -102,6 +115,20 @@ class Denoiser(nn.Module):
             image + torch.einsum("ac,ba...->bc...", self.image_axes.to(x), inverse_haar(change, self.haar_levels)),
             inverse_haar(logits, self.haar_levels) + _row(self.log_shares, x) + seen,
         )
+
+    def _previous(self, before: Tensor, condition: Tensor | None, like: Tensor) -> Tensor:
+        """The slice before as the network sees it, like the slice itself; zeros if it is not given."""
+        if condition is None or not before.shape[1]:
+            return torch.zeros_like(like)
+        assert self.previous_at is not None
+        is_given, level = (
+            _column(condition[:, at : at + 1], before) for at in (self.previous_at, self.previous_at + 1)
+        )
+        mean, mask_sd = self.mask_moments
+        image = self.bands(before[:, : self.image_channels] - _row(self.image_mean, before))
+        mask = haar(before[:, self.image_channels :] - _row(mean, before), self.haar_levels)
+        parts = image * (level**2 + _row(self.image_bands, before) ** 2).rsqrt(), mask * (level**2 + mask_sd**2).rsqrt()
+        return (torch.cat(parts, dim=1) * is_given).to(like)
 
     def bands(self, image: Tensor) -> Tensor:
         """Sub-bands of an image (B, channels, *spatial) without its mean, those of the first principal axis first."""

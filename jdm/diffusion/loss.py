@@ -11,7 +11,12 @@ from jdm.diffusion.noise import per_channel
 
 
 def denoising_losses(
-    denoiser: Denoiser, x0: Tensor, sigma: Tensor, noise: Tensor, condition: Tensor | None = None
+    denoiser: Denoiser,
+    x0: Tensor,
+    sigma: Tensor,
+    noise: Tensor,
+    condition: Tensor | None = None,
+    previous: Tensor | None = None,
 ) -> Tensor:
     """Losses of image and mask of each sample, (B, 2): about one for a network of zeros that sees only noise.
 
@@ -19,10 +24,13 @@ def denoising_losses(
     (Karras et al. 2022, Eq. 2; `Denoiser.image_weights`). Mask: cross-entropy of the classes, over the entropy of their
     shares. What is known (level zero) has loss zero.
 
-    Args: x0: clean samples (B, C, *spatial). sigma: (B, 2). noise: standard normal, like x0.
+    Args:
+        x0: clean samples (B, C, *spatial). sigma: (B, 2). noise: standard normal, like x0.
+        previous: the slices before, like x0, as the network may see them; None: it does not.
     """
     channels = denoiser.image_channels
     x = x0 + per_channel(sigma, channels, x0) * noise
+    x = x if previous is None else torch.cat([x, previous], dim=1)
     image, logits = denoiser.predict(x, sigma, condition)
     error = denoiser.bands(image - x0[:, :channels])
     image_loss = (denoiser.image_weights(sigma[:, :1], error) * error**2).flatten(1).mean(1)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from jdm.config.settings import Config
-from jdm.data.pairs import class_condition
+from jdm.data.pairs import previous_condition, sampling_condition
 from jdm.diffusion.conditioning import Known, Noise, fitting_known
 from jdm.diffusion.denoiser import Denoiser
 from jdm.diffusion.editing import invert_heun, vary
@@ -28,6 +30,9 @@ from jdm.draw.request import Sampling, Way, can_estimate_masks
 from jdm.system.progress import progress
 from jdm.train.checkpoint import Checkpoint
 
+_PREVIOUS_NOISE = 0.1
+"""Level of the noise through which a network of slices sees the sampled slice before."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -40,6 +45,20 @@ class Job:
     seed: int
     class_name: str = ""
     """Class to sample; empty: none."""
+    position: float | None = None
+    """Of a slice in its volume, from -1 to 1; None: unknown, or the model is not told."""
+    previous: np.ndarray | None = None
+    """The slice before, like x; None: there is none."""
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What the denoiser is told of every sample of a batch."""
+
+    class_name: str = ""
+    position: float | None = None
+    previous: Tensor | None = None
+    """(B, channels, *spatial)."""
 
 
 class Drawer:
@@ -68,13 +87,15 @@ class Drawer:
         """
         images = self.config.image_channels
 
-        def draw(x: Tensor, where: Tensor, fresh: Noise, class_name: str) -> Tensor:
+        def draw(x: Tensor, where: Tensor, fresh: Noise, told: _Told) -> Tensor:
             two = exact and not isinstance(self.denoiser, VPDenoiser)
             known = fitting_known(where, x, images, fresh, levels=2 if two else 1)
-            made = self._drawn(known, fresh, class_name)
+            if told.previous is not None:
+                told = dataclasses.replace(told, previous=told.previous + _PREVIOUS_NOISE * fresh())
+            made = self._drawn(known, fresh, told)
             if where[:, images:].all():
                 return made
-            return torch.where(where, x, self._outlined(made, fresh(), class_name, UNSEEN if estimate else None))
+            return torch.where(where, x, self._outlined(made, fresh(), told, UNSEEN if estimate else None))
 
         return self._batches(jobs, draw)
 
@@ -85,10 +106,10 @@ class Drawer:
         assert isinstance(denoiser, Denoiser)  # see `can_estimate_masks`
         mean, _ = denoiser.mask_moments
 
-        def draw(x: Tensor, _: Tensor, fresh: Noise, class_name: str) -> Tensor:
+        def draw(x: Tensor, _: Tensor, fresh: Noise, told: _Told) -> Tensor:
             unseen = mean.to(x).reshape(-1, *[1] * (x.ndim - 2)).expand_as(x[:, images:])
             start = torch.cat([x[:, :images], unseen], dim=1)
-            return estimated_mask(self.denoise(class_name), start, images, UNSEEN, fresh())
+            return estimated_mask(self._denoise(told), start, images, UNSEEN, fresh())
 
         return self._batches(jobs, draw)
 
@@ -99,8 +120,8 @@ class Drawer:
         sigmas = karras_sigmas(self.way.steps, lowest, level)
         return self._batches(
             jobs,
-            lambda x, _, fresh, class_name: self._outlined(
-                vary(self.denoise(class_name), x, fresh(), sigmas, self._sampler(fresh)), fresh(), class_name, seen
+            lambda x, _, fresh, told: self._outlined(
+                vary(self._denoise(told), x, fresh(), sigmas, self._sampler(fresh)), fresh(), told, seen
             ),
         )
 
@@ -110,29 +131,39 @@ class Drawer:
 
     def noise(self, seeds: Sequence[int], shape: Sequence[int], class_name: str = "") -> Tensor:
         """Initial standard normal noise, (B, *shape)."""
-        return self._begun(CaseNoise(seeds, shape, self.device)(), None, class_name)
+        return self._begun(CaseNoise(seeds, shape, self.device)(), None, _Told(class_name))
 
     def from_noise(self, noise: Tensor, class_name: str = "") -> np.ndarray:
         """Samples from given initial noise, by a deterministic sampler."""
         parts, sample = noise.split(self.sampling.batch_size), self._sampler(CaseNoise([], ()))
         made = [
-            self._outlined(sample(self.denoise(class_name), part, self.sigmas, None), part, class_name)
+            self._outlined(sample(self.denoise(class_name), part, self.sigmas, None), part, _Told(class_name))
             for part in progress(parts, "batches")
         ]
         return torch.cat(made).cpu().numpy()
 
     def denoise(self, class_name: str, guidance: float | None = None) -> Denoise:
         """The denoiser of a canvas, conditioned on a class and guided."""
-        scale = self.sampling.guidance if guidance is None else guidance
-        one = directed(self.denoiser, self.config, class_name, scale, self._weaker)
-        return windowed(one, self.config.data.patch_size, self.sampling.overlap, self.sampling.batch_size)
+        return self._denoise(_Told(class_name), guidance)
 
-    def _drawn(self, known: Known, fresh: Noise, class_name: str) -> Tensor:
+    def _denoise(self, told: _Told, guidance: float | None = None) -> Denoise:
+        scale = self.sampling.guidance if guidance is None else guidance
+        word = None
+        if told.position is not None:
+            word = previous_condition(told.position, None if told.previous is None else _PREVIOUS_NOISE)
+        one = directed(self.denoiser, self.config, told.class_name, scale, self._weaker, word)
+        whole = windowed(one, self.config.data.patch_size, self.sampling.overlap, self.sampling.batch_size)
+        before = told.previous
+        if before is None:
+            return whole
+        return lambda x, sigma: whole(torch.cat([x, before.to(x)], dim=1), sigma)[:, : x.shape[1]]
+
+    def _drawn(self, known: Known, fresh: Noise, told: _Told) -> Tensor:
         noise = fresh()
         if self.way.sampler == "ancestral":
-            return self._ancestral(noise, known, fresh, class_name)
-        denoise, sample = self.denoise(class_name), self._sampler(fresh)
-        noise = self._begun(noise, known, class_name)
+            return self._ancestral(noise, known, fresh, told.class_name)
+        denoise, sample = self._denoise(told), self._sampler(fresh)
+        noise = self._begun(noise, known, told)
         if known.mode == "exact" or self.resampling.repetitions == 1:
             levels = self.sigmas
             if not known.where[:, : self.config.image_channels].any():
@@ -146,11 +177,11 @@ class Drawer:
         respaced = self.denoiser.respaced(self.way.steps)
         condition = None
         if class_name:
-            condition = class_condition(self.config, class_name).to(self.device).expand(len(noise), -1)
+            condition = sampling_condition(self.config, class_name).to(self.device).expand(len(noise), -1)
         predict = functools.partial(respaced.predict, condition=condition)
         return sample_ancestral(predict, respaced.process, noise, fresh, known, clip=1.0)
 
-    def _outlined(self, made: Tensor, noise: Tensor, class_name: str, level: float | None = None) -> Tensor:
+    def _outlined(self, made: Tensor, noise: Tensor, told: _Told, level: float | None = None) -> Tensor:
         """Samples with their masks decided anew given the finished images, where the mask code allows it.
 
         Args: level: of the noise through which the sampled masks are seen; None: their outlines are.
@@ -159,35 +190,39 @@ class Drawer:
             return made
         level = self._outline_level if level is None else level
         # With guidance the estimate is not the mean, so it would not give the most probable class.
-        plain = self.denoise(class_name, guidance=1.0)
+        plain = self._denoise(told, guidance=1.0)
         return estimated_mask(plain, made, self.config.image_channels, level, noise)
 
     @property
     def _outline_level(self) -> float:
         return OUTLINED * self.config.codec.mask_amplitude
 
-    def _begun(self, noise: Tensor, known: Known | None, class_name: str) -> Tensor:
+    def _begun(self, noise: Tensor, known: Known | None, told: _Told) -> Tensor:
         if not isinstance(self.denoiser, VPDenoiser):
             return noise
-        return self.denoiser.process.begun(self.denoise(class_name), noise, self.sigmas[0].item(), known)
+        return self.denoiser.process.begun(self._denoise(told), noise, self.sigmas[0].item(), known)
 
     def _sampler(self, fresh: Noise) -> Sample:
         sde = "vp" if isinstance(self.denoiser, VPDenoiser) else "ve"
         return named_sampler(self.way.sampler, self.way.settings, fresh, sde)
 
-    def _batches(self, jobs: Sequence[Job], draw: Callable[[Tensor, Tensor, Noise, str], Tensor]) -> list[np.ndarray]:
-        """`draw` the jobs in batches of one size and class; results in the order of the jobs."""
-        alike: dict[tuple[tuple[int, ...], str], list[int]] = defaultdict(list)
+    def _batches(self, jobs: Sequence[Job], draw: Callable[[Tensor, Tensor, Noise, _Told], Tensor]) -> list[np.ndarray]:
+        """`draw` the jobs in batches of which all samples have one size, class and position; in the jobs' order."""
+        alike: dict[Any, list[int]] = defaultdict(list)
         for number, job in enumerate(jobs):
-            alike[job.x.shape, job.class_name].append(number)
+            alike[job.x.shape, job.class_name, job.position, job.previous is None].append(number)
         size = self.sampling.batch_size
         chunks = [same[k : k + size] for same in alike.values() for k in range(0, len(same), size)]
         results: dict[int, np.ndarray] = {}
         for chunk in progress(chunks, "batches", active=len(chunks) > 1):
-            x = torch.from_numpy(np.stack([jobs[n].x for n in chunk])).to(self.device)
-            where = np.stack([np.broadcast_to(jobs[n].where, jobs[n].x.shape) for n in chunk])
-            fresh = CaseNoise([jobs[n].seed for n in chunk], x.shape[1:], self.device)
-            made = draw(x, torch.from_numpy(where).to(self.device), fresh, jobs[chunk[0]].class_name)
+            some = [jobs[n] for n in chunk]
+            x = torch.from_numpy(np.stack([job.x for job in some])).to(self.device)
+            where = np.stack([np.broadcast_to(job.where, job.x.shape) for job in some])
+            before = [job.previous for job in some if job.previous is not None]
+            previous = torch.from_numpy(np.stack(before)).to(self.device) if before else None
+            fresh = CaseNoise([job.seed for job in some], x.shape[1:], self.device)
+            told = _Told(some[0].class_name, some[0].position, previous)
+            made = draw(x, torch.from_numpy(where).to(self.device), fresh, told)
             results.update(zip(chunk, made.cpu().numpy(), strict=True))
         return [results[number] for number in range(len(jobs))]
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from torch import Tensor
+
 from jdm.config.files import differences, to_dict
 from jdm.config.settings import Config
-from jdm.data.pairs import class_condition
+from jdm.data.pairs import sampling_condition
 from jdm.diffusion.denoiser import Denoiser
 from jdm.diffusion.guidance import conditioned, guided
 from jdm.diffusion.noise import Denoise
@@ -24,19 +26,24 @@ _ENCODING = (
 
 
 def directed(
-    denoiser: AnyDenoiser, config: Config, class_name: str = "", scale: float = 1.0, weaker: AnyDenoiser | None = None
-) -> Denoise:
+    denoiser: AnyDenoiser, config: Config, class_name: str = "", scale: float = 1.0,
+    weaker: AnyDenoiser | None = None, previous: Tensor | None = None,
+) -> Denoise:  # fmt: skip
     """The denoiser conditioned on a class, if one is named, and guided, if the scale is not 1.
 
-    Guidance is away from the weaker denoiser with the same class or, without one, from the unconditional denoiser.
+    Guidance is away from the weaker denoiser with the same class or, without one, from the denoiser without a class.
+
+    Args: previous: what is told of the slice before, `jdm.data.pairs.previous_condition`; None: nothing.
     """
 
-    def of_class(one: AnyDenoiser) -> Denoise:
-        return on_all_cores(conditioned(one, class_condition(config, class_name)) if class_name else one)
+    def told(one: AnyDenoiser, name: str) -> Denoise:
+        condition = sampling_condition(config, name, previous)
+        return on_all_cores(conditioned(one, condition) if condition.any() else one)
 
     if scale == 1:
-        return of_class(denoiser)
-    return guided(of_class(denoiser), on_all_cores(denoiser) if weaker is None else of_class(weaker), scale)
+        return told(denoiser, class_name)
+    weak = told(denoiser, "") if weaker is None else told(weaker, class_name)
+    return guided(told(denoiser, class_name), weak, scale)
 
 
 def check_guidance(

@@ -40,6 +40,8 @@ class Order:
     """See `masks_of`."""
     given_masks_sha256: str = ""
     """Hash of that folder's contents, so that two sets of masks are not mixed."""
+    slice_by_slice: bool = False
+    """Whether each slice of a volume is sampled given the one before."""
     guide_sha256: str = ""
     """Hash of the guiding checkpoint; empty: none."""
 
@@ -58,9 +60,10 @@ class Order:
         return ""
 
     def batches(self) -> list[range]:
-        """Case indices of each batch, all of one class: `batch_size` images, or as many volumes as fit by their slices,
-        at least one."""
-        cases, batches, start = max(1, self.request.batch_size // self.slices), [], 0
+        """Case indices of each batch, all of one class: `batch_size` images, or volumes sampled slice by slice; else as
+        many volumes as fit by their slices, at least one."""
+        together = 1 if self.slice_by_slice else self.slices
+        cases, batches, start = max(1, self.request.batch_size // together), [], 0
         for count in [count for _, count in self.classes] or [self.count]:
             end = start + count
             batches += [range(first, min(first + cases, end)) for first in range(start, end, cases)]
@@ -85,6 +88,7 @@ def order_of(checkpoint: Checkpoint, request: ExportRequest) -> Order:
         config.facts.slices,
         _classes(checkpoint, request, count, canvas),
         masks_of(request),
+        slice_by_slice=config.data.previous_slice,
     )
 
 

@@ -25,7 +25,7 @@ from jdm.data.raw_dataset import RawDataset, dataset_name, nnunet_folder, read_d
 from jdm.data.raw_layout import PARTIAL
 from jdm.errors import DataError, ExistsError
 from jdm.export.amount import Order
-from jdm.system.files import write_text
+from jdm.system.files import sync_to_disk, write_text
 from jdm.system.locks import held, is_held, locked
 
 
@@ -274,3 +274,12 @@ def _read(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
+
+
+def sync_cases(partial: Path, case_ids: set[str]) -> None:
+    """Flush the files and directory entries of some cases to disk."""
+    for folder in filter(Path.is_dir, (partial / "imagesTr", partial / "labelsTr")):
+        stems = {path: path.name.partition(".")[0] for path in folder.iterdir()}
+        sync_to_disk([path for path, stem in stems.items() if case_ids & {stem, stem[: -len("_0000")]}])
+        sync_to_disk([folder])
+    sync_to_disk([partial])

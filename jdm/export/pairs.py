@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,13 +32,13 @@ from jdm.evaluation.audit_page import verdict, write_audit
 from jdm.evaluation.set_audit import audit_set
 from jdm.export.amount import Order, order_of
 from jdm.export.copies import Training
-from jdm.export.folder import ExportFolder
+from jdm.export.folder import ExportFolder, sync_cases
 from jdm.export.judge import judge, refusal
 from jdm.export.masks import GivenMasks, folder_sha256
 from jdm.export.plausible import real_range
 from jdm.export.request import ExportRequest, shard_of
 from jdm.plan.survey import class_shares
-from jdm.system.files import sync_to_disk, write_text
+from jdm.system.files import write_text
 from jdm.system.parallel import on_all_cores
 from jdm.system.progress import Bar
 from jdm.train.checkpoint import Checkpoint, load_checkpoint
@@ -115,18 +115,9 @@ def _make_batches(factory: PairFactory, partial: Path, numbers: Iterable[int]) -
             made = factory.batch(batches[number], judged=number == missing[0] and len(missing) == len(done))
             for pair, _ in made:
                 write_case(partial, pair, factory.run.kind.file_ending, mask=factory.run.kind.has_masks)
-            _sync_cases(partial, {pair.case_id for pair, _ in made})
+            sync_cases(partial, {pair.case_id for pair, _ in made})
             write_text(done[number], json.dumps([record for _, record in made]))
             bar.update()
-
-
-def _sync_cases(partial: Path, case_ids: set[str]) -> None:
-    """Flush the files and directory entries of some cases to disk."""
-    for folder in filter(Path.is_dir, (partial / "imagesTr", partial / "labelsTr")):
-        stems = {path: path.name.partition(".")[0] for path in folder.iterdir()}
-        sync_to_disk([path for path, stem in stems.items() if case_ids & {stem, stem[: -len("_0000")]}])
-        sync_to_disk([folder])
-    sync_to_disk([partial])
 
 
 @dataclass(frozen=True)
@@ -192,10 +183,23 @@ class PairFactory:
         Raises: DataError if they do not, unless the request has `anyway`.
         """
         slices = self.order.slices
-        draws = self.plausible([index * slices + part for index in indices for part in range(slices)])
+        if self.config.data.previous_slice:
+            draws = self._slice_by_slice(indices)
+        else:
+            draws = self.plausible([index * slices + part for index in indices for part in range(slices)])
         if judged and self.judges:
             self._judge(draws[: self.order.request.batch_size])
         return [self.case(index, draws[n * slices : (n + 1) * slices]) for n, index in enumerate(indices)]
+
+    def _slice_by_slice(self, indices: range) -> list[_Draw]:
+        """The slices of some volumes, those of one volume in a row; each slice is given the one before."""
+        slices, before = self.order.slices, dict[int, np.ndarray]()
+        made: dict[int, _Draw] = {}
+        for part in range(slices):
+            numbers = [index * slices + part for index in indices]
+            made.update(zip(numbers, self.plausible(numbers, before), strict=True))
+            before = {number + 1: made[number].x for number in numbers}
+        return [made[number] for number in sorted(made)]
 
     def _judge(self, draws: list[_Draw]) -> None:
         readings = None
@@ -206,9 +210,10 @@ class PairFactory:
         if problems:
             raise refusal(problems, self.run.checkpoint.metadata, len(draws))
 
-    def plausible(self, wanted: list[int]) -> list[_Draw]:
+    def plausible(self, wanted: list[int], before: Mapping[int, np.ndarray] | None = None) -> list[_Draw]:
         """Images or slices by number, all of one class, `batch_size` at a time; degenerate ones are redrawn.
 
+        Args: before: encoded slices before those wanted, by the number of the latter.
         Raises: DataError if one is still degenerate after the last redraw.
         """
         made: dict[int, _Draw] = {}
@@ -216,7 +221,7 @@ class PairFactory:
         for attempt in range(_MOST_ATTEMPTS):
             failed: list[int] = []
             seeds = [case_seed(self.order.request.seed, number, attempt) for number in waiting]
-            for number, seed, sample in zip(waiting, seeds, self.samples(waiting, seeds), strict=True):
+            for number, seed, sample in zip(waiting, seeds, self.samples(waiting, seeds, before or {}), strict=True):
                 draw = _Draw(sample, *self.codec.decode(self.cut(number // self.order.slices, sample)), seed, attempt)
                 found = self.real.problem(draw.label) if self.masks is None else None
                 if found is None and self.training is not None and not self.order.request.keep_copies:
@@ -242,8 +247,12 @@ class PairFactory:
         noise = np.mean(label != draw.label) > _MOST_SPECKS
         return draw if lost or noise else dataclasses.replace(draw, label=label)
 
-    def samples(self, numbers: list[int], seeds: list[int]) -> list[np.ndarray]:
-        """Encoded samples (channels, *canvas_size) of images or slices; each depends only on its seed and number."""
+    def samples(
+        self, numbers: list[int], seeds: list[int], before: Mapping[int, np.ndarray] | None = None
+    ) -> list[np.ndarray]:
+        """Encoded samples (channels, *canvas_size) of images or slices; each depends only on its seed and number, and
+        on the slice before, if that is given.
+        """
         config, order = self.config, self.order
         shape = (config.image_channels + config.mask_channels, *order.canvas_size)
         jobs = []
@@ -252,7 +261,9 @@ class PairFactory:
             if self.masks is not None:
                 x[config.image_channels :] = self.masks.encoded(number)
                 where[config.image_channels :] = True
-            jobs.append(Job(x, where, seed, order.class_of(number // order.slices)))
+            case, part = divmod(number, order.slices)
+            position = 2 * part / max(order.slices - 1, 1) - 1 if config.data.previous_slice else None
+            jobs.append(Job(x, where, seed, order.class_of(case), position, (before or {}).get(number)))
         return self.drawer.samples(jobs, estimate=order.request.masks == "estimated")
 
     def cut(self, case: int, sample: np.ndarray) -> np.ndarray:

@@ -147,7 +147,7 @@ def layout(pair: Pair, classes: int) -> np.ndarray:
         found[:, number] = *centre, spread[0] - spread[1]
     if classes > 2:
         found[:2, 1:classes] -= found[:2, :1]  # relative arrangement of the classes, wherever they are
-    return found
+    return found.round(9)  # rounding errors about zero are no asymmetry
 
 
 def distinct_layouts(layouts: list[np.ndarray], kind: int) -> bool:

@@ -32,7 +32,7 @@ _MEASURED_PIXELS = 2**18  # pixels per batch on a CPU
 def sample_losses(
     denoiser: Denoiser | VPDenoiser, x0: Tensor, condition: Tensor, config: Config, generator: torch.Generator
 ) -> Tensor:
-    """Training loss per sample, (B,): weighted denoising error, or L_hybrid for the thesis's process."""
+    """Training loss per sample of `Batches`, (B,): weighted denoising error, or L_hybrid for the thesis's process."""
     levels, noise = _draw(denoiser, x0, config, generator)
     parts = side_by_side(lambda p: _losses(denoiser, x0[p], condition[p], levels[p], noise[p], config), parts_of(x0))
     return torch.cat(parts)
@@ -84,8 +84,13 @@ def _losses(
 ) -> Tensor:
     if isinstance(denoiser, VPDenoiser):
         return l_hybrid(denoiser, x0, levels, noise, config.diffusion.vlb_weight, condition)
+    previous = None
+    if denoiser.previous_at is not None:
+        (x0, before), (noise, over) = x0.chunk(2, 1), noise.chunk(2, 1)
+        level = condition[:, denoiser.previous_at + 1].reshape(-1, *[1] * (x0.ndim - 1))
+        previous = before + level * over
     # Image and mask have equal weight; otherwise many one-hot mask channels would dominate the loss.
-    return denoising_losses(denoiser, x0, levels, noise, condition).mean(1)
+    return denoising_losses(denoiser, x0, levels, noise, condition, previous).mean(1)
 
 
 class FixedLoss:
@@ -130,7 +135,8 @@ def measure_step_seconds(config: Config, device: torch.device, repeats: int = 3)
     pixels = math.prod(config.data.patch_size)
     count = config.train.batch_size if device.type == "cuda" else max(2, _MEASURED_PIXELS // pixels)
     count = min(config.train.batch_size, count)
-    x0 = torch.zeros(count, config.image_channels + config.mask_channels, *config.data.patch_size)
+    channels = (config.image_channels + config.mask_channels) * (1 + config.data.previous_slice)
+    x0 = torch.zeros(count, channels, *config.data.patch_size)
     x0, condition = x0.to(device), torch.zeros(len(x0), condition_length(config), device=device)
     times, clock = [], time.process_time if config.train.clock == "cpu" else time.monotonic
     with memory_errors(config.train.batch_size):

@@ -169,7 +169,8 @@ def _planned(
         given = merged({"network": vars(imported.network)}, given)
     # Sizes and spacing depend on the slice axis, so it must be known first.
     data = given.get("data", {})
-    sliced = "slice_axis" in data or request.preset == "thesis"  # whose network would be too large for volumes
+    # The thesis's network would be too large for volumes.
+    sliced = "slice_axis" in data or data.get("previous_slice") or request.preset == "thesis"
     dims = data.get("dims", 2 if sliced else None)
     axis = data.get("slice_axis", "none" if dims == 3 else WIDEST_SPACING)
     facts = fingerprint(dataset, training_ids, None if axis == "none" else axis, classes, dims)
