@@ -75,8 +75,8 @@ class ExperimentOptions:
     """Share the trainings among n processes."""
     quick: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
     """Try the command: two lengths of a few updates, a small network, one seed."""
-    configuration: Annotated[str, _shown("NAME")] = "2d"
-    """nnU-Net configuration of all arms."""
+    configuration: Annotated[str | None, _shown("NAME", "2d, or 3d_fullres")] = None
+    """nnU-Net configuration of all arms; 3d_fullres for a generator of whole volumes."""
     plans: Annotated[str, _shown("NAME")] = "nnUNetPlans"
     """The real dataset's plans."""
     patch_size: Annotated[tuple[int, ...] | None, _shown("N ...", "planned, CPU up to 128")] = None

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from jdm.data.provenance import read_generator
+from jdm.data.provenance import read_generator, usual_configuration
 from jdm.data.raw_dataset import RawDataset, nnunet_folder, open_dataset
 from jdm.data.raw_layout import few
 from jdm.data.splits import fold_split, train_fraction
@@ -96,6 +96,8 @@ def prepare(options: ExperimentOptions, number: int = 0) -> Experiment:
     Raises: JdmError for unusable options, datasets that do not fit, or a generator that was trained on test cases.
     """
     real, synthetic = open_dataset(options.real), open_dataset(options.synthetic[number])
+    asked = options.configuration or usual_configuration(synthetic)
+    options = replace(options, configuration=asked)
     check_masks(real)
     fold = fold_of(options.fold[number])
     training_ids, validation_ids = fold_split(real, fold)
@@ -111,12 +113,12 @@ def prepare(options: ExperimentOptions, number: int = 0) -> Experiment:
     counts = ratio_counts(options.ratios, synthetic)
     generator = generator_run(real, synthetic) if "ensemble-jdm" in options.arms else None
     check_folder(folder, known, options.overwrite)
-    registered = register(synthetic, real, options.configuration, options.plans)
+    registered = register(synthetic, real, asked, options.plans)
     median = median_shape(registered.preprocessed, synthetic)
     settings, plans, configuration, note = _settle(options, real, known, median, folder)
     moved = host.read_plans(nnunet_folder("nnUNet_preprocessed") / synthetic.name, registered.plans_name)
     moved["configurations"] = {**moved["configurations"]}
-    if configuration != options.configuration:
+    if configuration != asked:
         moved["configurations"][configuration] = plans["configurations"][configuration]
     return Experiment(
         real, synthetic, settings, tuple(training_ids), scored, on_test_set, judged, tests, options.train_fraction,
@@ -208,10 +210,10 @@ def _settle(
         batch, features = batch or CPU_BATCH, features or CPU_FEATURES
     patch = options.patch_size
     if patch is None:
-        patch, note = default_patch(resolve(plans, options.configuration), median, features, small)
+        patch, note = default_patch(resolve(plans, known["configuration"]), median, features, small)
     if patch is not None and options.network_features is None and features is not None:
         features = features[: len(stage_strides(patch))]
-    plans, configuration = with_experiment_configuration(plans, options.configuration, patch, batch, features)
+    plans, configuration = with_experiment_configuration(plans, known["configuration"], patch, batch, features)
     values = resolve(plans, configuration)
     threads = options.threads or kept_settings(folder).get("threads")
     if threads is None:

@@ -144,6 +144,14 @@ def page(audit: SetAudit) -> str:
             "real training cases; real cases by the network of the other half, synthetic ones by both (mean).",
             _table(sets, {name: name for name in sets["synthetic"]}),
         ]
+    if audit.coherence:
+        parts += [
+            "## Neighbouring slices",
+            "Gradients of volumes and overlap of neighbouring masks along each axis: Kolmogorov distance of their "
+            "distribution to that of training volumes (0: equal, 1: apart; `floor`: of one half of them to the other), "
+            "and means. A stack of unrelated slices is apart along its own axis.",
+            _table(audit.coherence, {name: name for name in audit.coherence["synthetic"]}),
+        ]  # fmt: skip
     for title, found in (("Copies", audit.verdicts), ("Held-out cases near to training cases", audit.leaked)):
         if lines := [f"- {v.case_id}: {v.nearest}" for v in found if v.copy]:
             parts += [f"## {title} by name", "\n".join(dict.fromkeys(lines))]

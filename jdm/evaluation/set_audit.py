@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from jdm.data.provenance import read_generator
 from jdm.data.raw_dataset import RawDataset
 from jdm.errors import DataError
 from jdm.evaluation.audit import COPY_RATIO, mutual_information, transformed
+from jdm.evaluation.coherence import coherences, compared
 from jdm.evaluation.copies import Matches, Scale, Search
 from jdm.evaluation.hashes import nearest_bits
 from jdm.evaluation.planes import PlaneSet, area, planes, training_groups
@@ -76,6 +77,8 @@ class SetAudit:
     """See `agreement.agreement_summary`; None: no network judged the pairs."""
     membership: dict[str, Any] | None = None
     """See `jdm.sample.membership`; or `left_out`, the reason. None: not looked for."""
+    coherence: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Of volumes: how neighbouring slices fit together, see `jdm.evaluation.coherence.compared`."""
 
     @property
     def copied(self) -> list[str]:
@@ -127,7 +130,10 @@ def audit_set(
     _refuse(made, training, control)
     if held_out is not None:
         _refuse_trained(training, control)
-    return _compared(_Sets(made, training, control), search, masks, (synthetic.name, real.name))
+    found = _compared(_Sets(made, training, control), search, masks, (synthetic.name, real.name))
+    unseen = [one for part in _held_out(real, held_out, trained) for one in coherences(*part)]
+    made_and_real = coherences(synthetic, synthetic.cases), coherences(real, trained)
+    return dataclasses.replace(found, coherence=compared(*made_and_real, unseen))
 
 
 def _trained(synthetic: RawDataset, real: RawDataset) -> list[str]:

@@ -68,7 +68,7 @@ class PairFactory:
         self.real = real_range(run.config.facts, order.canvas_size, order.request.margin)
         self.drawer = Drawer(run.checkpoint, order.request, order.way, device, weaker=weaker)
         self.audited = not order.request.no_audit and run.real() is not None
-        self.training = Training(run, order) if self.audited and run.config.data.dims == 2 else None
+        self.training = Training(run, order) if self.audited else None
 
     @classmethod
     def of(cls, run: Run, request: ExportRequest, device: str) -> PairFactory:

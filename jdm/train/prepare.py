@@ -29,6 +29,7 @@ from jdm.system.processes import decided_by_first, rank
 from jdm.train.checkpoint import FINGERPRINT, PLAN, WEIGHTS, has_resume_state, run_folder
 from jdm.train.imported_weights import ImportedWeights, check_weights, weights_of
 from jdm.train.measures import with_measures
+from jdm.train.memory import fitted, memory_target
 from jdm.train.objective import measure_step_seconds
 from jdm.train.replaced_run import settle
 from jdm.train.request import TrainRequest
@@ -174,9 +175,12 @@ def _planned(
     if imported is not None:
         given = merged({"network": vars(imported.network)}, given)
     # Sizes and spacing depend on the slice axis, so it must be known first.
-    in_three = given.get("data", {}).get("dims", 2) == 3
-    axis = given.get("data", {}).get("slice_axis", "none" if in_three else WIDEST_SPACING)
-    facts = fingerprint(dataset, training_ids, None if axis == "none" else axis, classes, dims=3 if in_three else 2)
+    data = given.get("data", {})
+    # The thesis's network would be too large for volumes.
+    sliced = "slice_axis" in data or data.get("previous_slice") or request.preset == "thesis"
+    dims = data.get("dims", 2 if sliced else None)
+    axis = data.get("slice_axis", "none" if dims == 3 else WIDEST_SPACING)
+    facts = fingerprint(dataset, training_ids, None if axis == "none" else axis, classes, dims)
     if rank() == 0:
         print("jdm-train: measuring the time of training steps on this machine", file=sys.stderr, flush=True)
     found = fitting_plan(
@@ -214,21 +218,25 @@ def fitting_plan(
     """The plan with the largest step size of which enough steps fit the budget; without a budget, the usual size.
 
     If the budget is too small for the smallest network at its usual size, the batch is made smaller. Each size is timed
-    on this machine.
+    on this machine. A step on volumes is first made to fit the memory.
     """
 
-    def at(size: Size, steps: int | None = None) -> Plan:
+    def at(size: Size, steps: int | None = None, patch_kept: bool = True) -> Plan:
         return plan(
             facts, size, machine, preset=request.preset, steps=steps, budget_minutes=request.budget_minutes,
-            canvas_limit=canvas_limit, settings=given,
+            canvas_limit=canvas_limit, settings=given if patch_kept else _without_patch(given),
         )  # fmt: skip
 
+    def fitting(size: Size) -> Size:
+        target = memory_target(at(size, 1).config, _device())
+        return fitted(size, lambda smaller, patch_kept: at(smaller, 1, patch_kept), target)
+
     if request.budget_minutes is None:
-        usual = at(usual_size(request.preset, machine))
+        usual = at(fitting(usual_size(request.preset, machine)))
         return replace(usual, seconds=measure_step_seconds(usual.config, _device()))
     ladder = sizes(request.preset)
     chosen, trial, seconds = None, None, 0.0
-    for size in ladder:
+    for size in map(fitting, ladder):
         before, trial = trial, at(size, 1)
         if before is None or before.config != trial.config:
             try:
@@ -245,6 +253,11 @@ def fitting_plan(
             break
     assert chosen is not None
     return chosen
+
+
+def _without_patch(given: Mapping[str, Any]) -> dict[str, Any]:
+    sides = ("patch_size", "canvas_size", "whole")
+    return {**given, "data": {name: value for name, value in given.get("data", {}).items() if name not in sides}}
 
 
 def machine() -> Machine:
