@@ -99,7 +99,7 @@ def test_nnunet_preprocesses_and_trains_on_them_in_three_dimensions(volumes):
     )
     _, results = run_experiment(
         ExperimentOptions(
-            real="31", synthetic="531", fold="all", arms=("synthetic",), seeds=(0,), iterations=2, epochs=1,
+            real="31", synthetic=("531",), fold=("all",), arms=("synthetic",), seeds=(0,), iterations=2, epochs=1,
             batch_size=2, configuration="3d_fullres", network_features=(8, 16, 16), threads=1, device="cpu",
         )
     )  # fmt: skip

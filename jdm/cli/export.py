@@ -56,5 +56,7 @@ def _run() -> None:
     if not run.kind.has_masks:
         print(f"next: jdm-classify {real} --synthetic {request.id} --fold {metadata['fold']}")
         return
-    print(f"next: jdm-experiment {real} --synthetic {request.id} --fold {metadata['fold']}")
+    fraction = metadata.get("train_fraction")
+    part = "" if fraction is None else f" --train-fraction {fraction:g}"
+    print(f"next: jdm-experiment {real} --synthetic {request.id} --fold {metadata['fold']}{part}")
     print(f"  or, for stock nnU-Net: jdm-register {request.id} --like {real}")

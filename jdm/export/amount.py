@@ -93,16 +93,16 @@ def order_of(checkpoint: Checkpoint, request: ExportRequest) -> Order:
 
 
 def synthetic_count(config: Config, ratio: float, canvas_size: tuple[int, ...]) -> int:
-    """Number of pairs that amount to `ratio` times the training set.
-
-    Counted in cases for whole images, in pixels for patches.
-    Raises: ConfigError if that is zero.
-    """
-    amount = config.facts.cases if config.data.whole else _pixels(config.facts) / pair_pixels(config.facts, canvas_size)
-    count = round(ratio * amount)
+    """Number of pairs that amount to `ratio` times the training set. Raises: ConfigError if that is zero."""
+    count = round(ratio * real_amount(config, canvas_size))
     if count < 1:
         raise ConfigError(f"--ratio is {ratio}, which makes {count} pairs; expected at least one; enlarge it")
     return count
+
+
+def real_amount(config: Config, canvas_size: tuple[int, ...]) -> float:
+    """Pairs that amount to the training set, counted in cases for whole images, in pixels for patches."""
+    return config.facts.cases if config.data.whole else _pixels(config.facts) / pair_pixels(config.facts, canvas_size)
 
 
 def _pixels(facts: Fingerprint) -> float:

@@ -30,7 +30,7 @@ from jdm.draw.seeds import case_seed
 from jdm.errors import DataError
 from jdm.evaluation.audit_page import verdict, write_audit
 from jdm.evaluation.set_audit import audit_set
-from jdm.export.amount import Order, order_of
+from jdm.export.amount import Order, order_of, real_amount
 from jdm.export.copies import Training
 from jdm.export.folder import ExportFolder, sync_cases
 from jdm.export.judge import judge, refusal
@@ -311,6 +311,7 @@ def provenance(factory: PairFactory, records: list[dict[str, Any]]) -> dict[str,
     return {
         **origin(factory.run.checkpoint, factory.weaker),
         **factory.order.to_dict(),
+        "real_amount": real_amount(factory.config, factory.order.canvas_size),
         "judged": factory.judges,
         "audited": factory.audited,
         "redrawn": sum(record["attempt"] for record in records),

@@ -20,7 +20,7 @@ from jdm.config.settings import Config, Settings
 from jdm.data.classes import FILE_NAME, class_names, read_classes
 from jdm.data.groups import read_groups
 from jdm.data.raw_dataset import RawDataset, check_dataset, open_dataset
-from jdm.data.splits import fold_split
+from jdm.data.splits import fold_split, train_fraction
 from jdm.errors import ConfigError, DataError, ExistsError, TrainingError
 from jdm.plan.fingerprint import WIDEST_SPACING, fingerprint, planned_patch
 from jdm.plan.rules import Machine, Plan, Size, plan, sizes, steps_within, usual_size
@@ -52,6 +52,8 @@ class Prepared:
     """Class by case, for a model conditioned on it; empty if a case has none."""
     imported: ImportedWeights | None
     """Initial weights, if imported."""
+    train_fraction: float | None
+    """Share of the fold's training cases that are used; None: all."""
 
     @property
     def config(self) -> Config:
@@ -68,11 +70,12 @@ def prepare(request: TrainRequest) -> Prepared:
         raise ConfigError("--resume and --overwrite are both given; expected one: continue the run, or start again")
     dataset = open_dataset(request.dataset)
     _refuse_synthetic(dataset)
-    training_ids, held_out_ids = training_and_held_out(dataset, request.fold)
-    out_dir = run_folder(dataset.name, request.fold)
+    training_ids, held_out_ids = training_and_held_out(dataset, request.fold, request.train_fraction)
+    out_dir = run_folder(dataset.name, request.run)
 
     def prepared(plan: Plan, classes: Mapping[str, str] | None, imported: ImportedWeights | None = None) -> Prepared:
-        return Prepared(plan, dataset, request.fold, training_ids, held_out_ids, out_dir, classes, imported)
+        cases, fraction = (training_ids, held_out_ids), request.train_fraction
+        return Prepared(plan, dataset, request.fold, *cases, out_dir, classes, imported, fraction)
 
     if request.resume and (out_dir / PLAN).is_file():
         config = _resumed(request, out_dir)
@@ -100,8 +103,9 @@ def alone(prepared_for: TrainRequest) -> Iterator[None]:
     Raises: ExistsError if another process is using it.
     """
     dataset = open_dataset(prepared_for.dataset)
-    fold_split(dataset, prepared_for.fold)  # no folder is made for a fold that there is not
-    folder = run_folder(dataset.name, prepared_for.fold)
+    # no folder is made for a fold or a fraction that there is not
+    training_and_held_out(dataset, prepared_for.fold, prepared_for.train_fraction)
+    folder = run_folder(dataset.name, prepared_for.run)
     with contextlib.ExitStack() as stack:
 
         def begin() -> bool:
@@ -114,12 +118,15 @@ def alone(prepared_for: TrainRequest) -> Iterator[None]:
         yield
 
 
-def training_and_held_out(dataset: RawDataset, fold: str) -> tuple[list[str], list[str]]:
+def training_and_held_out(dataset: RawDataset, fold: str, fraction: float | None = None) -> tuple[list[str], list[str]]:
     """Case ids to train on and to hold out: the two parts of a fold; for "all", a seeded random tenth is held out.
 
     That tenth consists of whole patients or sequences, if known.
+    Args: fraction: share of the training cases to use, see `train_fraction`; None: all.
     """
     training, held_out = fold_split(dataset, fold)
+    if fraction is not None:
+        training = train_fraction(dataset, training, fraction)
     if not held_out:
         group_of = read_groups(dataset)
         groups = sorted({group_of[case] for case in training})
