@@ -89,8 +89,8 @@ class Benchmark:
         self._call("jdm-export", str(options.id), "0", "--ratio", f"{most:g}", "--id", made, *self.export, *anyway)
         ratios, seeds = (map(str, values) for values in (options.ratios, options.seeds))
         self._call(
-            "jdm-experiment", str(options.id), "--synthetic", made, "--arms", *ARMS, "--ratios", *ratios, "--seeds", *seeds,
-            "--iterations", str(options.iterations), *self.experiment,
+            "jdm-experiment", str(options.id), "--synthetic", made, "--arms", *ARMS, "--ratios", *ratios,
+            "--seeds", *seeds, "--iterations", str(options.iterations), *self.experiment,
         )  # fmt: skip
         masks = ["--given-masks", "real", "--name", f"{real.name.split('_', 1)[1]}_given", "--no-audit", *anyway]
         given = str(options.id + 600)
@@ -148,7 +148,7 @@ def _note(options: Options) -> str:
     kind = "A quick run, which shows that everything works and nothing else. " if options.quick else ""
     return (
         f"{kind}mDice and mIoU in %, foreground against background, means over images and over {len(options.seeds)} "
-        "seed(s), at the images' own size. `thesis`: a mask is compared as it is; `pranet`: as a map at 256 thresholds. "
+        "seed(s), at the images' own size. `thesis`: masks are compared as they are; `pranet`: at 256 thresholds. "
         "The published numbers are of networks trained for hundreds of epochs on images resized to 256 or 512 pixels."
     )
 

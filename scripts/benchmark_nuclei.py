@@ -2,8 +2,8 @@
 
 python scripts/benchmark_nuclei.py ../data/monuseg --out results/help/benchmark_nuclei --id 11 --quick
 
-The source is the folder above both downloads of MoNuSeg 2018 (https://monuseg.grand-challenge.org: MoNuSeg Training Data
-and MoNuSegTestData), a folder with train/ and test/, each with images/ and masks/, or GlaS ("Warwick QU Dataset", from
+The source is the folder above both downloads of MoNuSeg 2018 (https://monuseg.grand-challenge.org: MoNuSeg Training
+Data and MoNuSegTestData), a folder with train/ and test/, each with images/ and masks/, or GlaS ("Warwick QU Dataset", from
 https://warwick.ac.uk/fac/cross_fac/tia/data/glascontest). `--preset thesis` is the thesis's own configuration.
 """
 
@@ -38,8 +38,8 @@ def nuclei(source: Path, options: Options) -> Benchmark:
         return Benchmark("GlaS: glands", ["glas", str(source)], {"GlaS": ""}, **flags)
     else:
         raise DataError(
-            f"{source} is neither MoNuSeg nor GlaS; expected the folder above MoNuSeg's downloads, train/ and test/ with "
-            "images/ and masks/, or the Warwick QU Dataset; see the top of this script for where to get them"
+            f"{source} is neither MoNuSeg nor GlaS; expected the folder above MoNuSeg's downloads, train/ and test/ "
+            "with images/ and masks/, or the Warwick QU Dataset; see the top of this script for where to get them"
         )
     return Benchmark("MoNuSeg: nuclei", convert, {"MoNuSeg": ""}, ["5.3"], ["5.6"], **flags)
 

@@ -4,8 +4,8 @@ python scripts/benchmark_polyp.py PraNet --out results/help/benchmark_polyp --id
 python scripts/benchmark_polyp.py ../data/neopolyp --out results/help/benchmark_polyp --id 32 --quick
 
 The source is the folder that holds PraNet's TrainDataset (1450 images of Kvasir-SEG and CVC-ClinicDB) and TestDataset
-(https://github.com/DengPingFan/PraNet, "Training dataset" and "Testing dataset"), or a folder with train/ and test/, each
-with images/ and masks/, such as BKAI-IGH NeoPolyp-Small (https://www.kaggle.com/c/bkai-igh-neopolyp) with its masks coded
+(https://github.com/DengPingFan/PraNet, "Training dataset" and "Testing dataset"), or a folder with train/ and test/,
+each with images/ and masks/, such as BKAI-IGH NeoPolyp-Small (https://www.kaggle.com/c/bkai-igh-neopolyp), masks coded
 0, 127 (non-neoplastic) and 255 (neoplastic).
 """
 
@@ -32,8 +32,8 @@ def polyps(source: Path, options: Options) -> Benchmark:
     folders = [str(source / split / kind) for split in ("train", "test") for kind in ("images", "masks")]
     if not all(Path(folder).is_dir() for folder in folders):
         raise DataError(
-            f"{source} holds neither TrainDataset nor train/ and test/ with images/ and masks/; expected PraNet's archives "
-            "or NeoPolyp; see the top of this script for where to get them"
+            f"{source} holds neither TrainDataset nor train/ and test/ with images/ and masks/; expected PraNet's "
+            "archives or NeoPolyp; see the top of this script for where to get them"
         )
     names = ("--images", "--masks", "--test-images", "--test-masks")
     pairs = [part for flag in zip(names, folders, strict=True) for part in flag]
