@@ -3,8 +3,8 @@
 python scripts/benchmark_nuclei.py ../data/monuseg --out results/help/benchmark_nuclei --id 11 --quick
 
 The source is the folder above both downloads of MoNuSeg 2018 (https://monuseg.grand-challenge.org: MoNuSeg Training
-Data and MoNuSegTestData), a folder with train/ and test/, each with images/ and masks/, or GlaS ("Warwick QU Dataset", from
-https://warwick.ac.uk/fac/cross_fac/tia/data/glascontest). `--preset thesis` is the thesis's own configuration.
+Data and MoNuSegTestData), a folder with train/ and test/, each with images/ and masks/, or GlaS ("Warwick QU Dataset",
+from https://warwick.ac.uk/fac/cross_fac/tia/data/glascontest). `--preset thesis` is the thesis's own configuration.
 """
 
 from __future__ import annotations
