@@ -93,7 +93,7 @@ class NetworkConfig(Strict):
     haar_levels: Annotated[int, Ge(0), Le(2)] = 0
     """Haar wavelet levels before the U-Net (default preset): each halves the grid on which it works."""
     recompute: bool = False
-    """Compute activations again for the gradient instead of keeping them: less memory, a third more time."""
+    """Compute activations again for the gradient instead of keeping them: less memory, a seventh more time."""
 
 
 @dataclass(frozen=True)
