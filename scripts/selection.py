@@ -73,7 +73,7 @@ def main(options: Options) -> None:
         arms: tuple[ArmName, ...] = TRAININGS if scores else ("real", *TRAININGS)
         run_experiment(
             ExperimentOptions(
-                options.dataset, made.name, options.fold, arms, options.seeds, options.iterations,
+                options.dataset, (made.name,), (options.fold,), arms, options.seeds, options.iterations,
                 device=options.device, out=folder,
             )
         )  # fmt: skip

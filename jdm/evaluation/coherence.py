@@ -47,8 +47,8 @@ def kolmogorov(some: Sequence[Mapping[str, float]], others: Sequence[Mapping[str
     """
     found = {}
     for name in some[0] if some and others else ():
-        columns = [[row[name] for row in rows if row[name] == row[name]] for rows in (some, others)]
-        found[name] = float(stats.ks_2samp(*columns, method="asymp").statistic) if all(columns) else np.nan
+        first, second = ([row[name] for row in rows if row[name] == row[name]] for rows in (some, others))
+        found[name] = np.nan if not (first and second) else float(stats.ks_2samp(first, second, method="asymp")[0])
     return found
 
 
