@@ -9,5 +9,5 @@ jdm_results=$results/volumes jdm-export 4 all --count 24 --id 740 --name Hippo3d
 jdm_results=$results/slices jdm-train 4 all --data.dims 2 --budget-minutes 20 --train.clock cpu
 jdm_results=$results/slices jdm-export 4 all --count 24 --id 741 --name HippoStacks --anyway --no-audit
 python scripts/volume_sets.py 4 results/hippocampus3d --sets volumes=740 stacks=741
-jdm_results=$results/volumes jdm-experiment 4 --synthetic 740 --fold all --configuration 3d_fullres --iterations 150 \
-  --epochs 5 --seeds 0 --patch-size 40 56 40 --batch-size 2 --network-features 8 16 32 64 --threads 1
+jdm_results=$results/volumes jdm-experiment 4 --synthetic 740 --fold all --configuration 3d_fullres --iterations 1500 \
+  --epochs 30 --seeds 0 --patch-size 40 56 40 --batch-size 2 --network-features 8 16 32 64 --threads 1
