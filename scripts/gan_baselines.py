@@ -150,18 +150,19 @@ def _made(options: Options, folder: Path, training: Training) -> tuple[Tensor, T
     images, names = training.images, training.names
     counts = balanced({name: int((images.y == n).sum()) for n, name in enumerate(names)}, options.count)
     wanted = torch.tensor([n for n, name in enumerate(names) for _ in range(counts[name])])
-    generator = torch.Generator().manual_seed(options.seed)
     if options.gan == "stylegan2":
         gan, number = train(StyleGAN2, images, len(names), folder / "all.pt", options, options.minutes)
-        return torch.cat([gan.sample(part, generator) for part in wanted.split(64)]), wanted, {"all": number}
+        torch.manual_seed(options.seed)
+        return torch.cat([gan.sample(part) for part in wanted.split(64)]), wanted, {"all": number}
     parts, updates = [], {}
     for n, name in enumerate(names):
         own = images.subset([case for case, y in zip(images.cases, images.y.tolist(), strict=True) if y == n])
         gan, updates[name] = train(DCGAN, own, 1, folder / f"{n}.pt", options, options.minutes / len(names))
+        torch.manual_seed(options.seed)
         for first in range(
             0, counts[name], options.batch_size
         ):  # batches as large as in training, for their statistics
-            drawn = gan.sample(torch.zeros(options.batch_size, dtype=torch.long), generator)
+            drawn = gan.sample(torch.zeros(options.batch_size, dtype=torch.long))
             parts.append(drawn[: counts[name] - first])
     return torch.cat(parts), wanted, updates
 

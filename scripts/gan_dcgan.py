@@ -1,8 +1,8 @@
 """DCGAN at 64 pixels: strided convolutions, batch normalisation, no pooling.
 
 Source: Radford et al. 2016 (arXiv:1511.06434), section 3, with the hyper-parameters of section 4: Adam with a learning
-rate of 0.0002 and a momentum of 0.5, weights from N(0, 0.02^2), slope 0.2. At a width of 64 it has the sizes of Rossetti and
-Garg's (github.com/rossettisimone/AUGMENTATION_GAN), who also mirror the images.
+rate of 0.0002 and a momentum of 0.5, weights from N(0, 0.02^2), slope 0.2. At a width of 64 it has the sizes of
+Rossetti and Garg's (github.com/rossettisimone/AUGMENTATION_GAN), who also mirror the images.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ class DCGAN:
         return {"discriminator": lost.item(), "generator": fooled.item()}
 
     @torch.no_grad()
-    def sample(self, classes: Tensor, generator: torch.Generator) -> Tensor:
+    def sample(self, classes: Tensor) -> Tensor:
         """Images (n, channels, 64, 64).
 
         By statistics of their own batch, as in training: running means lag behind a network that changes fast.
         """
-        return self.generator(torch.randn(len(classes), LATENT, 1, 1, generator=generator))
+        return self.generator(torch.randn(len(classes), LATENT, 1, 1))
 
     def state(self) -> dict[str, Any]:
         parts = (self.generator, self.discriminator, *self._optimizers)

@@ -204,9 +204,9 @@ class StyleGAN2:
                 kept.lerp_(new, 1 - decay)
 
     @torch.no_grad()
-    def sample(self, classes: Tensor, generator: torch.Generator) -> Tensor:
+    def sample(self, classes: Tensor) -> Tensor:
         """Images (n, channels, 64, 64) of the average generator."""
-        return self.average(torch.randn(len(classes), LATENT, generator=generator), classes)
+        return self.average(torch.randn(len(classes), LATENT), classes)
 
     def state(self) -> dict[str, Any]:
         counts = (self.augmentation.probability, self._updates, self._seen, self._signs)
