@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from jdm.data.classes import FILE_NAME, read_all_classes
 from jdm.data.provenance import read_generator
 from jdm.data.raw_dataset import RawDataset
 from jdm.errors import DataError
 from jdm.evaluation.audit import COPY_RATIO, mutual_information, transformed
 from jdm.evaluation.copies import Matches, Scale, Search
 from jdm.evaluation.planes import PlaneSet, area, planes, training_groups
-from jdm.evaluation.set_distances import distributions, looks, resemblance
+from jdm.evaluation.set_distances import distributions, looks, resemblance, resemblance_by_class
 from jdm.system.files import strict
 
 FLAGGED = 0.01
@@ -71,6 +72,8 @@ class SetAudit:
     leaked: tuple[Verdict, ...]
     """Held-out real cases that are copies of training cases, which the controls leave out."""
     verdicts: tuple[Verdict, ...]
+    resemblance_by_class: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    """The same by pair of groups of one class; empty unless both datasets have classes.csv."""
 
     @property
     def copied(self) -> list[str]:
@@ -122,7 +125,12 @@ def audit_set(
     _refuse(made, training, control)
     if held_out is not None:
         _refuse_trained(training, control)
-    return _compared(_Sets(made, training, control), search, masks, (synthetic.name, real.name))
+    found = _compared(_Sets(made, training, control), search, masks, (synthetic.name, real.name))
+    files = [dataset.folder / FILE_NAME for dataset in (synthetic, real)]
+    if not all(file.is_file() for file in files):
+        return found
+    classes = [read_all_classes(file, dataset) for file, dataset in zip(files, (synthetic, real), strict=True)]
+    return dataclasses.replace(found, resemblance_by_class=resemblance_by_class(made, training, *classes))
 
 
 def _trained(synthetic: RawDataset, real: RawDataset) -> list[str]:
