@@ -1,8 +1,8 @@
 """IDRiD's disease grading: 413 training and 103 test images of the retina with a grade of retinopathy, 0 to 4.
 
-Layout: `B. Disease Grading/1. Original Images/{a. Training Set,b. Testing Set}/IDRiD_NNN.jpg` and, in `2. Groundtruths`, two
-tables (see `TABLES`) with, among others, the columns `Image name` and `Retinopathy grade`. Both sets number their images
-from 001. Source: Porwal et al. 2018, "Indian Diabetic Retinopathy Image Dataset".
+Layout: `B. Disease Grading/1. Original Images/{a. Training Set,b. Testing Set}/IDRiD_NNN.jpg`, and in `2. Groundtruths`
+two tables (see `TABLES`) with, among others, the columns `Image name` and `Retinopathy grade`. Both sets number their
+images from 001. Source: Porwal et al. 2018, "Indian Diabetic Retinopathy Image Dataset".
 """
 
 from __future__ import annotations
