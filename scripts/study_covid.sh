@@ -12,9 +12,10 @@ python "$here/gan_baselines.py" dcgan 751 --fold all --id 761 --minutes "$minute
   --batch-size 32
 python "$here/gan_baselines.py" stylegan2 751 --fold all --id 762 --minutes "$minutes" --count 200 --width 32 --batch-size 16
 jdm-export 751 all --balance --count 200 --id 763
-jdm-export 751 all --balance --count 200 --id 764 --sampler euler-maruyama --no-audit
-jdm-export 751 all --balance --count 200 --id 765 --sampler predictor-corrector --no-audit
-jdm-export 751 all --balance --count 200 --id 766 --sampler ode --no-audit
+few=${SDE_COUNT:-200}
+jdm-export 751 all --balance --count "$few" --id 764 --sampler euler-maruyama --steps "${SDE_STEPS:-250}" --no-audit
+jdm-export 751 all --balance --count "$few" --id 765 --sampler predictor-corrector --steps "$((${SDE_STEPS:-250} / 2))" --no-audit
+jdm-export 751 all --balance --count "$few" --id 766 --sampler ode --no-audit
 for set in 763:jdm 761:dcgan 762:stylegan2; do
   jdm-classify 751 --synthetic "${set%%:*}" --fold all --iterations "${ITERATIONS:-600}" --out "$2/${set##*:}"
 done

@@ -16,10 +16,10 @@ from jdm.system.machine import jdm_version
 
 _COMPARED = (
     ("augmented", "real"), ("real-long", "real"), ("synthetic", "real"),
-    ("synthetic-then-real", "real-long"), ("mixed", "real-long"),
+    ("synthetic-then-real", "real-long"), ("mixed", "real-long"), ("pooled", "real-long"),
 )  # fmt: skip
 """Arms, and the control with as many updates."""
-_HELP = ("synthetic-then-real", "mixed")
+_HELP = ("synthetic-then-real", "mixed", "pooled")
 _LEVEL = 0.05
 _MOST_LETTERS = 16
 """Of a class's name in a picture."""
