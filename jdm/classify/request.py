@@ -32,8 +32,8 @@ class ClassifyOptions:
     """Folds to train on. Scored are imagesTs or, without classes for them, the validation cases."""
     seeds: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N ...", help_behavior_hint="")] = (0, 1, 2)
     arms: Annotated[tuple[Arm, ...], tyro.conf.arg(metavar="NAME ...", help_behavior_hint="")] = USUAL
-    """real, augmented (real, augmented), real-long (twice the updates), synthetic, synthetic-then-real, mixed (batches of
-    half each); also pooled (all images alike), for synthetic images that top up a class."""
+    """real, augmented (real, augmented), real-long (twice the updates), synthetic, synthetic-then-real, mixed (half of
+    each batch); also pooled (all images alike), for synthetic images that top up a class."""
     iterations: int = 600
     """Updates of arm real. Arms that also see synthetic images, and real-long, get twice as many."""
     network: Literal["small", "resnet50"] = "small"
