@@ -14,6 +14,7 @@ from gan_dcgan import DCGAN
 from gan_stylegan2 import StyleGAN2, modulated, r1, spread_over_batch
 from test_classify import QUICK, write
 
+from jdm.classify.images import Images
 from jdm.classify.request import ClassifyOptions
 from jdm.classify.run import classify
 from jdm.data.provenance import read_generator
@@ -61,7 +62,8 @@ def test_r1_is_the_squared_gradient_by_finite_differences():
         slope = (network(image + steps) - network(image - steps))[:, 0] / 2e-5
         torch.testing.assert_close(value, slope.square().sum())
     found.mean().backward()
-    assert layers[1].weight.grad.abs().sum() > 0  # the penalty trains the discriminator
+    slope = layers[1].weight.grad
+    assert slope is not None and slope.abs().sum() > 0  # the penalty trains the discriminator
 
 
 def test_the_probability_of_augmentation_follows_overfitting():
@@ -93,6 +95,28 @@ def test_a_restored_gan_goes_on_exactly(kind):
         each.update(real, classes)
         found.append(each.sample(classes))
     torch.testing.assert_close(found[0], found[1])
+
+
+def test_a_killed_training_goes_on_from_its_last_save(tmp_path, monkeypatch):
+    images = Images(tuple("abcd"), torch.rand(4, 1, 64, 64), torch.zeros(4, dtype=torch.long))
+    monkeypatch.setattr(gan_baselines, "_SAVE_EVERY", 0.0)
+    calls, update = [], DCGAN.update
+
+    def dies(gan, *arguments):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return update(gan, *arguments)
+
+    monkeypatch.setattr(DCGAN, "update", dies)
+    file, options = tmp_path / "0.pt", Options("dcgan", "71", 571, width=8, batch_size=4)
+    with pytest.raises(KeyboardInterrupt):
+        gan_baselines.train(DCGAN, images, 1, file, options, minutes=10.0)
+    saved = torch.load(file, weights_only=True)
+    assert saved["updates"] == 3 and 0 < saved["seconds"] < 600
+    _, updates = gan_baselines.train(DCGAN, images, 1, file, options, minutes=saved["seconds"] / 60 + 1e-6)
+    assert updates == 4
+    assert torch.load(file, weights_only=True)["seconds"] > saved["seconds"]
 
 
 @pytest.mark.parametrize("gan", ["dcgan", "stylegan2"])
