@@ -3,7 +3,8 @@
 # augmentation (arms real and augmented). Published, on IDRiD's grades: accuracy 0.330 with classical augmentation, 0.408
 # with images of a diffusion model, both of networks that the authors call overfitted.
 # Data: "B. Disease Grading" of IDRiD (Porwal et al. 2018), to be downloaded after signing in at
-# ieee-dataport.org/open-access/indian-diabetic-retinopathy-image-dataset-idrid; or any folder with a folder per class.
+# ieee-dataport.org/open-access/indian-diabetic-retinopathy-image-dataset-idrid; or any folder with train and test, each with a
+# folder per class.
 # usage: scripts/study_rare_class.sh SOURCE OUT CLASS [MINUTES] [SIDE]   (nnU-Net's variables and jdm_results set)
 # for example: scripts/study_rare_class.sh "B. Disease Grading.zip" out grade_1
 set -euo pipefail
