@@ -27,7 +27,7 @@ from jdm.sample.request import MODES, SampleRequest
 from jdm.train.request import TrainRequest
 
 if TYPE_CHECKING:
-    from jdm.export.pairs import Exported
+    from jdm.export.dataset import Exported
     from jdm.plan.rules import Plan
     from jdm.sample.modes import Sampled
     from jdm.train.checkpoint import Checkpoint
@@ -69,10 +69,16 @@ def export(request: ExportRequest) -> Exported:
     """
     request = _to_do(request, "jdm-export --dry-run")
     from jdm.draw.run import open_run
-    from jdm.export.pairs import PairFactory, export_pairs
+    from jdm.export.dataset import export_pairs
+    from jdm.export.pairs import PairFactory
     from jdm.system.processes import device_name
 
-    return export_pairs(PairFactory.of(open_run(request.dataset, request.fold), request, device_name()))
+    factory = PairFactory.of(open_run(request.dataset, request.fold), request, device_name())
+    if not factory.order.judged:
+        return export_pairs(factory)
+    from nnunet_integration.teacher import judge_of
+
+    return export_pairs(factory, judge_of)
 
 
 def sample(request: SampleRequest) -> Sampled:

@@ -1,4 +1,4 @@
-"""An experiment's settings, its arms, and the trainings behind them. Does not import nnU-Net."""
+"""An experiment's options, and its settings with all defaults resolved. Does not import nnU-Net."""
 
 from __future__ import annotations
 
@@ -11,14 +11,21 @@ import tyro
 
 from jdm.errors import ConfigError
 
-ArmName = Literal["real", "synthetic", "pretrain-finetune", "mix", "real-long"]
-ARMS: tuple[ArmName, ...] = get_args(ArmName)
+ArmName = Literal[
+    "real", "synthetic", "pretrain-finetune", "mix", "real-long", "real-cutmix", "ensemble-2", "ensemble-jdm"
+]
+ALL_ARMS: tuple[ArmName, ...] = get_args(ArmName)
+ARMS = ALL_ARMS[:5]
+"""The arms of a plain call; the others are rivals that need no synthetic cases to train on."""
 DESCRIPTIONS = {
     "real": "real cases only",
     "synthetic": "synthetic cases only",
     "pretrain-finetune": "synthetic cases, then real ones",
     "mix": "both in every batch",
     "real-long": "real cases only, for the total updates of pretrain-finetune and mix",
+    "real-cutmix": "real cases only, mixed by CutMix, for that total",
+    "ensemble-2": "real cases only; two networks of different seeds, averaged",
+    "ensemble-jdm": "real cases only; one network and the generator as a segmenter, averaged",
 }
 
 
@@ -32,16 +39,17 @@ class ExperimentOptions:
     """Measure whether synthetic pairs help nnU-Net. A killed run continues.
 
     Arms: real; synthetic; pretrain-finetune (synthetic, then real); mix (both together); and the control real-long
-    (real only, for as many updates as the last two).
+    (real only, for as many updates as the last two). On request also rivals: real-cutmix (real only, with CutMix),
+    ensemble-2 (two networks) and ensemble-jdm (a network and the generator as a segmenter).
     """
 
     real: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="REAL")]
     """Id or name of the real dataset."""
-    synthetic: Annotated[str, _shown("ID")]
-    """Id or name of the synthetic dataset."""
-    fold: Annotated[str, _shown("F")] = "0"
-    """Fold to train on, 0 to 4 or all. Its validation cases are scored if there is no labelled test set."""
-    arms: Annotated[tuple[ArmName, ...], _shown("ARM ...", "all")] = ARMS
+    synthetic: Annotated[tuple[str, ...], _shown("ID ...")]
+    """Synthetic dataset of each --fold, by id or name."""
+    fold: Annotated[tuple[str, ...], _shown("F ...")] = ("0",)
+    """Folds to train on, 0 to 4 or all. Their validation cases are scored if there is no labelled test set."""
+    arms: Annotated[tuple[ArmName, ...], _shown("ARM ...", "the first five")] = ARMS
     """Arms to train."""
     seeds: Annotated[tuple[int, ...], _shown("N ...")] = (0, 1, 2)
     """One training per arm and seed."""
@@ -53,8 +61,22 @@ class ExperimentOptions:
     """Epochs that --iterations is divided into; the learning rate changes after each."""
     synthetic_share: Annotated[float | None, _shown("X", "equal updates")] = None
     """Share of synthetic cases in mix."""
-    configuration: Annotated[str, _shown("NAME")] = "2d"
-    """nnU-Net configuration of all arms."""
+    until_plateau: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+    """Give every arm --iterations in total, then twice that, and so on, until real gains less than 0.003 Dice."""
+    most_iterations: Annotated[int | None, _shown("N", "16 times --iterations")] = None
+    """Longest of these lengths."""
+    ratios: Annotated[tuple[float, ...], _shown("X ...", "all pairs")] = ()
+    """Amounts of synthetic cases to compare, in amounts of real ones: first parts of --synthetic."""
+    train_fraction: Annotated[float, _shown("X")] = 1.0
+    """Use this share of the training cases, as the generator did."""
+    test: Annotated[tuple[str, ...], _shown("NAME=PATH ...", "none")] = ()
+    """More test sets: folders with images/ and labels/, or raw datasets with imagesTs and labelsTs."""
+    shard: Annotated[str, _shown("i/n")] = "0/1"
+    """Share the trainings among n processes."""
+    quick: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+    """Try the command: two lengths of a few updates, a small network, one seed."""
+    configuration: Annotated[str | None, _shown("NAME", "2d, or 3d_fullres")] = None
+    """nnU-Net configuration of all arms; 3d_fullres for a generator of whole volumes."""
     plans: Annotated[str, _shown("NAME")] = "nnUNetPlans"
     """The real dataset's plans."""
     patch_size: Annotated[tuple[int, ...] | None, _shown("N ...", "planned, CPU up to 128")] = None
@@ -150,65 +172,3 @@ def schedule(iterations: int, pretrain_iterations: int, epochs: int, share: floa
     else:
         mix_epochs = max(1, round(epochs / (1 - share)))
     return Schedule(per_epoch, epochs, pretrain_epochs, mix_epochs, share)
-
-
-@dataclass(frozen=True)
-class Training:
-    """One nnU-Net training; some arms share one."""
-
-    name: str
-    trainer: str
-    synthetic_set: bool
-    """Whether it trains on the whole synthetic dataset; otherwise on the real dataset's fold."""
-    epochs: int
-    after: str | None = None
-    """Name of the training that provides its initial weights."""
-
-
-def trainings(settings: Resolved) -> dict[ArmName, Training]:
-    """The training whose network is scored, by arm."""
-    return {
-        "real": Training("real", "nnUNetTrainerJDM", False, settings.epochs),
-        "synthetic": pretraining(settings),
-        "pretrain-finetune": Training("finetune", "nnUNetTrainerJDMFinetune", False, settings.epochs, after="pretrain"),
-        "mix": Training("mix", "nnUNetTrainerJDMMix", False, settings.mix_epochs),
-        "real-long": Training("real-long", "nnUNetTrainerJDM", False, settings.epochs + settings.pretrain_epochs),
-    }
-
-
-def pretraining(settings: Resolved) -> Training:
-    """Training on synthetic cases: the arm synthetic, and the start of pretrain-finetune."""
-    return Training("pretrain", "nnUNetTrainerJDMPretrain", True, settings.pretrain_epochs)
-
-
-def needed_trainings(settings: Resolved, arms: tuple[ArmName, ...]) -> list[Training]:
-    """All required trainings, each once; pretraining comes before the trainings that use it."""
-    of_arm = trainings(settings)
-    chosen = [of_arm[arm] for arm in arms]
-    if any(training.after for training in chosen):
-        chosen = [pretraining(settings), *chosen]
-    return list(dict.fromkeys(sorted(chosen, key=lambda training: training.after is not None)))
-
-
-def updates(settings: Resolved, arm: ArmName) -> tuple[float, float]:
-    """Updates on real and on synthetic cases; for arm mix these are expected values."""
-    per_epoch = settings.iterations_per_epoch
-    real, synthetic = settings.epochs * per_epoch, settings.pretrain_epochs * per_epoch
-    mixed = settings.mix_epochs * per_epoch
-    return {
-        "real": (real, 0.0),
-        "synthetic": (0.0, synthetic),
-        "pretrain-finetune": (real, synthetic),
-        "mix": (mixed * (1 - settings.synthetic_share), mixed * settings.synthetic_share),
-        "real-long": (real + synthetic, 0.0),
-    }[arm]
-
-
-def padding_of_arm(settings: Resolved, arm: ArmName, real: float, synthetic: float) -> float:
-    """Share of padding in an arm's training patches.
-
-    Args:
-        real, synthetic: share of padding in patches of real and of synthetic cases.
-    """
-    on_real, on_synthetic = updates(settings, arm)
-    return (on_real * real + on_synthetic * synthetic) / (on_real + on_synthetic)

@@ -7,7 +7,7 @@ would measure how often a class is absent or falsely predicted, not how well it 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from jdm.system.files import strict
 from nnunet_integration.arms import ArmName, Resolved
 from nnunet_integration.verdict import NOT_LEARNED, answers, outcomes, verdict
 
+RIVALS: tuple[ArmName, ...] = ("real-cutmix", "ensemble-2", "ensemble-jdm")
 COMPARISONS: tuple[tuple[ArmName, ArmName], ...] = (
     ("pretrain-finetune", "real-long"),
     ("mix", "real-long"),
@@ -26,9 +27,11 @@ COMPARISONS: tuple[tuple[ArmName, ArmName], ...] = (
     ("mix", "real"),
     ("synthetic", "real"),
     ("real-long", "real"),
+    *((rival, control) for rival in RIVALS for control in ("real-long", "real")),
+    *((arm, rival) for rival in RIVALS for arm in ("pretrain-finetune", "mix")),
 )
-Scores = Mapping[ArmName, Mapping[int, Mapping[str, Any]]]
-"""`Evaluation.to_dict()` by arm and seed."""
+Scores = Mapping[ArmName, Mapping[Any, Mapping[str, Any]]]
+"""`Evaluation.to_dict()` by arm and seed, or by fold and seed."""
 
 
 @dataclass(frozen=True)
@@ -116,25 +119,43 @@ def read_cells(scores: Scores, group_of: Mapping[str, str]) -> Cells:
     return Cells(images, labels, classes, tuple(units), np.array([expected[key] > 0 for key in keys]), tables)
 
 
-def summarise(
-    settings: Resolved, arms: Mapping[ArmName, dict[str, Any]], scores: Scores, group_of: Mapping[str, str]
-) -> dict[str, Any]:
-    """The numbers of results.json, the verdict first.
+@dataclass(frozen=True)
+class Entry:
+    """One comparison of all arms, over the same cases."""
 
-    Args:
-        arms: updates, padding and minutes of each arm.
-        group_of: as for `read_cells`.
+    arms: Mapping[ArmName, dict[str, Any]]
+    """Updates and padding of each arm."""
+    scores: Scores
+    group_of: Mapping[str, str]
+    """As for `read_cells`."""
+
+
+def summarise(settings: Resolved, entry: Entry) -> dict[str, Any]:
+    """The numbers of one comparison, the verdict first. Raises: DataError as `read_cells`."""
+    return summarise_together(settings, [entry])[0]
+
+
+def summarise_together(settings: Resolved, entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """The numbers of several comparisons, whose p values are adjusted for all that is tested in any of them.
+
     Raises: DataError as `read_cells`.
     """
-    cells = read_cells(scores, group_of)
+    cells = [read_cells(entry.scores, entry.group_of) for entry in entries]
+    differences = _differences(cells)
+    return [
+        _summary(settings, entry, each, found) for entry, each, found in zip(entries, cells, differences, strict=True)
+    ]
+
+
+def _summary(settings: Resolved, entry: Entry, cells: Cells, differences: list[dict[str, Any]]) -> dict[str, Any]:
     summary: dict[str, Any] = {
         "settings": settings.to_dict(),
         "images": len(set(cells.images)),
-        "groups": len({group_of[image] for image in cells.images}),
-        "seeds": [int(seed) for seed in next(iter(scores.values()))],
+        "groups": len({entry.group_of[image] for image in cells.images}),
+        "seeds": list(next(iter(entry.scores.values()))),
         "cells": _counts(cells),
-        "arms": {arm: {**facts, **_arm(cells, arm)} for arm, facts in arms.items()},
-        "differences": _differences(cells),
+        "arms": {arm: {**facts, **_arm(cells, arm)} for arm, facts in entry.arms.items()},
+        "differences": differences,
     }
     summary["not_learned"] = _not_learned(summary["arms"])
     summary = strict(summary)
@@ -169,39 +190,44 @@ def _arm(cells: Cells, arm: ArmName) -> dict[str, Any]:
     }
 
 
-def _differences(cells: Cells) -> list[dict[str, Any]]:
-    """All comparisons of the arms present.
+def _differences(several: Sequence[Cells]) -> list[list[dict[str, Any]]]:
+    """All comparisons of the arms present, for each set of cells.
 
     Comparisons that show whether synthetic pairs help are tested, with p adjusted over all of them; the others are
     context and have no adjusted p.
     """
-    pairs = [arms for arms in COMPARISONS if set(arms) <= cells.scores.keys()]
-    tested = {arms for arms in pairs if answers(*arms, cells.scores)}
-    present, absent = cells.present, ~cells.present
-    tests = len(tested) * (int(present.any()) + int(absent.any()))
-    found = [
-        {
-            "arm": arms[0],
-            "minus": arms[1],
-            "dice": cells.difference(arms, "dice", present, tests),
-            "iou": cells.difference(arms, "iou", present, tests),
-            "false_positive_rate": cells.difference(arms, "false_positive", absent, tests),
-            "dice_per_class": {
-                label: cells.difference(arms, "dice", present & (np.array(cells.labels) == label), tests)
-                for label in cells.classes
-            },
-        }
-        for arms in pairs
-    ]
+    pairs = [[arms for arms in COMPARISONS if set(arms) <= cells.scores.keys()] for cells in several]
+    tests = sum(
+        answers(*arms, cells.scores) * (int(cells.present.any()) + int((~cells.present).any()))
+        for cells, own in zip(several, pairs, strict=True)
+        for arms in own
+    )
+    found = [[_difference(cells, arms, tests) for arms in own] for cells, own in zip(several, pairs, strict=True)]
     results = [
         entry[name]
-        for entry in found
+        for cells, entries in zip(several, found, strict=True)
+        for entry in entries
         for name in ("dice", "false_positive_rate")
-        if entry[name] and (entry["arm"], entry["minus"]) in tested
+        if entry[name] and answers(entry["arm"], entry["minus"], cells.scores)
     ]
     for result, p in zip(results, holm([result["p"] for result in results]), strict=True):
         result["p_holm"] = p
     return found
+
+
+def _difference(cells: Cells, arms: tuple[ArmName, ArmName], tests: int) -> dict[str, Any]:
+    present, absent = cells.present, ~cells.present
+    return {
+        "arm": arms[0],
+        "minus": arms[1],
+        "dice": cells.difference(arms, "dice", present, tests),
+        "iou": cells.difference(arms, "iou", present, tests),
+        "false_positive_rate": cells.difference(arms, "false_positive", absent, tests),
+        "dice_per_class": {
+            label: cells.difference(arms, "dice", present & (np.array(cells.labels) == label), tests)
+            for label in cells.classes
+        },
+    }
 
 
 def _not_learned(arms: Mapping[str, Any]) -> list[str]:

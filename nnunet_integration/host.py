@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from nnunetv2.ensembling.ensemble import merge_files
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from jdm.errors import DataError
 from nnunet_integration import trainers
@@ -39,6 +41,8 @@ class HostRun:
     """Used as nnUNet_results for this training only, so that seeds and arms do not overwrite each other."""
     training_ids: tuple[str, ...] | None = None
     """Expected training cases of nnU-Net's split; None: not checked."""
+    split: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+    """Training and validation cases in place of nnU-Net's."""
 
     @property
     def model_folder(self) -> Path:
@@ -69,7 +73,7 @@ def train(run: HostRun, device: torch.device, workers: int, on_epoch: Callable[[
         trainer = getattr(trainers, run.trainer)(
             plans, run.configuration, run.fold, copy.deepcopy(run.dataset_json), device
         )
-        trainer.after_epoch = on_epoch
+        trainer.after_epoch, trainer.split = on_epoch, run.split
         if run.training_ids is not None:
             with alone(run.plans["dataset_name"]):  # nnU-Net writes the folds now if there are none
                 found = trainer.do_split()[0]
@@ -102,13 +106,16 @@ def predict(
     device: torch.device,
     mirroring: bool,
     log: Path,
+    probabilities: bool = False,
 ) -> None:
     """Predict cases at native size into `folder`; cases already there are kept.
 
     Args:
         cases: image files, one per channel, by case id.
+        probabilities: also write label probabilities (.npz) and the geometry (.pkl), for `average`.
     """
     ending = run.dataset_json["file_ending"]
+    endings = (".npz", ".pkl", ending) if probabilities else (ending,)  # the last one marks a finished case
     todo = {case_id: files for case_id, files in cases.items() if not (folder / f"{case_id}{ending}").is_file()}
     if not todo:
         return
@@ -124,11 +131,25 @@ def predict(
         predictor.initialize_from_trained_model_folder(str(run.model_folder), (run.fold,), FINAL)
         for case_id, files in todo.items():
             # one case at a time, so that finished cases are kept if this process is killed
-            predictor.predict_from_files_sequential([[str(f) for f in files]], [str(partial / case_id)])
-            (partial / f"{case_id}{ending}").replace(folder / f"{case_id}{ending}")
+            predictor.predict_from_files_sequential([[str(f) for f in files]], [str(partial / case_id)], probabilities)
+            for each in endings:
+                (partial / f"{case_id}{each}").replace(folder / f"{case_id}{each}")
     for file in partial.iterdir():
         file.unlink()
     partial.rmdir()
+
+
+def average(run: HostRun, ids: Sequence[str], members: Sequence[Path], folder: Path) -> None:
+    """Write the most probable labels of the mean probabilities of several predictions, as nnUNetv2_ensemble does.
+
+    Args:
+        members: folders of predictions with probabilities; the first one's geometry is used.
+    """
+    plans = PlansManager(run.plans)
+    reader, labels = plans.image_reader_writer_class(), plans.get_label_manager(run.dataset_json)
+    for case_id in ids:
+        files = [str(member / f"{case_id}.npz") for member in members]
+        merge_files(files, str(folder / case_id), run.dataset_json["file_ending"], reader, labels)
 
 
 def preprocessed_shapes(folder: Path, ids: Sequence[str]) -> list[tuple[int, ...]]:

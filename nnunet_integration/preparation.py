@@ -6,27 +6,30 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from jdm.data.groups import read_groups
-from jdm.data.provenance import read_generator
+from jdm.data.provenance import read_generator, usual_configuration
 from jdm.data.raw_dataset import RawDataset, nnunet_folder, open_dataset
-from jdm.data.splits import fold_split
-from jdm.errors import ConfigError, DataError, ExistsError
-from jdm.train.checkpoint import run_folder
+from jdm.data.raw_layout import few
+from jdm.data.splits import fold_split, train_fraction
+from jdm.errors import ConfigError, DataError
 from nnunet_integration import host
+from nnunet_integration.amounts import ratio_counts
 from nnunet_integration.arms import ExperimentOptions, Resolved, schedule
+from nnunet_integration.case_sets import CaseSet, cases_of, external_sets, labelled_test_ids
+from nnunet_integration.claims import check_folder, fold_of, kept_settings, work_folder
+from nnunet_integration.generator import generator_run
 from nnunet_integration.plans import fitting_patch, resolve, stage_strides, with_experiment_configuration
 from nnunet_integration.provenance import check_generator, test_ids
 from nnunet_integration.register import check_masks, register
+from nnunet_integration.trainings import doubled
 
 CPU_PATCH, CPU_BATCH, CPU_FEATURES = 128, 8, (16, 32, 64, 128)
-SETTINGS_FILE = "experiment.json"
 
 
 @dataclass(frozen=True)
@@ -37,17 +40,27 @@ class Experiment:
     synthetic: RawDataset
     settings: Resolved
     training_ids: tuple[str, ...]
-    evaluated_ids: tuple[str, ...]
+    scored: CaseSet
+    """Labelled cases of imagesTs; without any, the fold's validation cases; without those, the first external set."""
     on_test_set: bool
-    """Whether imagesTs is scored; otherwise the fold's validation cases."""
+    """Whether imagesTs is scored."""
+    judged: CaseSet | None
+    """The fold's validation cases if others are scored: they judge how long to train. None: there are none."""
+    tests: tuple[CaseSet, ...]
+    """External test sets."""
+    train_fraction: float
+    """Share of the fold's training cases that `training_ids` are."""
+    counts: Mapping[float, int]
+    """Synthetic cases by ratio."""
+    generator: Path | None
+    """Folder of the generator's run, for ensemble-jdm; None without that arm."""
     plans: dict[str, dict[str, Any]]
     """Plans with the experiment's configuration, by dataset name."""
     configuration: str
     folder: Path
+    """Folder of this fold's networks and scores: the experiment's, or one in it if there are several folds."""
     patch_note: str
     """Reason why the default patch is smaller than the plans'; else empty."""
-    group_of: Mapping[str, str]
-    """Group (such as patient or sequence) of each scored case."""
 
     @property
     def device(self) -> torch.device:
@@ -65,9 +78,9 @@ class Experiment:
     @property
     def chose_generator(self) -> list[str]:
         """Scored cases whose held-out loss selected the generator's weights."""
-        same = set(test_ids(self.real)) if self.on_test_set else set(self.evaluated_ids)
+        same = set(test_ids(self.real)) if self.on_test_set else set(self.real.cases)
         held_out = read_generator(self.synthetic).get("held_out_ids") or []
-        return sorted(same.intersection(self.evaluated_ids, held_out))
+        return sorted(same.intersection(self.scored.ids, held_out))
 
     def preprocessed(self, dataset: RawDataset) -> Path:
         """Folder of a dataset's preprocessed cases."""
@@ -75,55 +88,84 @@ class Experiment:
         return nnunet_folder("nnUNet_preprocessed") / dataset.name / identifier
 
 
-def prepare(options: ExperimentOptions) -> Experiment:
-    """Open, check, plan and preprocess both datasets, and resolve all settings.
+def prepare(options: ExperimentOptions, number: int = 0) -> Experiment:
+    """Open, check, plan and preprocess both datasets of one fold, and resolve all settings.
 
+    Args:
+        number: place of the fold in the options.
     Raises: JdmError for unusable options, datasets that do not fit, or a generator that was trained on test cases.
     """
-    real, synthetic = open_dataset(options.real), open_dataset(options.synthetic)
+    real, synthetic = open_dataset(options.real), open_dataset(options.synthetic[number])
+    asked = options.configuration or usual_configuration(synthetic)
+    options = replace(options, configuration=asked)
     check_masks(real)
-    fold = _fold(options.fold)
+    fold = fold_of(options.fold[number])
     training_ids, validation_ids = fold_split(real, fold)
-    labelled_ids = sorted(case for case, files in real.test_files.items() if files.label is not None)
-    evaluated = labelled_ids or validation_ids
-    if not evaluated:
-        raise DataError(
-            f"{real.name} has no labelled test set (labelsTs) and --fold all has no validation cases; expected cases "
-            "to score; choose --fold 0 to 4"
-        )
-    folder = output_folder(options)
-    check_generator(read_generator(synthetic), real.name, validation_ids, f"fold {fold} of {real.name}")
-    group_of = read_groups(real, bool(labelled_ids))
+    training_ids = train_fraction(real, training_ids, options.train_fraction)
+    folder = work_folder(options, number)
+    scored, judged, tests = _case_sets(options, real, fold, validation_ids, folder)
+    on_test_set = bool(labelled_test_ids(real))
+    _check_generator(options, f"fold {fold} of {real.name}", real, synthetic, (training_ids, validation_ids))
     known = _known(options, real, synthetic, fold)
-    known["split_sha256"] = _split_digest(training_ids, evaluated, bool(labelled_ids))
+    known["split_sha256"] = _split_digest(training_ids, scored.ids, on_test_set)
+    if options.until_plateau:
+        doubled(options, known["epochs"], known["iterations_per_epoch"])
+    counts = ratio_counts(options.ratios, synthetic)
+    generator = generator_run(real, synthetic) if "ensemble-jdm" in options.arms else None
     check_folder(folder, known, options.overwrite)
-    registered = register(synthetic, real, options.configuration, options.plans)
-    median = _median_shape(registered.preprocessed, synthetic)
+    registered = register(synthetic, real, asked, options.plans)
+    median = median_shape(registered.preprocessed, synthetic)
     settings, plans, configuration, note = _settle(options, real, known, median, folder)
     moved = host.read_plans(nnunet_folder("nnUNet_preprocessed") / synthetic.name, registered.plans_name)
     moved["configurations"] = {**moved["configurations"]}
-    if configuration != options.configuration:
+    if configuration != asked:
         moved["configurations"][configuration] = plans["configurations"][configuration]
     return Experiment(
-        real, synthetic, settings, tuple(training_ids), tuple(evaluated), bool(labelled_ids),
-        {real.name: plans, synthetic.name: moved}, configuration, folder, note, group_of,
+        real, synthetic, settings, tuple(training_ids), scored, on_test_set, judged, tests, options.train_fraction,
+        counts, generator, {real.name: plans, synthetic.name: moved}, configuration, folder, note,
     )  # fmt: skip
 
 
-def output_folder(options: ExperimentOptions) -> Path:
-    """Folder of the experiment's results. Raises: ConfigError or DataError for an unusable dataset or fold."""
-    if options.out is not None:
-        return options.out
-    fold = _fold(options.fold)
-    return run_folder(open_dataset(options.real).name, fold).with_name(f"experiment_fold_{fold}")
+def _case_sets(
+    options: ExperimentOptions, real: RawDataset, fold: int | str, validation_ids: list[str], folder: Path
+) -> tuple[CaseSet, CaseSet | None, tuple[CaseSet, ...]]:
+    """The cases that are scored, those that judge lengths, and the external test sets; see `Experiment`."""
+    tests = external_sets(options.test, real, folder)
+    validation = None
+    if validation_ids:
+        title = f"validation cases of fold {fold}"
+        validation = cases_of(real, validation_ids, False, title, folder / "validation")
+    if labelled := labelled_test_ids(real):
+        return cases_of(real, labelled, True, "imagesTs", folder), validation, tuple(tests)
+    if validation:
+        return replace(validation, folder=folder), None, tuple(tests)
+    if tests:
+        return replace(tests[0], folder=folder), None, tuple(tests[1:])
+    raise DataError(
+        f"{real.name} has no labelled test set (labelsTs) and --fold all has no validation cases; expected cases "
+        "to score; choose --fold 0 to 4, or add --test"
+    )
 
 
-def _fold(text: str) -> int | str:
-    if text == "all":
-        return text
-    if not (text.isascii() and text.isdigit()):
-        raise ConfigError(f"--fold is {text!r}; expected 0 to 4 or all; choose one of these")
-    return int(text)
+def _check_generator(
+    options: ExperimentOptions, what: str, real: RawDataset, synthetic: RawDataset, ids: tuple[list[str], list[str]]
+) -> None:
+    """Check what the generator was trained on.
+
+    Args:
+        what: name of the fold, for the message.
+        ids: training and validation cases.
+    Raises: DataError if it is a scored case, or more than --train-fraction keeps.
+    """
+    generator, (training, validation) = read_generator(synthetic), ids
+    check_generator(generator, real.name, validation, what)
+    others = sorted(set(generator["training_ids"]) - set(training))
+    if options.train_fraction < 1 and others:
+        raise DataError(
+            f"{synthetic.name}: the generator was trained on {few(others, 5)}, outside the {len(training)} cases of "
+            f"--train-fraction {options.train_fraction:g}; expected none; train it with jdm-train --train-fraction "
+            f"{options.train_fraction:g}, and export from it"
+        )
 
 
 def _known(options: ExperimentOptions, real: RawDataset, synthetic: RawDataset, fold: int | str) -> dict[str, Any]:
@@ -152,33 +194,9 @@ def _known(options: ExperimentOptions, real: RawDataset, synthetic: RawDataset, 
         "keep_head": options.keep_head,
         "mirroring": options.mirroring if options.mirroring is not None else not small,
         "device": device,
-        "workers": options.workers if options.workers is not None else (0 if small else min(12, _cores())),
+        "workers": options.workers if options.workers is not None else (0 if small else min(12, available_cores())),
         **{name: value for name, value in asked.items() if value is not None},
     }
-
-
-def check_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> None:
-    """Raises: ExistsError if `folder` holds files of another kind, or an experiment that differs in `settings`."""
-    before = kept_settings(folder)
-    if not before and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ExistsError(f"{folder} exists and is not an experiment's folder; expected none; choose another --out")
-    if not before or overwrite:
-        return
-    for name in differing(before, settings):
-        raise ExistsError(
-            f"{folder} holds an experiment with {name} = {before.get(name)}, but now it is {_plain(settings[name])}; "
-            "expected equal settings to continue; choose another --out, or add --overwrite"
-        )
-
-
-def differing(before: dict[str, Any], settings: dict[str, Any]) -> list[str]:
-    """Names of the settings that have changed since an experiment was started."""
-    return [name for name, value in settings.items() if before.get(name) != _plain(value)]
-
-
-def _plain(value: Any) -> Any:
-    """The value as read back from JSON."""
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _settle(
@@ -192,18 +210,18 @@ def _settle(
         batch, features = batch or CPU_BATCH, features or CPU_FEATURES
     patch = options.patch_size
     if patch is None:
-        patch, note = _default_patch(resolve(plans, options.configuration), median, features, small)
+        patch, note = default_patch(resolve(plans, known["configuration"]), median, features, small)
     if patch is not None and options.network_features is None and features is not None:
         features = features[: len(stage_strides(patch))]
-    plans, configuration = with_experiment_configuration(plans, options.configuration, patch, batch, features)
+    plans, configuration = with_experiment_configuration(plans, known["configuration"], patch, batch, features)
     values = resolve(plans, configuration)
     threads = options.threads or kept_settings(folder).get("threads")
     if threads is None:
-        threads = host.fastest_threads(values, len(real.channel_names), _cores()) if small else 1
+        threads = host.fastest_threads(values, len(real.channel_names), available_cores()) if small else 1
     return Resolved(**{**known, **sizes(values), "threads": threads}), plans, configuration, note
 
 
-def _default_patch(
+def default_patch(
     values: dict[str, Any], median: tuple[int, ...], features: tuple[int, ...] | None, small: bool
 ) -> tuple[tuple[int, ...] | None, str]:
     """The patch size of all arms (None: the plans'), and the reason if the size of synthetic pairs reduced it."""
@@ -219,13 +237,13 @@ def _default_patch(
     return (patch if small or patch != planned else None), (follows if patch != wanted else "")
 
 
-def _median_shape(preprocessed: Path, dataset: RawDataset) -> tuple[int, ...]:
+def median_shape(preprocessed: Path, dataset: RawDataset) -> tuple[int, ...]:
     """Median spatial shape of preprocessed cases, in whole pixels."""
     shapes = host.preprocessed_shapes(preprocessed, dataset.cases)
     return tuple(int(side) for side in np.median(shapes, axis=0))
 
 
-def _cores() -> int:
+def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -257,17 +275,3 @@ def _fingerprint(real: RawDataset, synthetic: RawDataset) -> str:
 def _split_digest(training_ids: Sequence[str], evaluated_ids: Sequence[str], on_test_set: bool) -> str:
     content = json.dumps([sorted(training_ids), sorted(evaluated_ids), on_test_set])
     return hashlib.sha256(content.encode()).hexdigest()
-
-
-def kept_settings(folder: Path) -> dict[str, Any]:
-    """The settings of the experiment in this folder; empty if there is none.
-
-    Raises: DataError if the file is damaged.
-    """
-    file = folder / SETTINGS_FILE
-    if not file.is_file():
-        return {}
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        raise DataError(f"{file} is not JSON; expected an experiment's settings; choose another --out") from None

@@ -9,7 +9,8 @@ from typing import Any
 from jdm.evaluation.tables import Table, table_markdown
 from jdm.system.machine import describe_run
 from nnunet_integration.arms import DESCRIPTIONS
-from nnunet_integration.verdict import NOT_LEARNED, limits, tested, unit
+from nnunet_integration.study_words import study_tables
+from nnunet_integration.verdict import NOT_LEARNED, cell, tested, unit
 
 
 def circumstances() -> dict[str, Any]:
@@ -53,7 +54,7 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
         found.append(_class_table(results))
     if cells["without_class"]:
         found.append(_false_positive_table(results))
-    return found
+    return found + study_tables(results)
 
 
 def warning_lines(results: Mapping[str, Any]) -> list[str]:
@@ -97,14 +98,14 @@ def settings_line(settings: Mapping[str, Any], stock: Mapping[str, Any], patch_n
 
 def difference_line(entry: Mapping[str, Any]) -> str:
     """One line for the terminal: the difference in Dice between two arms."""
-    return f"{entry['arm']} minus {entry['minus']}: {_cell(entry['dice'], '+')}"
+    return f"{entry['arm']} minus {entry['minus']}: {cell(entry['dice'], '+')}"
 
 
 def _arm_table(results: Mapping[str, Any], over: str) -> Table:
     rows = tuple(
         (
             arm, DESCRIPTIONS[arm], f"{facts['updates_real']:.0f}", f"{facts['updates_synthetic']:.0f}",
-            f"{100 * facts['padding_share']:.0f} %", _cell(facts["dice"]), _cell(facts["iou"]),
+            f"{100 * facts['padding_share']:.0f} %", cell(facts["dice"]), cell(facts["iou"]),
         )
         for arm, facts in results["arms"].items()
     )  # fmt: skip
@@ -122,10 +123,10 @@ def _difference_table(results: Mapping[str, Any], over: str) -> Table:
     for entry in results["differences"]:
         dice, rate = entry["dice"] or {}, entry["false_positive_rate"] or {}
         counts = entry in tested(results)
-        cells = [_cell(entry["dice"], "+"), _number(dice.get("p_holm"), ".3g", counts)]
+        cells = [cell(entry["dice"], "+"), _number(dice.get("p_holm"), ".3g", counts)]
         cells.append(_number(dice.get("detectable"), ".4f", counts))
         if rates:
-            cells += [_cell(entry["false_positive_rate"], "+"), _number(rate.get("p_holm"), ".3g", counts)]
+            cells += [cell(entry["false_positive_rate"], "+"), _number(rate.get("p_holm"), ".3g", counts)]
         rows.append((f"{entry['arm']} minus {entry['minus']}", *cells))
     caption = f"Differences over {over}, the same for both arms; those with a p value test whether synthetic pairs help"
     return Table(caption, tuple(header), tuple(rows))
@@ -137,7 +138,7 @@ def _class_table(results: Mapping[str, Any]) -> Table:
     for label, counts in results["cells"]["per_class"].items():
         own = [facts["dice_per_class"][label] for facts in results["arms"].values()]
         means = [_number(dice and dice["mean"], ".4f") for dice in own]
-        differences = [_cell(entry["dice_per_class"][label], "+") for entry in compared]
+        differences = [cell(entry["dice_per_class"][label], "+") for entry in compared]
         rows.append((label, str(counts["with_class"]), *means, *differences))
     header = ("class", "cells", *results["arms"], *(f"{e['arm']} minus {e['minus']}" for e in compared))
     return Table("Dice per class, over the images whose reference has it", header, tuple(rows))
@@ -145,7 +146,7 @@ def _class_table(results: Mapping[str, Any]) -> Table:
 
 def _false_positive_table(results: Mapping[str, Any]) -> Table:
     rows = [
-        (arm, _cell(facts["false_positive_rate"]), f"{facts['false_positive_volume']:.1f}")
+        (arm, cell(facts["false_positive_rate"]), f"{facts['false_positive_volume']:.1f}")
         for arm, facts in results["arms"].items()
     ]
     caption = (
@@ -159,10 +160,6 @@ def _sizes(values: Mapping[str, Any]) -> str:
     patch = "x".join(str(side) for side in values["patch_size"])
     features = " ".join(str(channels) for channels in values["network_features"])
     return f"patch {patch}, batch {values['batch_size']}, channels {features}"
-
-
-def _cell(interval: Mapping[str, Any] | None, sign: str = "") -> str:
-    return "undefined" if interval is None else f"{interval['mean']:{sign}.4f} {limits(interval, sign)}"
 
 
 def _number(value: float | None, form: str, wanted: bool = True) -> str:

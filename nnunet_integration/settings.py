@@ -32,6 +32,10 @@ class TrainerSettings:
     """Finetune only: also load the segmentation head. None: if the labels are the same."""
     pretrained_weights: str | None = None
     """Finetune only: the pretrained checkpoint, if it is not given on nnU-Net's command line."""
+    synthetic_count: int | None = None
+    """Pretrain and mix: use only so many synthetic cases, the first of the export. None: all."""
+    train_fraction: float = 1.0
+    """On real cases: train on this share of the fold's training cases, as `jdm-train --train-fraction`."""
 
     def environment(self) -> dict[str, str]:
         """Environment variables for these settings; the inverse of `read_settings`."""
@@ -51,6 +55,8 @@ VARIABLES = {
     "seed": "JDM_NNUNET_SEED",
     "synthetic": "JDM_SYNTHETIC",
     "synthetic_share": "JDM_SYNTHETIC_SHARE",
+    "synthetic_count": "JDM_SYNTHETIC_COUNT",
+    "train_fraction": "JDM_TRAIN_FRACTION",
     "keep_head": "JDM_KEEP_HEAD",
     "pretrained_weights": "JDM_PRETRAINED_WEIGHTS",
 }
@@ -80,6 +86,12 @@ def _share(text: str) -> float:
     return value
 
 
+def _fraction(text: str) -> float:
+    if not 0 < (value := float(text)) <= 1:
+        raise ValueError
+    return value
+
+
 _PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "epochs": (_count, "a whole number of at least 1"),
     "iterations": (_count, "a whole number of at least 1"),
@@ -88,6 +100,8 @@ _PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "seed": (_seed, "a whole number from 0 to 2147483647"),
     "synthetic": (str, "a dataset id or name"),
     "synthetic_share": (_share, "a number between 0 and 1"),
+    "synthetic_count": (_count, "a whole number of at least 1"),
+    "train_fraction": (_fraction, "a number above 0 and at most 1"),
     "keep_head": ({"0": False, "1": True}.__getitem__, "0 or 1"),
     "pretrained_weights": (str, "the path of a checkpoint"),
 }

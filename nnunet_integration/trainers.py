@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
@@ -21,10 +21,12 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from jdm.data.provenance import read_generator
 from jdm.data.raw_dataset import nnunet_folder, open_dataset
+from jdm.data.splits import train_fraction
 from jdm.errors import ConfigError, DataError
 from jdm.system.machine import jdm_version
 from nnunet_integration import provenance
 from nnunet_integration.checkpoints import load_head
+from nnunet_integration.cutmix import paired_cutmix
 from nnunet_integration.plans import moved_identifier, moved_plans
 from nnunet_integration.settings import read_settings
 
@@ -55,6 +57,17 @@ class nnUNetTrainerJDM(nnUNetTrainer):  # noqa: N801
         self.continued = False
         self.after_epoch: Callable[[], object] | None = None
         """Callback after each epoch, for a progress bar."""
+        self.split: tuple[Sequence[str], Sequence[str]] | None = None
+        """Training and validation cases in place of the fold's."""
+
+    def do_split(self) -> tuple[Any, Any]:
+        if self.split is not None:
+            return list(self.split[0]), list(self.split[1])
+        training, validation = cast(tuple[list[str], list[str]], super().do_split())
+        if self.settings.train_fraction < 1:
+            dataset = open_dataset(self.plans_manager.dataset_name)
+            training = train_fraction(dataset, training, self.settings.train_fraction)
+        return training, validation
 
     def initialize(self) -> None:
         self._seed(stream=0)
@@ -137,6 +150,10 @@ class nnUNetTrainerJDMPretrain(nnUNetTrainerJDM):  # noqa: N801
         provenance.check_generator(generator, real, [], f"{type(self).__name__} on {dataset.name}")
         return generator
 
+    def do_split(self) -> tuple[Any, Any]:
+        ids = sorted(nnUNetTrainer.do_split(self)[0])[: self.settings.synthetic_count]
+        return ids, ids
+
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         self.print_to_log_file("The synthetic cases are not predicted, because their scores would be meaningless.")
 
@@ -171,6 +188,14 @@ class nnUNetTrainerJDMFinetune(nnUNetTrainerJDM):  # noqa: N801
         self.print_to_log_file(problem or "The segmentation head continues from the pretrained weights.")
 
 
+class nnUNetTrainerJDMCutMix(nnUNetTrainerJDM):  # noqa: N801
+    """Trains on real cases, half of which hold a box of another case of their batch, with its label."""
+
+    def train_step(self, batch: dict) -> dict:
+        data, target = paired_cutmix(batch["data"], batch["target"], np.random.default_rng(np.random.randint(2**31)))
+        return super().train_step({**batch, "data": data, "target": target})
+
+
 class nnUNetTrainerJDMMix(nnUNetTrainerJDM):  # noqa: N801
     """Trains on real and synthetic cases together; JDM_SYNTHETIC names the synthetic dataset, JDM_SYNTHETIC_SHARE its
     share."""
@@ -189,14 +214,15 @@ class nnUNetTrainerJDMMix(nnUNetTrainerJDM):  # noqa: N801
         real, validation = super().get_tr_and_val_datasets()
         folder = self._synthetic_folder()
         dataset_class = type(real)
-        identifiers = dataset_class.get_identifiers(str(folder)) if folder.is_dir() else []
+        identifiers = sorted(dataset_class.get_identifiers(str(folder))) if folder.is_dir() else []
         if not identifiers:
             raise DataError(
                 f"no preprocessed synthetic cases in {folder}; expected those of JDM_SYNTHETIC="
                 f"{self.settings.synthetic}; run jdm-register {self.settings.synthetic} --like "
                 f"{self.plans_manager.dataset_name}"
             )
-        return MixedDataset(real, dataset_class(str(folder), identifiers), self.settings.synthetic_share), validation
+        synthetic = dataset_class(str(folder), identifiers[: self.settings.synthetic_count])
+        return MixedDataset(real, synthetic, self.settings.synthetic_share), validation
 
     def _synthetic_folder(self) -> Path:
         plans_name, real = self.plans_manager.plans_name, self.plans_manager.dataset_name

@@ -63,6 +63,16 @@ def limits(interval: Mapping[str, Any], sign: str = "") -> str:
     return f"[{interval['low']:{sign}.4f}, {interval['high']:{sign}.4f}]"
 
 
+def cell(interval: Mapping[str, Any] | None, sign: str = "") -> str:
+    """A mean with its interval."""
+    return "undefined" if interval is None else f"{interval['mean']:{sign}.4f} {limits(interval, sign)}"
+
+
+def headline(verdict: str) -> str:
+    """The first sentence of a verdict: the outcome, and the differences behind it."""
+    return verdict.partition(". ")[0].rstrip(".") + "."
+
+
 def unit(summary: Mapping[str, Any]) -> str:
     """Description of the units behind intervals and p values."""
     images, groups = summary["images"], summary["groups"]
@@ -136,10 +146,11 @@ def _control(entries: list[dict[str, Any]], arms: Mapping[str, Any]) -> str:
 
 
 def _scope(summary: Mapping[str, Any]) -> str:
-    cells, seeds = summary["cells"]["with_class"], len(summary["seeds"])
+    cells, seeds = summary["cells"]["with_class"], summary["seeds"]
+    what = "seed" if isinstance(seeds[0], int) else "network"  # of several folds and seeds
     return (
-        f"Over {cells} cells (image x class) and {seeds} seed{'s' if seeds > 1 else ''}; 95 % intervals and p (Holm) "
-        f"over {unit(summary)}."
+        f"Over {cells} cells (image x class) and {len(seeds)} {what}{'s' if len(seeds) > 1 else ''}; 95 % intervals "
+        f"and p (Holm) over {unit(summary)}."
     )
 
 

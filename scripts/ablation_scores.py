@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from publish import SIZE
-from segmenter import Segmenter, real_arm
+from segmenter import real_arm
 from steps_vs_quality import Judge
 
 from jdm.config.samplers import evaluations
@@ -19,6 +19,7 @@ from jdm.draw.run import open_run
 from jdm.evaluation.appearance import colours, objects
 from jdm.evaluation.audit import audit, shrink
 from jdm.evaluation.distribution import KernelDistance, pooled_dice, standardised
+from nnunet_integration.segmenter import Segmenter
 
 CROPS, TRAINING_CROPS, NEAR = 96, 2000, 64
 """Crops of pairs and of held-out images, of training images, and the side of those whose distances are measured."""

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 import numpy as np
 import tyro
 from conditional_sheets import Tile
-from segmenter import Segmenter, as_volume
+from segmenter import as_volume
 from shared import interval
 
 from jdm.config.settings import Config
@@ -29,6 +29,7 @@ from jdm.sample.modes import prepare
 from jdm.sample.request import ImagesRequest, InpaintRequest, SampleRequest, SegmentRequest, VaryRequest, way_for
 from jdm.sample.starts import Planes, Start, draw_planes
 from jdm.system.processes import device_name
+from nnunet_integration.segmenter import Segmenter
 
 SHOWN = 4
 """Cases per sheet, and samples per case."""

@@ -22,7 +22,7 @@ from conditional_edits import inpainting, interpolations, variations
 from conditional_parts import comparison, images_to_masks, masks_to_images
 from conditional_scene import Options, Scene
 from conditional_tables import markdown
-from segmenter import Segmenter, real_arm
+from segmenter import real_arm
 from shared import about, kept
 
 from jdm.cli import run_command
@@ -32,6 +32,7 @@ from jdm.errors import ConfigError
 from jdm.sample.request import SegmentRequest, way_for
 from jdm.system.files import write_json, write_text
 from jdm.system.processes import device_name
+from nnunet_integration.segmenter import Segmenter
 
 PARTS: dict[str, Callable[[Scene], dict[str, Any]]] = {
     "masks": masks_to_images,

@@ -1,21 +1,15 @@
-"""A trained nnU-Net as a judge of images in memory: its segmentation and features."""
+"""The trained nnU-Net of an experiment as a judge, and images in memory as it reads them."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from jdm.config.settings import Config
 from jdm.errors import DataError
-from nnunet_integration.checkpoints import read_checkpoint
 from nnunet_integration.host import FINAL
 from nnunet_integration.provenance import read_run
-from nnunet_integration.register import chatter_to
-from nnunet_integration.settings import environment, ext_folder
 
 PICTURE_SPACING = 999.0
 """Slice thickness that nnU-Net assigns to a picture, which it treats as a volume of one slice."""
@@ -45,44 +39,3 @@ def as_volume(planes: np.ndarray, config: Config) -> tuple[np.ndarray, tuple[flo
     axis, spacing = config.data.slice_axis, list(config.facts.spacing)
     spacing.insert(axis or 0, PICTURE_SPACING if axis is None else config.facts.slice_spacing)
     return np.moveaxis(planes, 0, 1 + (axis or 0)), tuple(spacing)
-
-
-class Segmenter:
-    """nnU-Net's own preprocessing and sliding window, without mirroring.
-
-    The features of an image are the outputs of the encoder's stages, averaged over space and windows.
-    """
-
-    def __init__(self, folder: Path, device: str, log: Path) -> None:
-        """Args: folder: fold_F of a JDM trainer, with its final checkpoint. log: file for what nnU-Net prints.
-
-        Raises: CheckpointError if the checkpoint is missing, damaged, or holds more than data.
-        """
-        self.log, self._seen = log, list[np.ndarray]()
-        # nnU-Net unpickles checkpoints, which could execute code; this check ensures that they contain none
-        read_checkpoint(folder / FINAL)
-        with environment({"nnUNet_extTrainer": str(ext_folder())}), chatter_to(log):
-            self.predictor = nnUNetPredictor(
-                use_mirroring=False, perform_everything_on_device=device != "cpu", device=torch.device(device),
-                allow_tqdm=False,
-            )  # fmt: skip
-            fold = folder.name.removeprefix("fold_")
-            self.predictor.initialize_from_trained_model_folder(str(folder.parent), (fold,), FINAL)
-        self.predictor.network.encoder.register_forward_hook(self._keep)
-
-    def __call__(self, image: np.ndarray, spacing: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
-        """The label and the features of one case.
-
-        Args:
-            image: (channels, z, y, x) as nnU-Net reads cases; z is 1 for images.
-            spacing: (z, y, x).
-        Returns: label (z, y, x); features, float64 (sum of the stages' channels,).
-        """
-        self._seen.clear()
-        with chatter_to(self.log):
-            label = self.predictor.predict_single_npy_array(image, {"spacing": list(spacing)})
-        return np.asarray(label), np.mean(self._seen, axis=0)
-
-    def _keep(self, _: torch.nn.Module, __: Any, stages: list[torch.Tensor]) -> None:
-        means = [stage.double().flatten(2).mean(2) for stage in stages]
-        self._seen.extend(torch.cat(means, 1).cpu().numpy())

@@ -22,7 +22,7 @@ os.environ.setdefault("nnUNet_def_n_proc", "1")  # read by nnU-Net on import
 
 import numpy as np
 import tyro
-from segmenter import Segmenter, as_volume, real_arm
+from segmenter import as_volume, real_arm
 from shared import about, counted, first_draws, kept
 from step_quality import Judged, real_scores, sampler_scores, steps_by_evaluations
 from step_report import draw_steps, fewest_evaluations, step_table
@@ -42,6 +42,7 @@ from jdm.export.pairs import PairFactory
 from jdm.export.request import ExportRequest
 from jdm.plan.survey import class_shares
 from jdm.system.files import write_json, write_text
+from nnunet_integration.segmenter import Segmenter
 
 Pairs = Iterator[tuple[int, np.ndarray, np.ndarray]]
 """Number of the case, image (channels, *axes), label (*axes)."""

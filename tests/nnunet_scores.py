@@ -9,7 +9,7 @@ import numpy as np
 from jdm.evaluation.scores import CaseScore, Evaluation, overlap
 from jdm.evaluation.scores import summarise as classes_of
 from nnunet_integration.arms import Resolved, schedule
-from nnunet_integration.comparison import summarise
+from nnunet_integration.comparison import Entry, summarise
 
 
 def resolved(**changes) -> Resolved:
@@ -50,7 +50,7 @@ def summary(arms: dict, groups: dict[str, str] | None = None) -> dict:
         arm: {"updates_real": UPDATES[arm][0], "updates_synthetic": UPDATES[arm][1], "padding_share": 0.0}
         for arm in arms
     }
-    return summarise(resolved(), facts, scores, groups or {image: image for image in images})
+    return summarise(resolved(), Entry(facts, scores, groups or {image: image for image in images}))
 
 
 def scored_images(count: int, label: str, dice, spread: float = 0.05) -> dict:

@@ -15,8 +15,8 @@ SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 ROOMS = {
     "jdm.errors": 0, "jdm.system": 1, "jdm.config": 2, "jdm.data": 3, "jdm.diffusion": 3, "dataset_conversion": 4,
     "jdm.evaluation": 4, "jdm.plan": 4, "jdm.review": 5, "jdm.train": 5, "jdm.draw": 6, "jdm.export": 7,
-    "jdm.sample": 7, "jdm.classify": 7, "nnunet_integration": 8, "jdm.api": 8, "jdm.report": 9, "jdm": 9,
-    "jdm.cli": 10,
+    "jdm.sample": 7, "jdm.classify": 7, "nnunet_integration": 8, "jdm.api": 9, "jdm.report": 9, "jdm": 10,
+    "jdm.cli": 11,
 }  # fmt: skip
 """Floor of each room: what a room imports from another lies on a floor strictly below."""
 

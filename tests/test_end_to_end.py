@@ -11,6 +11,10 @@ import numpy as np
 from PIL import Image
 from small_runs import write_pictures
 
+from jdm.data.raw_dataset import open_dataset
+from jdm.data.splits import fold_split, train_fraction
+from jdm.train.checkpoint import load_checkpoint
+
 COMMANDS = Path(sys.executable).parent
 TINY_NETWORK = (
     "--network.base-channels 8 --network.channel-multipliers 1 1 --network.blocks-per-level 1 "
@@ -81,12 +85,12 @@ def test_four_commands_lead_from_pictures_to_a_table(shared_data, nnunet_folders
     with Image.open(images[0]) as image:
         assert image.size == (64, 64) and image.mode == "RGB"
     must(
-        "jdm-experiment 11 --synthetic 511 --fold 0 --arms real pretrain-finetune --seeds 0 --iterations 4 --epochs 2 "
-        "--batch-size 2 --network-features 8 16 32 --threads 1 --device cpu"
+        "jdm-experiment 11 --synthetic 511 --fold 0 --arms real pretrain-finetune ensemble-jdm --seeds 0 "
+        "--iterations 4 --epochs 2 --batch-size 2 --network-features 8 16 32 --threads 1 --device cpu"
     )
     results = nnunet_folders["jdm_results"] / real.name / "experiment_fold_0"
     table = (results / "results.md").read_text(encoding="utf-8")
-    assert "| real |" in table and "| pretrain-finetune |" in table
+    assert all(f"| {arm} |" in table for arm in ("real", "pretrain-finetune", "ensemble-jdm"))
     found = json.loads((results / "results.json").read_text(encoding="utf-8"))
     assert found["images"] == 2 and 0 <= found["arms"]["real"]["dice"]["mean"] <= 1
 
@@ -121,8 +125,11 @@ def test_a_run_is_not_discarded_by_accident_and_its_plan_can_be_read_before_and_
     told = refused(f"jdm-train 21 all --plan {path}")
     assert "--resume" in told and "--overwrite" in told
     assert (run / "checkpoint.safetensors").read_bytes() == before
-    must(f"jdm-train 21 1 --plan {path}")
-    again = (run.with_name("fold_1") / "plan.toml").read_text(encoding="utf-8")
+    printed, part = must(f"jdm-train 21 1 --plan {path} --train-fraction 0.5"), run.with_name("fold_1_of_0.5")
+    assert "next: jdm-export 21 1_of_0.5" in printed
+    real, trained = open_dataset(21), load_checkpoint(part).metadata["training_ids"]
+    assert trained == train_fraction(real, fold_split(real, 1)[0], 0.5)
+    again = (part / "plan.toml").read_text(encoding="utf-8")
     assert "steps = 2 # given" in again and "base_channels = 8 # given" in again
     path.write_text(plan.replace("steps = 4", "stepps = 4"), encoding="utf-8")
     told = refused(f"jdm-train 21 2 --plan {path}")

@@ -12,7 +12,7 @@ import jdm
 from jdm.data.raw_dataset import check_dataset, open_dataset, read_case
 from jdm.draw.seeds import case_seed
 from jdm.errors import ConfigError, DataError
-from jdm.export import pairs
+from jdm.export import dataset
 from jdm.export.amount import order_of
 
 LINE = ("--id", 521, "--count", 3, "--steps", 8, "--margin", 100, "--batch-size", 2, "--anyway")
@@ -28,7 +28,7 @@ def test_repeated_resumed_and_sharded_exports_are_the_same_bytes(real, run, monk
     assert exported() == first
 
     cases = [f"syn_{i:06d}" for i in range(5)]
-    write_case, written = pairs.write_case, []
+    write_case, written = dataset.write_case, []
 
     def dies_once(folder, pair, *rest, **named):
         written.append(pair.case_id)
@@ -36,7 +36,7 @@ def test_repeated_resumed_and_sharded_exports_are_the_same_bytes(real, run, monk
             raise KeyboardInterrupt
         write_case(folder, pair, *rest, **named)
 
-    monkeypatch.setattr(pairs, "write_case", dies_once)
+    monkeypatch.setattr(dataset, "write_case", dies_once)
     with pytest.raises(KeyboardInterrupt):
         exported()
     written.clear()

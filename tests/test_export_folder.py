@@ -12,8 +12,8 @@ from export_runs import REQUEST, asked, contents, exported, manifest, rewritten,
 import jdm
 from jdm.data.raw_dataset import check_dataset, open_dataset
 from jdm.errors import DataError, ExistsError
+from jdm.export import dataset
 from jdm.export import folder as export_folder
-from jdm.export import pairs
 from jdm.export.folder import ExportFolder
 from jdm.export.pairs import PairFactory
 from jdm.system.locks import held, locked
@@ -50,13 +50,13 @@ def interleaved(monkeypatch, name, act):
 
 
 def test_nothing_is_visible_before_it_is_whole(real, run, monkeypatch):
-    raw, write_case, seen = real.folder.parent, pairs.write_case, []
+    raw, write_case, seen = real.folder.parent, dataset.write_case, []
 
     def watching(*arguments, **named):
         seen.append(visible(raw))
         write_case(*arguments, **named)
 
-    monkeypatch.setattr(pairs, "write_case", watching)
+    monkeypatch.setattr(dataset, "write_case", watching)
     jdm.export(REQUEST)
     assert seen == [[real.name]] * 5
     assert open_dataset(521).cases == tuple(f"syn_{i:06d}" for i in range(5))
@@ -189,9 +189,9 @@ def test_a_sealer_that_is_killed_is_continued_without_sampling(real, run, monkey
 
 
 def test_a_batch_is_marked_after_its_files_are_on_disk(real, run, monkeypatch):
-    synced, marked, write_text = set(), [], pairs.write_text
+    synced, marked, write_text = set(), [], dataset.write_text
     monkeypatch.setattr(export_folder, "sync_to_disk", lambda paths: synced.update(path.name for path in paths))
-    monkeypatch.setattr(pairs, "write_text", lambda path, text: (marked.append(set(synced)), write_text(path, text)))
+    monkeypatch.setattr(dataset, "write_text", lambda path, text: (marked.append(set(synced)), write_text(path, text)))
     jdm.export(REQUEST)
     folders = {"imagesTr", "labelsTr", f".jdm-partial-{NAME}"}
     assert marked[0] == {f"syn_00000{i}{end}" for i in (0, 1) for end in ("_0000.png", ".png")} | folders

@@ -157,7 +157,7 @@ def test_volumes_are_scored_in_their_spacing(tmp_path: Path) -> None:
     _volume(tmp_path / "p", np.roll(mask, 2, axis=0))
     _volume(tmp_path / "r", mask)
     found = evaluate_folders(tmp_path / "p", tmp_path / "r", "nnunet", labels={"tumour": 1})
-    assert found.cases[0].hd95 == pytest.approx(6.0) and found.cases[0].voxel_size == 0.75
+    assert found.cases[0].hd95 == found.cases[0].assd == pytest.approx(6.0) and found.cases[0].voxel_size == 0.75
     assert "medpy" in found.hd95_implementation
 
 
@@ -192,6 +192,6 @@ def test_cases_without_a_distance_are_counted_or_score_the_diagonal(tmp_path: Pa
     folders = write_masks(tmp_path / "p", predictions), write_masks(tmp_path / "r", references)
     found = evaluate_folders(*folders, "nnunet", labels={"a": 1})
     assert (found.classes[0].hd95, found.classes[0].hd95_left_out) == (2, 3)
-    assert "| 2.0000 | 3 |" in found.to_markdown() and "3 of 5 cases" in found.to_markdown()
+    assert "| 2.0000 | 2.0000 | 3 |" in found.to_markdown() and "3 of 5 cases" in found.to_markdown()
     (scored,) = evaluate_folders(*folders, "nnunet", labels={"a": 1}, empty_distance="diagonal").classes
     assert scored.hd95 == pytest.approx((2 + 2 + 2 * math.sqrt(34)) / 4) and scored.hd95_left_out == 1

@@ -11,7 +11,7 @@ from nnunet_blobs import LABELS, write_blobs, write_provenance, write_real_and_s
 
 os.environ.setdefault("nnUNet_def_n_proc", "1")  # read by nnU-Net on import
 
-from segmenter import Segmenter, real_arm
+from segmenter import real_arm
 
 from jdm.cli.experiment import main
 from jdm.data.image_io import read_raster
@@ -20,13 +20,16 @@ from jdm.data.splits import fold_split
 from jdm.errors import ConfigError, DataError, ExistsError
 from jdm.system.locks import held
 from nnunet_integration.arms import ARMS, ExperimentOptions, Resolved
-from nnunet_integration.experiment import claim, run_experiment
+from nnunet_integration.case_sets import cases_of
+from nnunet_integration.claims import claim
+from nnunet_integration.experiment import run_experiment
 from nnunet_integration.pictures import draw_case, evenly_spaced
 from nnunet_integration.preparation import Experiment, prepare
 from nnunet_integration.report import notes, settings_line
+from nnunet_integration.segmenter import Segmenter
 
 OPTIONS = ExperimentOptions(
-    real="11", synthetic="511", seeds=(0,), iterations=6, epochs=2, batch_size=4, network_features=(8, 16, 32),
+    real="11", synthetic=("511",), seeds=(0,), iterations=6, epochs=2, batch_size=4, network_features=(8, 16, 32),
     threads=1, device="cpu",
 )  # fmt: skip
 
@@ -124,7 +127,7 @@ def test_unusable_requests_are_refused_before_any_training(datasets, nnunet_fold
         run_experiment(replace(OPTIONS, out=tmp_path / "mine", overwrite=True))
     assert (tmp_path / "mine" / "thesis.txt").read_text(encoding="utf-8") == "keep"
     with pytest.raises(ConfigError, match="--fold"):
-        prepare(replace(OPTIONS, fold="first"))
+        prepare(replace(OPTIONS, fold=("first",)))
     with pytest.raises(ConfigError, match="nnUNetv2_plan_experiment"):
         prepare(replace(OPTIONS, plans="nnUNetResEncUNetMPlans"))
     write_provenance(synthetic, real, list(real.cases))
@@ -137,7 +140,7 @@ def test_unusable_requests_are_refused_before_any_training(datasets, nnunet_fold
         prepare(OPTIONS)
     other = write_blobs(nnunet_folders["nnUNet_raw"] / "Dataset012_Other", [f"r{i}" for i in range(8)])
     with pytest.raises(DataError, match="labelsTs"):
-        prepare(replace(OPTIONS, real=str(other.id), fold="all"))
+        prepare(replace(OPTIONS, real=str(other.id), fold=("all",)))
 
 
 def test_an_output_folder_is_refused_before_anything_is_planned(datasets, nnunet_folders, tmp_path):
@@ -157,8 +160,9 @@ def test_a_changed_split_or_test_set_is_another_experiment(datasets, nnunet_fold
 
     def start() -> dict:
         experiment = prepare(options)
-        claim(experiment, options.overwrite)
-        return experiment.settings.to_dict()
+        settings = experiment.settings.to_dict()
+        claim(experiment.folder, settings, options.overwrite)
+        return settings
 
     settings = start()
     kept = options.out / "scores.txt"
@@ -231,8 +235,11 @@ def test_cases_that_chose_the_generators_weights_are_counted(datasets, tmp_path)
     settings = Resolved.__new__(Resolved)
 
     def scored(evaluated_ids, on_test_set):
-        places = ({}, "2d", tmp_path, "", {})
-        return Experiment(real, synthetic, settings, tuple(training_ids), tuple(evaluated_ids), on_test_set, *places)
+        cases = cases_of(real, evaluated_ids, on_test_set, "", tmp_path)
+        places = ({}, "2d", tmp_path, "")
+        return Experiment(
+            real, synthetic, settings, tuple(training_ids), cases, on_test_set, None, (), 1.0, {}, None, *places
+        )
 
     chosen = scored(validation_ids, False).chose_generator
     assert chosen == sorted(validation_ids)

@@ -19,7 +19,8 @@ from jdm.errors import DataError
 from jdm.evaluation.audit_page import page, verdict, write_audit
 from jdm.evaluation.manifold import frechet, manifold
 from jdm.evaluation.set_audit import FLAGGED, audit_set
-from jdm.export.pairs import PairFactory, export_pairs
+from jdm.export.dataset import export_pairs
+from jdm.export.pairs import PairFactory
 
 TRAINED = [f"case_{n:03d}" for n in range(8)]
 

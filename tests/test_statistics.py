@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import norm
 from scipy.stats import t as student
 
 from jdm.errors import DataError
-from jdm.evaluation.statistics import detectable, holm, mean_interval, paired_difference
+from jdm.evaluation.statistics import auc, detectable, holm, mean_interval, paired_difference
 
 
 def test_interval_of_few_images_is_that_of_all_resamples() -> None:
@@ -170,3 +171,21 @@ def test_holm_keeps_order_and_never_lowers(p_values: list[float]) -> None:
     assert all(p <= q <= 1 for p, q in zip(p_values, adjusted, strict=True))
     by_p = [q for _, q in sorted(zip(p_values, adjusted, strict=True))]
     assert by_p == sorted(by_p)
+
+
+@pytest.mark.parametrize(("m", "n"), [(3, 12), (12, 12), (5, 80)])
+@pytest.mark.parametrize("shift", [0.0, 1.0, 2.5])
+def test_an_area_under_the_curve_is_covered_by_its_interval(m: int, n: int, shift: float) -> None:
+    rng, true = np.random.default_rng(0), norm.cdf(shift / math.sqrt(2))
+    found = [auc(rng.normal(shift, 1, m), rng.normal(0, 1, n)) for _ in range(400)]
+    assert np.mean([area for area, _, _ in found]) == pytest.approx(true, abs=0.02)
+    assert np.mean([low <= true <= high for _, low, high in found]) > 0.92
+
+
+def test_an_area_is_that_of_all_pairs_and_its_limits_mirror() -> None:
+    a, b = np.array([1.0, 2.0, 2.0, 5.0]), np.array([0.0, 2.0, 4.0])
+    pairs = [(x > y) + 0.5 * (x == y) for x in a for y in b]
+    area, low, high = auc(a, b)
+    assert area == pytest.approx(np.mean(pairs)) and low < area < high
+    assert auc(b, a) == pytest.approx((1 - area, 1 - high, 1 - low), abs=1e-6)
+    assert auc(a + 9, b)[0] == auc(a + 9, b)[2] == 1 and 0.3 < auc(a + 9, b)[1] < 1

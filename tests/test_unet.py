@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from closed_forms import normal
 from torch import nn
 
+from jdm.config.levels import even_levels
 from jdm.config.settings import NetworkConfig
 from jdm.diffusion.normalization import norm_silu
 from jdm.diffusion.unet import SelfAttention, UNet, Upsample, sinusoids
@@ -41,7 +42,7 @@ def test_sizes_are_those_of_the_papers_networks():
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_a_fresh_network_is_zero_and_a_trained_one_hears_levels_condition_and_class(dims):
-    network = UNet(3, 5, SMALL, dims=dims, levels=2, condition_features=4, classes=2)
+    network = UNet(3, 5, SMALL, even_levels(dims, 1), levels=2, condition_features=4, classes=2)
     x, levels = torch.randn(2, 3, *(8, 4, 6)[:dims]), torch.tensor([[1.0, 30.0], [-50.0, 2.0]])
     assert torch.equal(network(x, levels), torch.zeros(2, 5, *x.shape[2:]))
     randomised(network).eval()
@@ -99,7 +100,7 @@ def test_fast_normalisation_and_its_gradient_are_those_of_pytorchs_operations(sh
 
 @pytest.mark.parametrize(("dims", "shape"), [(2, (2, 6, 5, 7)), (3, (2, 6, 3, 4, 5))])
 def test_upsampling_is_nearest_neighbours_and_a_convolution(dims, shape):
-    upsample = Upsample(6, dims).double()
+    upsample = Upsample(6, (2,) * dims).double()
     x = torch.randn(shape, dtype=torch.float64)
     plain = upsample.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
     torch.testing.assert_close(upsample(x), plain)

@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 import pytest
-from export_runs import contents
+from export_runs import contents, factory_of
 from small_runs import picture, tiny_run, write_pictures
 
 os.environ.setdefault("nnUNet_def_n_proc", "1")  # read by nnU-Net on import
@@ -50,11 +50,11 @@ def test_large_volumes_are_trained_by_patches(nnunet_folders):
     raw = nnunet_folders["nnUNet_raw"]
     config = planned(write_pictures(raw, "Dataset032_Large", cases=1, shape=(20, 150, 90), spacing=(1.0, 1.0, 1.0)))
     assert not config.data.whole
-    assert max(config.data.patch_size) == 64 and config.data.canvas_size == (24, 128, 90)
+    assert config.data.patch_size == (20, 144, 96)  # about 64 x 64 x 64 voxels, as even as the volume allows
 
 
 def test_volumes_larger_than_a_patch_train_where_nnunet_has_planned_them(nnunet_folders):
-    raw, shape = nnunet_folders["nnUNet_raw"], (70, 72, 40)
+    raw, shape = nnunet_folders["nnUNet_raw"], (120, 100, 40)
     folder = write_pictures(raw, "Dataset032_Large", cases=2, shape=shape, spacing=(1.0, 1.0, 3.0)).folder
     dataset = read_dataset(folder)
     plan_dataset(dataset, "nnUNetPlans")
@@ -99,11 +99,21 @@ def test_nnunet_preprocesses_and_trains_on_them_in_three_dimensions(volumes):
     )
     _, results = run_experiment(
         ExperimentOptions(
-            real="31", synthetic="531", fold="all", arms=("synthetic",), seeds=(0,), iterations=2, epochs=1,
+            real="31", synthetic=("531",), fold=("all",), arms=("synthetic",), seeds=(0,), iterations=2, epochs=1,
             batch_size=2, configuration="3d_fullres", network_features=(8, 16, 16), threads=1, device="cpu",
         )
     )  # fmt: skip
     assert len(results["settings"]["patch_size"]) == 3
+
+
+def test_drawn_volumes_that_copy_a_training_case_in_whole_or_in_part_are_found(volumes):
+    run = tiny_run(volumes, **THREE)
+    training = factory_of(run, jdm.ExportRequest("31", "all", id=531, **REQUEST)).training
+    real, rng = read_case(volumes, volumes.cases[2]).image, np.random.default_rng(0)
+    other = rng.normal(real.mean(), real.std(), real.shape)
+    assert training.problem(other) is None
+    for copied in (real, 0.5 * real[:, :, ::-1] + 9, np.where(np.arange(SHAPE[0])[:, None, None] < 3, real, other)):
+        assert volumes.cases[2] in training.problem(copied)
 
 
 def test_likeness_of_a_volume_is_that_of_its_slices():

@@ -43,7 +43,7 @@ def test_exported_slices_train_nnunet_and_whole_volumes_are_scored(nnunet_folder
 
     folder, results = run_experiment(
         ExperimentOptions(
-            real="31", synthetic="531", fold="all", arms=ARMS, seeds=(0,), iterations=2, epochs=1, batch_size=4,
+            real="31", synthetic=("531",), fold=("all",), arms=ARMS, seeds=(0,), iterations=2, epochs=1, batch_size=4,
             network_features=(8, 16, 32), threads=1, device="cpu",
         )
     )  # fmt: skip

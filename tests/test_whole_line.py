@@ -48,8 +48,8 @@ def test_the_whole_line_for_every_kind_of_dataset(nnunet_folders, kind, classes)
 
     out, results = run_experiment(
         ExperimentOptions(
-            real="21", synthetic="521", fold="all", arms=("pretrain-finetune",), seeds=(0,), iterations=1, epochs=1,
-            batch_size=2, network_features=(8, 16, 32), threads=1, device="cpu",
+            real="21", synthetic=("521",), fold=("all",), arms=("pretrain-finetune",), seeds=(0,), iterations=1,
+            epochs=1, batch_size=2, network_features=(8, 16, 32), threads=1, device="cpu",
         )
     )  # fmt: skip
     scored = results["arms"]["pretrain-finetune"]

@@ -30,7 +30,7 @@ class EvaluateArguments:
     allow_missing: bool = False
     """Score only the cases that are in both folders."""
     hd95: Annotated[
-        bool, tyro.conf.arg(help="Skip the 95 % surface distance, the slowest part.", help_behavior_hint="")
+        bool, tyro.conf.arg(help="Skip the surface distances (HD95, ASSD), the slowest part.", help_behavior_hint="")
     ] = True
     """Compute the 95 % surface distance."""
     empty_hd95: Literal["left-out", "diagonal"] = "left-out"

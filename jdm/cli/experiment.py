@@ -24,6 +24,9 @@ def run(options: ExperimentOptions) -> None:
     from nnunet_integration.report import difference_line, warning_lines
 
     folder, results = run_experiment(options)
+    if results is None:
+        print(f"This shard is done; others are still at work in {folder}. The last one writes the results.")
+        return
     print(results["verdict"])
     for entry in results["differences"]:
         print(f"Dice, {difference_line(entry)}")

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
+from typing import TYPE_CHECKING
 
 import tyro
 
 from jdm.cli import run_command, with_fold
 from jdm.config.command import checked
 from jdm.export.request import ExportRequest, shard_of
+
+if TYPE_CHECKING:
+    from jdm.draw.run import Run
+    from jdm.export.choice import Judge
+
+
+def _judge(run: Run) -> Judge:
+    os.environ.setdefault("nnUNet_def_n_proc", "1")
+    from nnunet_integration.teacher import judge_of
+
+    return judge_of(run)
 
 
 def main() -> None:
@@ -22,7 +35,8 @@ def _run() -> None:
     request = checked(request)
     from jdm.draw.cost import estimate_line
     from jdm.draw.run import open_run
-    from jdm.export.pairs import PairFactory, export_pairs
+    from jdm.export.dataset import export_pairs
+    from jdm.export.pairs import PairFactory
     from jdm.system.processes import device_name, launch
     from jdm.train.objective import memory_errors
 
@@ -41,20 +55,24 @@ def _run() -> None:
     index, shards = shard_of(request.shard)
     if request.dry_run:
         with memory_errors(request.batch_size, flag="--batch-size"):
-            print(estimate_line(factory.seconds(order.batches()[index::shards])))
+            print(estimate_line(factory.seconds(order.expected_batches()[index::shards])))
         return
-    done = export_pairs(factory)
+    done = export_pairs(factory, _judge if order.judged else None)
     if not done.finished:
         print(f"shard {request.shard} is done; the dataset appears when all shards are done")
         return
     if done.found:
         print(f"{done.folder} is already complete with these settings and checkpoint; shard {index} had nothing to do")
     print(f"{done.count} pairs in {done.folder}; {done.redrawn} degenerate samples or copies were redrawn")
+    if done.choice:
+        print(f"kept {done.count} of {done.choice.passed} that passed, of {done.choice.candidates} drawn")
     if done.audit:
         print(f"{done.audit} Details: {done.folder / 'audit.md'}")
     real = metadata["dataset"]
     if not run.kind.has_masks:
         print(f"next: jdm-classify {real} --synthetic {request.id} --fold {metadata['fold']}")
         return
-    print(f"next: jdm-experiment {real} --synthetic {request.id} --fold {metadata['fold']}")
+    fraction = metadata.get("train_fraction")
+    part = "" if fraction is None else f" --train-fraction {fraction:g}"
+    print(f"next: jdm-experiment {real} --synthetic {request.id} --fold {metadata['fold']}{part}")
     print(f"  or, for stock nnU-Net: jdm-register {request.id} --like {real}")

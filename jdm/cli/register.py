@@ -23,8 +23,8 @@ class Register:
     """Id or name of the synthetic dataset, e.g. 511."""
     like: str
     """Id or name of the real dataset, e.g. 11."""
-    configuration: str = "2d"
-    """nnU-Net configuration to preprocess for."""
+    configuration: str | None = None
+    """nnU-Net configuration to preprocess for; by default 3d_fullres for a generator of whole volumes, else 2d."""
     plans: str = "nnUNetPlans"
     """Name of the real dataset's plans."""
 
@@ -33,6 +33,7 @@ def run(options: Register) -> None:
     # Must be set before torch is imported: spinning threads slow a small, busy machine down many times.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("nnUNet_def_n_proc", "1")
+    from jdm.data.provenance import usual_configuration
     from jdm.data.raw_dataset import nnunet_folder, open_dataset
 
     for variable in ("nnUNet_raw", "nnUNet_preprocessed"):
@@ -41,7 +42,8 @@ def run(options: Register) -> None:
     from nnunet_integration.register import next_commands, register
 
     print(f"planning and preprocessing {synthetic.name} with the plans of {real.name}", flush=True)
-    registered = register(synthetic, real, options.configuration, options.plans)
+    configuration = options.configuration or usual_configuration(synthetic)
+    registered = register(synthetic, real, configuration, options.plans)
     print(f"{registered.cases} cases of {synthetic.name} are preprocessed in {registered.preprocessed}")
     print("Next:")
     for command in next_commands(synthetic, real, registered, options.plans):

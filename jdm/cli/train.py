@@ -42,7 +42,7 @@ def _run() -> None:
     if launch().rank > 0:  # the group has ended
         return
     metadata = checkpoint.metadata
-    folder = run_folder(metadata["dataset"], metadata["fold"])
+    folder = run_folder(metadata["dataset"], request.run)
     held_out = metadata["held_out_loss"]
     measured = "not measured" if held_out is None else f"{held_out:.4f}"
     from jdm.evaluation.figures import curves
@@ -57,7 +57,7 @@ def _run() -> None:
         print(f"jdm-train: note: {done} steps are few: masks may be full of specks; {more}", file=sys.stderr)
     count, minutes = affordable_count(checkpoint)
     print(
-        f"next: jdm-export {request.dataset} {request.fold} --count {count} --id NEW_ID  (about {minutes:.0f} minutes)"
+        f"next: jdm-export {request.dataset} {request.run} --count {count} --id NEW_ID  (about {minutes:.0f} minutes)"
     )
 
 

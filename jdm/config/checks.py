@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jdm.config.files import from_dict, to_dict
+from jdm.config.levels import multiples
 from jdm.config.settings import Config, DiffusionConfig
 from jdm.errors import ConfigError
 
@@ -26,18 +27,20 @@ def validate(config: Config) -> Config:
 
 def _data_checks(config: Config) -> _Checks:
     """Checks of the settings that define a training sample."""
-    network_multiple = 2 ** (len(config.network.channel_multipliers) - 1 + config.network.haar_levels)
     data, codec, augment, classes = config.data, config.codec, config.augment, config.facts.classes
+    sides = len(data.patch_size) == data.dims
+    factors = multiples(config.levels) if sides else (1,) * len(data.patch_size)
     return [
-        (len(data.patch_size) == data.dims, "data.patch_size", data.patch_size, f"{data.dims} sides"),
+        (sides, "data.patch_size", data.patch_size, f"{data.dims} sides"),
         (
             not data.previous_slice or (data.slice_axis is not None and config.preset == "default"),
             "data.previous_slice", data.previous_slice, "volumes trained as slices, with the default preset",
         ),
         (
-            all(side % network_multiple == 0 for side in data.patch_size),
+            all(side % factor == 0 for side, factor in zip(data.patch_size, factors, strict=True)),
             "data.patch_size", data.patch_size,
-            f"multiples of {network_multiple} (network.channel_multipliers, network.haar_levels)",
+            f"multiples of {' '.join(map(str, dict.fromkeys(factors) if len(set(factors)) == 1 else factors))} "
+            "(network.channel_multipliers, network.haar_levels)",
         ),
         (
             len(data.canvas_size) == data.dims

@@ -50,6 +50,8 @@ class Fingerprint(Strict):
     """Median spacing; other cases are resampled to it."""
     sizes: tuple[tuple[tuple[int, ...], int, int], ...]
     """Number of cases by size: (shape, slices worth training on or 1, cases), sorted."""
+    volumes: str = ""
+    """Why volumes are trained as a whole, or as slices; empty: as requested, or not volumes."""
     slice_axis: int | None = None
     """Volumes: the array axis along which slices are measured and trained."""
     slice_spacing: float = 1.0

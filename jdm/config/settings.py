@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, Lt
 
 from jdm.config.facts import Fingerprint, Strict
+from jdm.config.levels import Level, even_levels, levels_of
 
 Preset = Literal["default", "thesis"]
 Count = Annotated[int, Ge(1)]
@@ -91,6 +92,8 @@ class NetworkConfig(Strict):
     dropout: Rate = 0.0
     haar_levels: Annotated[int, Ge(0), Le(2)] = 0
     """Haar wavelet levels before the U-Net (default preset): each halves the grid on which it works."""
+    recompute: bool = False
+    """Compute activations again for the gradient instead of keeping them: less memory, a third more time."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,8 @@ class TrainConfig(Strict):
     checkpoint_minutes: NotNegative = 2.0
     """Wall-clock minutes between checkpoints; a killed run resumes from the last one."""
     sample_every: Count = 2_000
+    memory_gigabytes: Positive | None = None
+    """Memory of a step on volumes, to which batch and patch are fitted; none: the GPU's, or a third of the RAM."""
     budget_minutes: Positive | None = None
     """Minutes after which training ends at any step; none: no limit."""
     clock: Literal["wall", "cpu"] = "wall"
@@ -183,6 +188,20 @@ class Config(Settings):
     """Full configuration of a run: the settings, and the facts on which they are based."""
 
     facts: Fingerprint = field(kw_only=True)
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """Resolutions of the network, those of the wavelets first; thick slices of volumes are halved late."""
+        halvings = self.network.haar_levels + len(self.network.channel_multipliers) - 1
+        if self.data.dims == 2:
+            return even_levels(2, halvings)
+        return levels_of(self.facts.spacing, self.data.patch_size, halvings)
+
+    @property
+    def haar_levels(self) -> tuple[int, ...]:
+        """Wavelet levels along each axis."""
+        first = self.levels[: self.network.haar_levels]
+        return tuple(sum(level.stride[axis] == 2 for level in first) for axis in range(self.data.dims))
 
     @property
     def image_channels(self) -> int:

@@ -14,6 +14,19 @@ def read_generator(dataset: RawDataset) -> dict[str, Any]:
 
     Raises: DataError if the dataset is not synthetic, or provenance.json is unreadable or names no training case.
     """
+    return _provenance(dataset)["generator"]
+
+
+def usual_configuration(dataset: RawDataset) -> str:
+    """nnU-Net's configuration for a synthetic dataset: 3d_fullres for a generator of whole volumes, else 2d.
+
+    Raises: DataError as `read_generator`.
+    """
+    size = _provenance(dataset).get("canvas_size")
+    return "3d_fullres" if isinstance(size, list) and len(size) == 3 else "2d"
+
+
+def _provenance(dataset: RawDataset) -> dict[str, Any]:
     file = dataset.folder / "provenance.json"
     if not file.exists():
         raise DataError(
@@ -21,8 +34,8 @@ def read_generator(dataset: RawDataset) -> dict[str, Any]:
             "give its id"
         )
     try:
-        generator = json.loads(file.read_text(encoding="utf-8"))["generator"]
-        training_ids = generator["training_ids"]
+        content = json.loads(file.read_text(encoding="utf-8"))
+        training_ids = content["generator"]["training_ids"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             f"cannot tell which real cases {dataset.name} was generated from: {file} gives "
@@ -33,4 +46,4 @@ def read_generator(dataset: RawDataset) -> dict[str, Any]:
             f"{file} names {training_ids!r} as generator.training_ids; expected the ids of the cases the "
             "generator was trained on; export the dataset again"
         )
-    return generator
+    return content

@@ -172,7 +172,7 @@ def find_cases(folder: Path, content: dict[str, Any], ending: str) -> tuple[dict
     if "dataset" in content:
         training = _explicit_cases(folder, content["dataset"])
     else:
-        training = _folder_cases(folder, "imagesTr", "labelsTr", ending)
+        training = folder_cases(folder, "imagesTr", "labelsTr", ending)
         if content.get("labels") == {"background": 0}:  # images without masks
             if strays := listed(folder / "labelsTr", ending):
                 raise DataError(
@@ -186,7 +186,7 @@ def find_cases(folder: Path, content: dict[str, Any], ending: str) -> tuple[dict
                 f"{folder}: {len(missing)} training labels are missing ({few(missing)}); expected one for each "
                 "image; restore them or remove their images"
             )
-    test = _folder_cases(folder, "imagesTs", "labelsTs", ending)
+    test = folder_cases(folder, "imagesTs", "labelsTs", ending)
     test = {
         case: files if files.label is not None and files.label.is_file() else CaseFiles(files.images, None)
         for case, files in test.items()
@@ -206,7 +206,12 @@ def listed(folder: Path, ending: str) -> list[str]:
     return sorted(f.name for f in folder.iterdir() if f.name.endswith(ending) and not f.name.startswith("."))
 
 
-def _folder_cases(folder: Path, images: str, labels: str, ending: str) -> dict[str, CaseFiles]:
+def folder_cases(folder: Path, images: str, labels: str, ending: str) -> dict[str, CaseFiles]:
+    """Cases of two folders by id, sorted; a label's file may be missing.
+
+    Args: images, labels: names of folders in `folder`.
+    Raises: DataError listing missing channels or unexpected names.
+    """
     channels: dict[str, dict[int, Path]] = {}
     for name in listed(folder / images, ending):
         match = re.fullmatch(r"(.+)_(\d{4})", name[: -len(ending)])

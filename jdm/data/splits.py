@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+
+from jdm.data.groups import read_groups
 from jdm.data.raw_dataset import RawDataset
 from jdm.data.raw_layout import environment_folder, few
 from jdm.errors import ConfigError, DataError
@@ -43,6 +46,24 @@ def fold_split(dataset: RawDataset, fold: int | str) -> tuple[list[str], list[st
     training, validation = splits[number]
     _check_split(path, number, training, validation, set(ids))
     return training, validation
+
+
+def train_fraction(dataset: RawDataset, training: Sequence[str], fraction: float) -> list[str]:
+    """The training cases that --train-fraction keeps, in their order: at least that share, of whole groups if known.
+
+    Groups (such as patients) are taken in one seeded order, so that a smaller fraction is part of a larger one.
+    Raises: ConfigError for a fraction outside (0, 1].
+    """
+    if not 0 < fraction <= 1:
+        raise ConfigError(f"--train-fraction is {fraction:g}; expected above 0 and at most 1; correct it")
+    group_of = read_groups(dataset)
+    groups = sorted({group_of[case] for case in training})
+    kept: set[str] = set()
+    for index in np.random.default_rng(SPLIT_SEED).permutation(len(groups)):
+        if sum(group_of[case] in kept for case in training) >= fraction * len(training) - 1e-9:
+            break
+        kept.add(groups[index])
+    return [case for case in training if group_of[case] in kept]
 
 
 def check_fold_safety(generator_ids: Iterable[str], evaluated_ids: Iterable[str], what: str) -> None:

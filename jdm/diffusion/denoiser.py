@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from jdm.diffusion.haar import band_stds, haar, inverse_haar
+from jdm.diffusion.haar import Levels, band_stds, haar, inverse_haar
 from jdm.diffusion.noise import level_positions
+
+_LEAST_SHARE = 1e-4
 
 
 class Denoiser(nn.Module):
@@ -38,7 +41,7 @@ class Denoiser(nn.Module):
 
     def __init__(
         self, network: nn.Module, image_mean: Sequence[float], image_axes: Sequence[Sequence[float]],
-        image_bands: Sequence[Sequence[float]], words: Tensor, shares: Sequence[float], haar_levels: int = 0,
+        image_bands: Sequence[Sequence[float]], words: Tensor, shares: Sequence[float], haar_levels: Levels = 0,
         band_weight: float = 0.0, *, previous_at: int | None = None,
     ) -> None:  # fmt: skip
         """Args:
@@ -56,12 +59,15 @@ class Denoiser(nn.Module):
         self.previous_at = previous_at
         dims = (len(image_bands[0]) - 1).bit_length() // 2
         bands = [band_stds(along, haar_levels, dims) for along in image_bands]
-        likely = torch.tensor(shares, dtype=torch.float64).clamp(min=1e-4)
+        likely = torch.tensor(shares, dtype=torch.float64).clamp(min=_LEAST_SHARE)
         self.register_buffer("image_mean", torch.tensor(image_mean, dtype=torch.float64), persistent=False)
         self.register_buffer("image_axes", torch.tensor(image_axes, dtype=torch.float64), persistent=False)
         self.register_buffer("image_bands", torch.tensor(bands, dtype=torch.float64).flatten(), persistent=False)
         self.register_buffer("words", words.double(), persistent=False)
         self.register_buffer("log_shares", (likely / likely.sum()).log(), persistent=False)
+        parts = [max(share, _LEAST_SHARE) / sum(max(s, _LEAST_SHARE) for s in shares) for share in shares]
+        self.entropy = -sum(part * math.log(part) for part in parts) or 1.0
+        """Of the classes' shares, in nats; 1 where there is one class."""
 
     @property
     def image_channels(self) -> int:
@@ -137,11 +143,6 @@ class Denoiser(nn.Module):
         s, sd = _column(level, bands), _row(self.image_bands, bands)
         share = (sd**2 / (sd**2).mean()) ** self.band_weight
         return share / share.mean() * ((s**2 + sd**2) / (s * sd) ** 2).where(s > 0, 0.0)
-
-    @property
-    def entropy(self) -> float:
-        """Of the classes' shares, in nats; 1 where there is one class."""
-        return -float((self.log_shares.exp() * self.log_shares).sum()) or 1.0
 
     @property
     def mask_moments(self) -> tuple[Tensor, Tensor]:

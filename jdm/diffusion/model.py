@@ -19,14 +19,14 @@ def build_denoiser(config: Config, condition_features: int) -> Denoiser | VPDeno
     thesis = config.preset == "thesis"
     channels = config.image_channels + config.mask_channels
     told = condition_features + config.data.previous_features
-    bands = 2 ** (config.network.haar_levels * config.data.dims)
+    bands = 2 ** sum(config.haar_levels)
     network: nn.Module = UNet(
         bands * channels * (1 + config.data.previous_slice),
         # The thesis's network predicts the variance too; the default one, logits of classes.
         2 * channels if thesis else bands * (config.image_channels + config.facts.classes),
         config.network,
+        config.levels[config.network.haar_levels :],
         classes=len(config.facts.class_names),
-        dims=config.data.dims,
         levels=1 if thesis else 2,
         condition_features=0 if thesis else told,
         bf16=config.train.precision == "bf16",
@@ -40,6 +40,6 @@ def build_denoiser(config: Config, condition_features: int) -> Denoiser | VPDeno
     words = torch.tensor(config.words, dtype=torch.float64).reshape(config.facts.classes, config.mask_channels)
     return Denoiser(
         network, config.facts.image_mean, config.image_axes, config.image_bands, words,
-        config.facts.class_shares, config.network.haar_levels, config.noise.band_weight,
+        config.facts.class_shares, config.haar_levels, config.noise.band_weight,
         previous_at=told - 2 if config.data.previous_slice else None,
     )  # fmt: skip

@@ -8,22 +8,24 @@ a condition vector and a class.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from jdm.config.levels import Level, even_levels, multiples
 from jdm.config.settings import NetworkConfig
 from jdm.diffusion.normalization import group_norm, norm_silu
 from jdm.errors import ConfigError
-
-_CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
 class UNet(nn.Module):
     """U-Net over (B, in_channels, *spatial) with residual blocks, self-attention and per-sample noise levels.
 
     Args:
+        grids: kernels and strides of each level; None: three taps, and every axis of an image halved.
         levels: noise levels of each sample (2: image and mask; 1: the step of a variance-preserving process).
         condition_features: length of the condition vector without the class; 0: none.
         classes: classes of whole cases that the network can be conditioned on.
@@ -35,7 +37,7 @@ class UNet(nn.Module):
         in_channels: int,
         out_channels: int,
         network: NetworkConfig,
-        dims: int = 2,
+        grids: Sequence[Level] | None = None,
         levels: int = 2,
         condition_features: int = 0,
         classes: int = 0,
@@ -45,43 +47,46 @@ class UNet(nn.Module):
         base, multipliers = network.base_channels, network.channel_multipliers
         if base % 4:
             raise ConfigError(f"setting network.base_channels is {base}; expected a multiple of 4; change it")
-        self.dims, self.bf16 = dims, bf16
-        self.multiple = 2 ** (len(multipliers) - 1)
+        grids = grids or even_levels(2, len(multipliers) - 1)
+        self.dims, self.bf16, self.multiples = len(grids[0].kernel), bf16, multiples(grids)
+        self.recompute, self.random = network.recompute, network.dropout > 0
         self.embedding = LevelEmbedding(base, levels, condition_features, classes)
 
-        def block(width_in: int, width_out: int) -> nn.Module:
-            return ResidualBlock(width_in, width_out, 4 * base, dims, network.dropout)
+        def block(width_in: int, width_out: int, level: int) -> nn.Module:
+            return ResidualBlock(width_in, width_out, 4 * base, grids[level].kernel, network.dropout)
 
         def attention(width: int, level: int) -> list[nn.Module]:
             attended = 2**level in network.attention_factors
             return [SelfAttention(width, network.attention_heads)] if attended else []
 
         width = base * multipliers[0]
-        self.down = nn.ModuleList([Stage(_CONV[dims](in_channels, width, 3, padding=1))])
+        self.down = nn.ModuleList([Stage(_conv(in_channels, width, grids[0].kernel))])
         skips = [width]
         for level, multiplier in enumerate(multipliers):
             for _ in range(network.blocks_per_level):
-                self.down.append(Stage(block(width, base * multiplier), *attention(base * multiplier, level)))
+                self.down.append(Stage(block(width, base * multiplier, level), *attention(base * multiplier, level)))
                 width = base * multiplier
                 skips.append(width)
             if level < len(multipliers) - 1:
-                self.down.append(Stage(Downsample(width, dims)))
+                self.down.append(Stage(Downsample(width, grids[level].stride)))
                 skips.append(width)
-        self.middle = Stage(block(width, width), SelfAttention(width, network.attention_heads), block(width, width))
+        deepest = len(multipliers) - 1
+        attended = SelfAttention(width, network.attention_heads)
+        self.middle = Stage(block(width, width, deepest), attended, block(width, width, deepest))
         self.up = nn.ModuleList()
         for level, multiplier in reversed(list(enumerate(multipliers))):
             for index in range(network.blocks_per_level + 1):
-                parts = [block(width + skips.pop(), base * multiplier), *attention(base * multiplier, level)]
+                parts = [block(width + skips.pop(), base * multiplier, level), *attention(base * multiplier, level)]
                 width = base * multiplier
                 if level > 0 and index == network.blocks_per_level:
-                    parts.append(Upsample(width, dims))
+                    parts.append(Upsample(width, grids[level - 1].stride))
                 self.up.append(Stage(*parts))
         self.out_norm = group_norm(width)
-        self.out_conv = _zero(_CONV[dims](width, out_channels, 3, padding=1))
+        self.out_conv = _zero(_conv(width, out_channels, grids[0].kernel))
 
     def forward(self, x: Tensor, levels: Tensor, condition: Tensor | None = None) -> Tensor:
         """Args:
-            x: (B, in_channels, *spatial); each side a multiple of `self.multiple`.
+            x: (B, in_channels, *spatial); each side a multiple of that of `self.multiples`.
             levels: (B, levels), positions for the sinusoids, of order 1 to 1000.
             condition: (B, condition_features). A network with classes expects one more column, the last: the class's
                 number from 1, or 0 for no class. None: all zeros.
@@ -89,10 +94,10 @@ class UNet(nn.Module):
         Returns: (B, out_channels, *spatial).
         Raises: ConfigError if a side is not such a multiple.
         """
-        if any(side % self.multiple for side in x.shape[2:]):
+        if any(side % factor for side, factor in zip(x.shape[2:], self.multiples, strict=True)):
             raise ConfigError(
                 f"sample of {'x'.join(map(str, x.shape[2:]))} pixels does not fit the network; "
-                f"expected sides that are multiples of {self.multiple}; change data.patch_size"
+                f"expected sides that are multiples of {'x'.join(map(str, self.multiples))}; change data.patch_size"
             )
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             return self._denoise(x, levels, condition).to(x.dtype)
@@ -103,12 +108,17 @@ class UNet(nn.Module):
         embedding = self.embedding(levels, condition)  # (B, 4 base)
         skips = []
         for stage in self.down:
-            x = stage(x, embedding)
+            x = self._run(stage, x, embedding)
             skips.append(x)
-        x = self.middle(x, embedding)
+        x = self._run(self.middle, x, embedding)
         for stage in self.up:
-            x = stage(torch.cat([x, skips.pop()], dim=1), embedding)
+            x = self._run(stage, torch.cat([x, skips.pop()], dim=1), embedding)
         return self.out_conv(norm_silu(self.out_norm, x))
+
+    def _run(self, stage: nn.Module, x: Tensor, embedding: Tensor) -> Tensor:
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(stage, x, embedding, use_reentrant=False, preserve_rng_state=self.random)  # pyright: ignore
+        return stage(x, embedding)
 
 
 class Stage(nn.Module):
@@ -166,16 +176,16 @@ def sinusoids(positions: Tensor, features: int, longest: float = 10_000.0) -> Te
 class ResidualBlock(nn.Module):
     """Two convolutions; the embedding gives the scale and shift between them (Nichol & Dhariwal 2021)."""
 
-    def __init__(self, width_in: int, width_out: int, embedding: int, dims: int, dropout: float) -> None:
+    def __init__(self, width_in: int, width_out: int, embedding: int, kernel: tuple[int, ...], dropout: float) -> None:
         super().__init__()
-        conv = _CONV[dims]
         self.norm1 = group_norm(width_in)
-        self.conv1 = conv(width_in, width_out, 3, padding=1)
+        self.conv1 = _conv(width_in, width_out, kernel)
         self.modulation = nn.Linear(embedding, 2 * width_out)
         self.norm2 = group_norm(width_out)
         self.dropout = nn.Dropout(dropout)
-        self.conv2 = _zero(conv(width_out, width_out, 3, padding=1))
-        self.skip = conv(width_in, width_out, 1) if width_in != width_out else nn.Identity()
+        self.conv2 = _zero(_conv(width_out, width_out, kernel))
+        flat = (1,) * len(kernel)
+        self.skip = _conv(width_in, width_out, flat) if width_in != width_out else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         h = self.conv1(norm_silu(self.norm1, x))
@@ -222,34 +232,44 @@ def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 class Downsample(nn.Module):
-    """Halve every side by a strided convolution."""
+    """Halve some sides, those of stride 2, by a strided convolution with three taps along them."""
 
-    def __init__(self, width: int, dims: int) -> None:
+    def __init__(self, width: int, stride: tuple[int, ...]) -> None:
         super().__init__()
-        self.conv = _CONV[dims](width, width, 3, stride=2, padding=1)
+        self.conv = _conv(width, width, tuple(2 * step - 1 for step in stride), stride)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(x)
 
 
 class Upsample(nn.Module):
-    """Double every side by nearest neighbours, then convolve with three taps an axis.
+    """Double some sides, those of stride 2, by nearest neighbours, then convolve with three taps along them.
 
     Both are computed as one transposed convolution. After nearest neighbours two of the three taps along an axis meet
     the same value; they are summed first. That leaves two taps an axis, and the enlarged map is never built.
     """
 
-    def __init__(self, width: int, dims: int) -> None:
+    def __init__(self, width: int, stride: tuple[int, ...]) -> None:
         super().__init__()
-        self.conv = _CONV[dims](width, width, 3, padding=1)
+        self.stride = stride
+        self.conv = _conv(width, width, tuple(2 * step - 1 for step in stride))
 
     def forward(self, x: Tensor) -> Tensor:
         kernel = self.conv.weight.transpose(0, 1)  # (in, out, 3, ...)
-        for axis in range(2, x.ndim):
-            left, middle, right = kernel.unbind(axis)
-            kernel = torch.stack([right, middle + right, left + middle, left], dim=axis)  # (in, out, 4, ...)
+        for axis, step in enumerate(self.stride, 2):
+            if step == 2:
+                left, middle, right = kernel.unbind(axis)
+                kernel = torch.stack([right, middle + right, left + middle, left], dim=axis)  # (in, out, 4, ...)
         transposed = F.conv_transpose2d if x.ndim == 4 else F.conv_transpose3d
-        return transposed(x, kernel, self.conv.bias, stride=2, padding=1)
+        return transposed(x, kernel, self.conv.bias, stride=self.stride, padding=[step - 1 for step in self.stride])
+
+
+def _conv(
+    width_in: int, width_out: int, kernel: tuple[int, ...], stride: tuple[int, ...] | int = 1
+) -> nn.Conv2d | nn.Conv3d:
+    """A convolution, padded so that only the stride changes the sides."""
+    kind = nn.Conv2d if len(kernel) == 2 else nn.Conv3d
+    return kind(width_in, width_out, kernel, stride, padding=tuple(taps // 2 for taps in kernel))  # pyright: ignore
 
 
 def _zero(module: nn.Module) -> nn.Module:

@@ -118,6 +118,19 @@ def region_of(pair: Pair, box: tuple[int, ...], path: Path | None) -> np.ndarray
     return region
 
 
+def box_inside(label: np.ndarray, value: int, rng: np.random.Generator) -> tuple[int, ...]:
+    """A box around a random pixel of a label (*spatial), a third of the label's extent along each axis, in the image.
+
+    Returns: first indices, then last ones plus 1. Raises: DataError if the value is absent.
+    """
+    places = np.argwhere(label == value)
+    if not len(places):
+        raise DataError(f"--inside has label value {value}, which the case does not hold; name another label or case")
+    sides = np.maximum((np.ptp(places, axis=0) + 1) // 3, 1)
+    first = np.clip(places[rng.integers(len(places))] - sides // 2, 0, np.array(label.shape) - sides)
+    return tuple(int(index) for index in (*first, *(first + sides)))
+
+
 def painted(region: np.ndarray, box: tuple[int, ...], background: bool) -> np.ndarray:
     """Pixels that get the lesion's label, bool: the region, or the ellipse in a box (the whole box for background)."""
     if not box or background:
@@ -130,8 +143,8 @@ def painted(region: np.ndarray, box: tuple[int, ...], background: bool) -> np.nd
     return inside <= 1
 
 
-def lesion_value(labels: Mapping[str, int], name: str) -> int:
-    """The label value of a class name. Raises: ConfigError for an unknown name."""
+def label_value(labels: Mapping[str, int], name: str, flag: str) -> int:
+    """The label value of a class name. Raises: ConfigError, naming the flag, for an unknown name."""
     if name not in labels:
-        raise ConfigError(f"--lesion is {name!r}; expected one of {', '.join(labels)}; correct it")
+        raise ConfigError(f"--{flag} is {name!r}; expected one of {', '.join(labels)}; correct it")
     return labels[name]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jdm.data.raw_layout import few
+from jdm.evaluation.agreement import GATE
 from jdm.evaluation.set_audit import FLAGGED, SetAudit
 from jdm.system.files import write_json, write_text
 
@@ -17,6 +18,8 @@ _COPIES = {
     "distance": "median distance",
     "smallest_distance": "smallest distance",
     "authentic": "AuthPct / 100",
+    "hash_bits": "median bits to the nearest perceptual hash, of 64",
+    "smallest_hash_bits": "fewest bits to one",
     "mask_information": "mutual information of masks, nats",
 }
 _DISTRIBUTION = ("n", "kernel", "frechet", "precision", "recall", "density", "coverage")
@@ -30,8 +33,45 @@ def write_audit(audit: SetAudit, folder: Path) -> list[Path]:
 
 
 def verdict(audit: SetAudit) -> str:
-    """One paragraph: copies, whether that can be trusted, and whether pairs are as far from training cases as unseen
-    real ones are."""
+    """One paragraph: copies, whether that can be trusted, whether pairs are as far from training cases as unseen real
+    ones are, and what was measured besides."""
+    return " ".join(
+        filter(None, (_copies_verdict(audit), agreement_verdict(audit.agreement), membership_verdict(audit.membership)))
+    )
+
+
+def agreement_verdict(found: Mapping[str, Any] | None) -> str:
+    """Agreement of masks in a sentence; empty without."""
+    if found is None:
+        return ""
+    low, high = (f"{100 * limit:.0f}" for limit in found["below_interval"])
+    made, real = (found["sets"][name] for name in ("synthetic", "held_out"))
+    return (
+        f"A network that did not see them agrees with the masks of {100 * found['below']:.0f} % of the pairs "
+        f"({low} to {high} %) less than with those of all but {100 * GATE:.0f} % of {real['n']} real cases "
+        f"(Dice below {found['least']:.3f}; means {made['mean']:.3f} and {real['mean']:.3f})."
+    )
+
+
+def membership_verdict(found: Mapping[str, Any] | None) -> str:
+    """Membership inference in a sentence; empty if it was not looked for."""
+    if found is None:
+        return ""
+    if "auc" not in found:
+        return f"Membership inference was left out: {found.get('left_out', 'there are no held-out cases')}."
+    patients, area = (
+        found["patients"],
+        f"AUC {found['auc']:.2f}, 95 % interval {found['low']:.2f} to {found['high']:.2f}",
+    )
+    counted = f"{patients['training']} training and {patients['held_out']} held-out patients or cases"
+    if found["low"] > 0.5:
+        return f"The generator's own loss tells its training cases from unseen ones ({area}, {counted}): it leaks them."
+    return (
+        f"The generator's own loss does not tell its training cases from unseen ones ({area}; 0.5: chance; {counted})."
+    )
+
+
+def _copies_verdict(audit: SetAudit) -> str:
     pairs = len({found.case_id for found in audit.verdicts})
     lines = [f"{len(audit.copied)} of {pairs} pairs are copies of training cases."]
     if "held_out" not in audit.copies:
@@ -97,6 +137,22 @@ def page(audit: SetAudit) -> str:
         *_by_class(audit),
         "## Looks", _table(audit.appearance, {name: name for name in next(iter(audit.appearance.values()))}),
     ]  # fmt: skip
+    if audit.agreement is not None:
+        sets = audit.agreement["sets"]
+        parts += [
+            "## Agreement of masks",
+            "Dice of a mask and the prediction of nnU-Nets that did not see the case, each trained on one half of the "
+            "real training cases; real cases by the network of the other half, synthetic ones by both (mean).",
+            _table(sets, {name: name for name in sets["synthetic"]}),
+        ]
+    if audit.coherence:
+        parts += [
+            "## Neighbouring slices",
+            "Gradients of volumes and overlap of neighbouring masks along each axis: Kolmogorov distance of their "
+            "distribution to that of training volumes (0: equal, 1: apart; `floor`: of one half of them to the other), "
+            "and means. A stack of unrelated slices is apart along its own axis.",
+            _table(audit.coherence, {name: name for name in audit.coherence["synthetic"]}),
+        ]  # fmt: skip
     for title, found in (("Copies", audit.verdicts), ("Held-out cases near to training cases", audit.leaked)):
         if lines := [f"- {v.case_id}: {v.nearest}" for v in found if v.copy]:
             parts += [f"## {title} by name", "\n".join(dict.fromkeys(lines))]

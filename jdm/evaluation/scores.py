@@ -39,6 +39,8 @@ class CaseScore:
     tn: int
     voxel_size: float = 1.0
     """Area or volume of a pixel or voxel."""
+    assd: float = math.nan
+    """Average symmetric surface distance."""
 
     @property
     def n_pred(self) -> int:
@@ -70,6 +72,8 @@ class ClassScore:
     """Mean over the cases that have a distance."""
     hd95_left_out: int
     """Cases without one, because a mask is empty or distances were not computed."""
+    assd: float
+    """Mean of the average symmetric surface distance over the same cases."""
     dice_defined: float
     iou_defined: float
     dice_fixed: float
@@ -147,19 +151,20 @@ class Evaluation:
 
     def table(self) -> Table:
         """A row per class, and the mean over several."""
-        header = ["class", "images", "empty ref.", "empty both", "Dice", "IoU", "HD95", "without HD95"]
+        header = ["class", "images", "empty ref.", "empty both", "Dice", "IoU", "HD95", "ASSD", "without HD95"]
         header += ["micro Dice", "micro IoU"]
         if self.convention == "pranet":
             header += ["Dice at 0.5", "IoU at 0.5"]
         rows = []
         for c in self.classes:
             cells = [c.label, *map(str, (c.cases, c.empty_reference, c.empty_both))]
-            cells += [*_numbers(c.dice, c.iou, c.hd95), str(c.hd95_left_out), *_numbers(c.micro_dice, c.micro_iou)]
+            cells += [*_numbers(c.dice, c.iou, c.hd95, c.assd), str(c.hd95_left_out)]
+            cells += _numbers(c.micro_dice, c.micro_iou)
             if self.convention == "pranet":
                 cells += _numbers(c.dice_fixed, c.iou_fixed)
             rows.append(cells)
         if len(self.classes) > 1:
-            cells = ["mean", str(len(self.case_ids)), "", "", *_numbers(self.mean_dice, self.mean_iou), "", ""]
+            cells = ["mean", str(len(self.case_ids)), "", "", *_numbers(self.mean_dice, self.mean_iou), "", "", ""]
             cells += _numbers(self.micro_dice, self.micro_iou)
             rows.append(cells + [""] * (len(header) - len(cells)))
         return Table("Scores by class, means over images", tuple(header), tuple(map(tuple, rows)))
@@ -244,6 +249,7 @@ def _class_score(convention: Convention, values: tuple[int, ...], cases: list[Ca
         dice=mean([c.dice for c in cases]),
         iou=mean([c.iou for c in cases]),
         hd95=mean_defined(c.hd95 for c in cases),
+        assd=mean_defined(c.assd for c in cases),
         hd95_left_out=sum(math.isnan(c.hd95) for c in cases),
         dice_defined=mean_defined(c.dice for c in cases),
         iou_defined=mean_defined(c.iou for c in cases),

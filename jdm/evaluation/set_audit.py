@@ -9,18 +9,19 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from jdm.data.classes import FILE_NAME, read_all_classes
 from jdm.data.provenance import read_generator
 from jdm.data.raw_dataset import RawDataset
 from jdm.errors import DataError
 from jdm.evaluation.audit import COPY_RATIO, mutual_information, transformed
+from jdm.evaluation.coherence import coherences, compared
 from jdm.evaluation.copies import Matches, Scale, Search
+from jdm.evaluation.hashes import nearest_bits
 from jdm.evaluation.planes import PlaneSet, area, planes, training_groups
 from jdm.evaluation.set_distances import distributions, looks, resemblance, resemblance_by_class
 from jdm.system.files import strict
@@ -72,8 +73,14 @@ class SetAudit:
     leaked: tuple[Verdict, ...]
     """Held-out real cases that are copies of training cases, which the controls leave out."""
     verdicts: tuple[Verdict, ...]
-    resemblance_by_class: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
-    """The same by pair of groups of one class; empty unless both datasets have classes.csv."""
+    agreement: dict[str, Any] | None = None
+    """See `agreement.agreement_summary`; None: no network judged the pairs."""
+    membership: dict[str, Any] | None = None
+    """See `jdm.sample.membership`; or `left_out`, the reason. None: not looked for."""
+    coherence: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Of volumes: how neighbouring slices fit together, see `jdm.evaluation.coherence.compared`."""
+    resemblance_by_class: dict[str, dict[str, float]] = field(default_factory=dict)
+    """`resemblance` by pair of groups of one class; empty unless both datasets have classes.csv."""
 
     @property
     def copied(self) -> list[str]:
@@ -126,11 +133,12 @@ def audit_set(
     if held_out is not None:
         _refuse_trained(training, control)
     found = _compared(_Sets(made, training, control), search, masks, (synthetic.name, real.name))
-    files = [dataset.folder / FILE_NAME for dataset in (synthetic, real)]
-    if not all(file.is_file() for file in files):
-        return found
-    classes = [read_all_classes(file, dataset) for file, dataset in zip(files, (synthetic, real), strict=True)]
-    return dataclasses.replace(found, resemblance_by_class=resemblance_by_class(made, training, *classes))
+    unseen = [one for part in _held_out(real, held_out, trained) for one in coherences(*part)]
+    made_and_real = coherences(synthetic, synthetic.cases), coherences(real, trained)
+    return dataclasses.replace(
+        found, coherence=compared(*made_and_real, unseen),
+        resemblance_by_class=resemblance_by_class(made, training, synthetic, real),
+    )  # fmt: skip
 
 
 def _trained(synthetic: RawDataset, real: RawDataset) -> list[str]:
@@ -213,7 +221,10 @@ def _compared(sets: _Sets, search: Search, masks: list[np.ndarray], names: tuple
         *names, planes={name: len(part) for name, part in {**parts, "held_out": control}.items() if len(part)},
         blank={name: part.blank for name, part in {**parts, "held_out": control}.items() if part.blank},
         whole=search.scale.whole, threshold=COPY_RATIO,
-        copies={name: _nearness(part, near, own, masks, search.scale) for name, (part, near) in found.items()},
+        copies={
+            name: _nearness(part, near, own, masks, search.scale) | _hashes(part, training, search.scale)
+            for name, (part, near) in found.items()
+        },
         three_sample=_three_sample(found, {verdict.case_id for verdict in leaked}),
         distribution=distributions(parts), resemblance=resemblance(parts),
         appearance={name: looks(part) for name, part in parts.items()}, leaked=leaked,
@@ -263,6 +274,15 @@ def _nearness(part: PlaneSet, near: Matches, own: np.ndarray, masks: list[np.nda
         "authentic": float(np.mean((near.distance > own[near.index])[comparable])) if comparable.any() else math.nan,
         "mask_information": float(np.nanmean(shared)) if np.isfinite(shared).any() else math.nan,
     }
+
+
+def _hashes(part: PlaneSet, training: PlaneSet, scale: Scale) -> dict[str, Any]:
+    """Bits between perceptual hashes of a set and the nearest of the training images; none where areas are compared,
+    whose places are unknown."""
+    if not scale.whole:
+        return {}
+    bits = nearest_bits(part.greys, training.greys)
+    return {"hash_bits": float(np.median(bits)), "smallest_hash_bits": float(bits.min())}
 
 
 def _mask_information(label: np.ndarray, training: np.ndarray, symmetry: int, start: np.ndarray) -> float:

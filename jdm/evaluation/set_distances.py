@@ -8,6 +8,8 @@ from itertools import combinations_with_replacement
 
 import numpy as np
 
+from jdm.data.classes import FILE_NAME, read_all_classes
+from jdm.data.raw_dataset import RawDataset
 from jdm.evaluation.appearance import spread
 from jdm.evaluation.distribution import KernelDistance, standardised
 from jdm.evaluation.manifold import frechet, manifold
@@ -69,15 +71,20 @@ def resemblance(sets: Mapping[str, PlaneSet]) -> dict[str, dict[str, float]]:
 
 
 def resemblance_by_class(
-    made: PlaneSet, training: PlaneSet, classes_made: Mapping[str, str], classes: Mapping[str, str]
+    made: PlaneSet, training: PlaneSet, synthetic: RawDataset, real: RawDataset
 ) -> dict[str, dict[str, float]]:  # fmt: skip
     """The same between and within groups of planes of one class: real A, synthetic A, real B.
 
-    Of two groups of real planes of one class it is the floor: what a perfect generator would get.
-    Args: classes: of every case of each set; empty if it has none.
+    Of two groups of real planes of one class it is the floor: what a perfect generator would get. Empty unless both
+    datasets have classes.csv.
+    Raises: DataError if one cannot be used.
     """
     groups = {}
-    for word, part, class_of in (("real", training, classes), ("synthetic", made, classes_made)):
+    for word, part, dataset in (("real", training, real), ("synthetic", made, synthetic)):
+        file = dataset.folder / FILE_NAME
+        if not file.is_file():
+            return {}
+        class_of = read_all_classes(file, dataset)
         for name in sorted({class_of[case] for case in part.cases} - {""}):
             groups[f"{word} {name}"] = part.without({case for case in part.cases if class_of[case] != name})
     kinds = [(a, b) for a, b in combinations_with_replacement(groups, 2) if not _of_two_made(a, b)]

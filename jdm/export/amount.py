@@ -20,6 +20,9 @@ from jdm.train.checkpoint import Checkpoint
 _PLACES = ("dataset", "fold", "shard", "anyway", "overwrite", "dry_run", "guide", "ratio", "balance", "class_label")
 """Fields of a request that do not affect the exported bytes, or have another name in the order."""
 
+SPARE = 5
+"""Candidates that may be drawn, with a gate, for each pair that must pass it."""
+
 
 @dataclass(frozen=True)
 class Order:
@@ -44,6 +47,8 @@ class Order:
     """Whether each slice of a volume is sampled given the one before."""
     guide_sha256: str = ""
     """Hash of the guiding checkpoint; empty: none."""
+    judge_sha256: str = ""
+    """Hash of the networks that judge the pairs; empty: none."""
 
     def to_dict(self) -> dict[str, Any]:
         """Everything that determines the exported bytes, as plain values."""
@@ -51,24 +56,55 @@ class Order:
         settled = {key: value for key, value in dataclasses.asdict(self).items() if key not in ("request", "way")}
         return {**asked, **settled, **self.way.to_dict()}
 
+    @property
+    def chooses(self) -> bool:
+        """Whether more pairs are drawn than kept."""
+        return self.request.gate is not None or self.request.select is not None
+
+    @property
+    def judged(self) -> bool:
+        """Whether that needs networks that judge the pairs."""
+        return self.request.gate is not None or self.request.select in ("hard", "easy", "diverse")
+
+    def parts(self) -> tuple[tuple[str, int], ...]:
+        """(class, number of pairs); without classes, one part."""
+        return self.classes or (("", self.count),)
+
+    def passing(self, count: int) -> int:
+        """Pairs that must pass the gate for `count` to be kept."""
+        return count if self.request.select is None else math.ceil(count / self.request.keep - 1e-9)
+
+    def candidates(self, count: int) -> int:
+        """Most candidates for `count` kept pairs."""
+        return self.passing(count) * (1 if self.request.gate is None else SPARE)
+
     def class_of(self, index: int) -> str:
         """The class with which a case is sampled, by index; empty: none."""
         for name, count in self.classes:
-            if index < count:
+            if index < self.candidates(count):
                 return name
-            index -= count
+            index -= self.candidates(count)
         return ""
 
-    def batches(self) -> list[range]:
-        """Case indices of each batch, all of one class: `batch_size` images, or volumes sampled slice by slice; else as
-        many volumes as fit by their slices, at least one."""
+    def batches_of_parts(self) -> list[list[range]]:
+        """Case indices of each batch of each part: `batch_size` images, or volumes sampled slice by slice; else as many
+        volumes as fit by their slices, at least one."""
         together = 1 if self.slice_by_slice else self.slices
-        cases, batches, start = max(1, self.request.batch_size // together), [], 0
-        for count in [count for _, count in self.classes] or [self.count]:
-            end = start + count
-            batches += [range(first, min(first + cases, end)) for first in range(start, end, cases)]
+        cases, found, start = max(1, self.request.batch_size // together), [], 0
+        for _, count in self.parts():
+            end = start + self.candidates(count)
+            found.append([range(first, min(first + cases, end)) for first in range(start, end, cases)])
             start = end
-        return batches
+        return found
+
+    def batches(self) -> list[range]:
+        """The batches of all parts."""
+        return [batch for part in self.batches_of_parts() for batch in part]
+
+    def expected_batches(self) -> list[range]:
+        """The batches that are made if every pair passes the gate."""
+        parts = zip(self.parts(), self.batches_of_parts(), strict=True)
+        return [b for (_, count), part in parts for b in part if b[0] - part[0][0] < self.passing(count)]
 
 
 def order_of(checkpoint: Checkpoint, request: ExportRequest) -> Order:
@@ -93,16 +129,16 @@ def order_of(checkpoint: Checkpoint, request: ExportRequest) -> Order:
 
 
 def synthetic_count(config: Config, ratio: float, canvas_size: tuple[int, ...]) -> int:
-    """Number of pairs that amount to `ratio` times the training set.
-
-    Counted in cases for whole images, in pixels for patches.
-    Raises: ConfigError if that is zero.
-    """
-    amount = config.facts.cases if config.data.whole else _pixels(config.facts) / pair_pixels(config.facts, canvas_size)
-    count = round(ratio * amount)
+    """Number of pairs that amount to `ratio` times the training set. Raises: ConfigError if that is zero."""
+    count = round(ratio * real_amount(config, canvas_size))
     if count < 1:
         raise ConfigError(f"--ratio is {ratio}, which makes {count} pairs; expected at least one; enlarge it")
     return count
+
+
+def real_amount(config: Config, canvas_size: tuple[int, ...]) -> float:
+    """Pairs that amount to the training set, counted in cases for whole images, in pixels for patches."""
+    return config.facts.cases if config.data.whole else _pixels(config.facts) / pair_pixels(config.facts, canvas_size)
 
 
 def _pixels(facts: Fingerprint) -> float:

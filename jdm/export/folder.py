@@ -69,6 +69,11 @@ class ExportFolder:
                     stack.enter_context(held(self.partial / f"shard_{index}_of_{self.shards}.lock", self.partial))
             yield sealed
 
+    def check(self) -> None:
+        """Raises: ExistsError if the id or the name is taken."""
+        self.check_id()
+        self._check_target()
+
     def check_id(self) -> None:
         """Raises: ExistsError if another dataset has the id."""
         others = {path.name for path in used_ids().get(self.order.request.id, []) if path.name != self.target.name}
@@ -86,18 +91,23 @@ class ExportFolder:
         with locked(self.gate):
             return self._records()
 
-    def seal(self, provenance: Mapping[str, Any], kind: RawDataset, finish: Callable[[RawDataset], None]) -> None:
+    def seal(
+        self, provenance: Mapping[str, Any], kind: RawDataset, finish: Callable[[RawDataset], None],
+        chosen: list[dict[str, Any]] | None = None,
+    ) -> None:  # fmt: skip
         """Put the dataset in place, unless another shard has done so.
 
         Args:
             kind: a dataset with the real one's channels, labels and format.
             finish: adds to the dataset before it is complete.
+            chosen: records of the pairs to keep; None: all.
         Raises: ExistsError if the folder is gone and no dataset of this order and checkpoint is in place.
         """
         with locked(self.gate):
             ours = _without_shards(self._found()) == _without_shards(self._wanted())
-            records = self._records() if ours else None
+            records = (self._records() if chosen is None else chosen) if ours else None
             if records is not None:
+                _remove_others(self.partial, {record["case_id"] for record in records})
                 _describe(self.partial, records, kind)
                 finish(read_dataset(self.partial, self.target.name))
                 # written last, this marks the dataset as complete
@@ -167,7 +177,8 @@ class ExportFolder:
 
     def _check_disk(self) -> None:
         """Raises: ExistsError if the pairs are unlikely to fit."""
-        pixels = self.order.count * self.order.slices * math.prod(self.order.canvas_size)
+        pairs = sum(map(len, self.order.expected_batches()))
+        pixels = pairs * self.order.slices * math.prod(self.order.canvas_size)
         need = pixels * (self.config.image_channels * np.dtype(self.config.facts.dtype).itemsize + 1)
         free = shutil.disk_usage(self.partial.parent).free
         if need > free:
@@ -202,10 +213,11 @@ def finished_records(partial: Path, batches: int) -> list[dict[str, Any]] | None
     paths = [partial / "batches" / f"{number:06d}.json" for number in range(batches)]
     if not all(path.is_file() for path in paths):
         return None
-    return [record for path in paths for record in _batch_records(path)]
+    return [record for path in paths for record in batch_records(path)]
 
 
-def _batch_records(path: Path) -> list[dict[str, Any]]:
+def batch_records(path: Path) -> list[dict[str, Any]]:
+    """Manifest records of a finished batch. Raises: DataError if they are damaged."""
     try:
         records = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
@@ -244,6 +256,14 @@ def _describe(partial: Path, records: list[dict[str, Any]], kind: RawDataset) ->
     if classes := {record["case_id"]: record["class"] for record in records if "class" in record}:
         write_text(partial / FILE_NAME, classes_csv(classes))
     write_json_like(partial, kind, len(records))
+
+
+def _remove_others(partial: Path, case_ids: set[str]) -> None:
+    """Remove the files of pairs that were not chosen; a killed process has removed some of them."""
+    for path in [*partial.glob("imagesTr/*"), *partial.glob("labelsTr/*")]:
+        stem = path.name.partition(".")[0]
+        if not case_ids & {stem, stem[: -len("_0000")]}:
+            path.unlink()
 
 
 def _place(partial: Path, target: Path) -> None:

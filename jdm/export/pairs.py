@@ -8,116 +8,38 @@ byte on the same processor with the same number of threads.
 from __future__ import annotations
 
 import dataclasses
-import json
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jdm.data.codec import PairCodec
-from jdm.data.raw_dataset import Pair, RawDataset, write_case
+from jdm.data.raw_dataset import Pair
 from jdm.data.regions import without_specks
 from jdm.draw.canvas import volume_geometry
-from jdm.draw.cost import call_seconds, estimate_line, evaluations, network_calls, windows
+from jdm.draw.cost import call_seconds, evaluations, network_calls, windows
 from jdm.draw.drawer import Drawer, Job
 from jdm.draw.guidance import check_guidance
 from jdm.draw.request import can_estimate_masks
 from jdm.draw.run import Run, origin
 from jdm.draw.seeds import case_seed
 from jdm.errors import DataError
-from jdm.evaluation.audit_page import verdict, write_audit
-from jdm.evaluation.set_audit import audit_set
-from jdm.export.amount import Order, order_of
+from jdm.export.amount import Order, order_of, real_amount
+from jdm.export.choice import Judge
 from jdm.export.copies import Training
-from jdm.export.folder import ExportFolder, sync_cases
 from jdm.export.judge import judge, refusal
 from jdm.export.masks import GivenMasks, folder_sha256
 from jdm.export.plausible import real_range
-from jdm.export.request import ExportRequest, shard_of
+from jdm.export.request import ExportRequest
 from jdm.plan.survey import class_shares
-from jdm.system.files import write_text
 from jdm.system.parallel import on_all_cores
-from jdm.system.progress import Bar
 from jdm.train.checkpoint import Checkpoint, load_checkpoint
-from jdm.train.objective import memory_errors
 
 PREFIX = "syn_"
 _MOST_ATTEMPTS = 20
 _MOST_SPECKS = 0.02
 """Share of the pixels that may change when specks are left out of a mask: a mask of noise stays what it is."""
-
-
-@dataclass(frozen=True)
-class Exported:
-    """Result of an export by this process."""
-
-    folder: Path
-    """The finished dataset, or the hidden folder if other shards are still running."""
-    finished: bool
-    count: int
-    redrawn: int
-    """Samples that were redrawn: degenerate ones, and copies of training cases."""
-    found: bool = False
-    """The dataset was already complete, with the same request and checkpoint; nothing was done."""
-    audit: str = ""
-    """Verdict of the audit; empty without one."""
-
-
-def export_pairs(factory: PairFactory) -> Exported:
-    """Write the synthetic dataset of a factory, or one shard of it; the shard that finishes last puts it in place.
-
-    Raises: ExistsError if the id or the name is taken, another process holds this shard, or an unfinished export with
-        other settings exists; DataError if the model does not produce plausible pairs; TrainingError if the device
-        runs out of memory.
-    """
-    run, order = factory.run, factory.order
-    request, (index, shards) = order.request, shard_of(order.request.shard)
-    folder = ExportFolder(order, run.checkpoint.sha256, shards, request.overwrite, run.config)
-    with folder.joined(index) as in_place:
-        if in_place:
-            found = json.loads((folder.target / "provenance.json").read_text(encoding="utf-8"))
-            return Exported(folder.target, True, order.count, found["redrawn"], found=True)
-        with memory_errors(request.batch_size, flag="--batch-size"):
-            _make_batches(factory, folder.partial, range(index, len(order.batches()), shards))
-        records = folder.records()
-    if records is None:
-        return Exported(folder.partial, False, order.count, 0)
-    verdicts = []
-    folder.seal(provenance(factory, records), run.kind, lambda made: verdicts.extend(_audited(factory, made)))
-    redrawn = sum(record["attempt"] for record in records)
-    return Exported(folder.target, True, order.count, redrawn, audit=" ".join(verdicts))
-
-
-def _audited(factory: PairFactory, synthetic: RawDataset) -> list[str]:
-    """Write the audit beside the pairs, if there is to be one. Returns: its verdict."""
-    if not factory.audited:
-        return []
-    print("jdm-export: auditing the pairs", file=sys.stderr, flush=True)
-    trained = factory.run.checkpoint.metadata["training_ids"]
-    found = audit_set(synthetic, factory.run.real_for("the audit"), trained=trained)
-    write_audit(found, synthetic.folder)
-    return [verdict(found)]
-
-
-def _make_batches(factory: PairFactory, partial: Path, numbers: Iterable[int]) -> None:
-    """Make the missing batches; each batch's marker is written when its files are on disk."""
-    batches = factory.order.batches()
-    done = {number: partial / "batches" / f"{number:06d}.json" for number in numbers}
-    missing = [number for number in done if not done[number].exists()]
-    if missing:
-        seconds = factory.seconds([batches[number] for number in missing])
-        print(f"jdm-export: {estimate_line(seconds)}", file=sys.stderr, flush=True)
-    with Bar(len(done), "batches", done=len(done) - len(missing)) as bar:
-        for number in missing:
-            made = factory.batch(batches[number], judged=number == missing[0] and len(missing) == len(done))
-            for pair, _ in made:
-                write_case(partial, pair, factory.run.kind.file_ending, mask=factory.run.kind.has_masks)
-            sync_cases(partial, {pair.case_id for pair, _ in made})
-            write_text(done[number], json.dumps([record for _, record in made]))
-            bar.update()
 
 
 @dataclass(frozen=True)
@@ -142,10 +64,11 @@ class PairFactory:
         self.run, self.order, self.device, self.masks = run, order, device, masks
         self.config, self.codec = run.config, PairCodec(run.config)
         self.weaker = weaker
+        self.judge: Judge | None = None
         self.real = real_range(run.config.facts, order.canvas_size, order.request.margin)
         self.drawer = Drawer(run.checkpoint, order.request, order.way, device, weaker=weaker)
         self.audited = not order.request.no_audit and run.real() is not None
-        self.training = Training(run, order) if self.audited and run.config.data.dims == 2 else None
+        self.training = Training(run, order) if self.audited else None
 
     @classmethod
     def of(cls, run: Run, request: ExportRequest, device: str) -> PairFactory:
@@ -311,6 +234,7 @@ def provenance(factory: PairFactory, records: list[dict[str, Any]]) -> dict[str,
     return {
         **origin(factory.run.checkpoint, factory.weaker),
         **factory.order.to_dict(),
+        "real_amount": real_amount(factory.config, factory.order.canvas_size),
         "judged": factory.judges,
         "audited": factory.audited,
         "redrawn": sum(record["attempt"] for record in records),

@@ -15,6 +15,7 @@ from jdm.draw.request import Sampling, Way, check_estimates, check_flags, check_
 from jdm.errors import ConfigError
 
 Masks = Literal["estimated", "sampled"]
+Select = Literal["hard", "easy", "diverse", "random"]
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,20 @@ class ExportOptions:
     """Name of the new dataset; by default NAME_syn."""
     canvas_size: Sides = None
     """Pair size in pixels, if trained on patches."""
-    masks: Annotated[Masks, tyro.conf.arg(metavar="HOW")] = "sampled"
-    """sampled, or estimated (from the image)."""
+    masks: Annotated[Masks, tyro.conf.arg(metavar="HOW", help_behavior_hint="")] = "sampled"
+    """sampled (the default), or estimated from the image."""
     given_masks: Annotated[str | None, tyro.conf.arg(metavar="FROM", help_behavior_hint="")] = None
-    """Sample images for given masks: real (training cases), deformed (from those), or a folder."""
+    """Use masks: real, deformed (real ones), or a folder."""
     balance: Switch = False
-    """More of the rare classes, to balance real plus synthetic."""
+    """More of rare classes, to balance real + synthetic."""
     margin: Annotated[float, tyro.conf.arg(metavar="X")] = 0.25
-    """Tolerance beyond the real foreground range, as a share of it."""
+    """Slack of the real foreground range."""
+    gate: Number = None
+    """Drop pairs below this quantile of real agreement."""
+    select: Annotated[Select | None, tyro.conf.arg(metavar="HOW", help_behavior_hint="")] = None
+    """Of the rest, keep the hard, easy, diverse or random."""
+    keep: Annotated[float, tyro.conf.arg(metavar="X")] = 0.5
+    """Share that --select keeps."""
     shard: Annotated[str, tyro.conf.arg(metavar="i/n", help_behavior_hint="")] = "0/1"
     """Part of the work, i from 0, e.g. in a Slurm array."""
     no_audit: Switch = False
@@ -113,7 +120,29 @@ def check_request(config: Config, request: ExportRequest, canvas: tuple[int, ...
     check_flags(
         (request.count is None or request.count >= 1, "count", request.count, "at least 1"),
         (request.margin >= 0, "margin", request.margin, "at least 0"),
+        (
+            request.gate is None or 0 < request.gate < 1,
+            "gate",
+            request.gate,
+            "between 0 and 1, such as 0.05",
+        ),
+        (0 < request.keep <= 1, "keep", request.keep, "more than 0 and at most 1"),
     )
+    _check_choice(config, request)
+
+
+def _check_choice(config: Config, request: ExportRequest) -> None:
+    """Raises: ConfigError if pairs cannot be chosen among more."""
+    flag = "--gate" if request.gate is not None else "--select"
+    if request.gate is None and request.select is None:
+        return
+    if shard_of(request.shard)[1] > 1:
+        raise ConfigError(
+            f"found {flag} with {shard_of(request.shard)[1]} shards; expected one process, which chooses among all "
+            f"pairs; leave --shard or {flag} out"
+        )
+    if not config.mask_channels:
+        raise ConfigError(f"{flag} is given for images without masks; expected masks to judge; leave {flag} out")
 
 
 def shard_of(text: str) -> tuple[int, int]:

@@ -30,13 +30,13 @@ _BODY_CHANNEL = re.compile(r"(ct|mri?)(?![a-z])|x-?ray|radiograph")
 
 def fingerprint(
     dataset: RawDataset, case_ids: Sequence[str], wanted_axis: int | None = WIDEST_SPACING,
-    classes: Mapping[str, str] | None = None, dims: int = 2,
+    classes: Mapping[str, str] | None = None, dims: int | None = 2,
 ) -> Fingerprint:  # fmt: skip
     """Measure the cases, one in memory at a time.
 
     Args:
         wanted_axis: array axis along which volumes are sliced; None for pictures, and for volumes as a whole.
-        dims: 3: volumes are to be trained as a whole.
+        dims: 3: volumes are to be trained as a whole; 2: as slices; None: as nnU-Net would, see `_as_volumes`.
         classes: class by case, for a model conditioned on it; empty if a case has none.
     Raises: ConfigError if the cases have no such axis; DataError as `read_case`.
     """
@@ -44,6 +44,10 @@ def fingerprint(
     survey = Survey.of(len(case_ids), dataset.classes)
     for case_id in case_ids:
         survey.add(read_case(dataset, case_id), rng)
+    reason = ""
+    if dims is None:
+        whole, reason = _as_volumes(dataset, survey)
+        dims, wanted_axis = (3, None) if whole else (2, wanted_axis)
     axis = _slice_axis(dataset, survey, wanted_axis, dims)
     return Fingerprint(
         channel_names=dataset.channel_names,
@@ -52,8 +56,9 @@ def fingerprint(
         reader=dataset.reader,
         class_shares=tuple(np.mean(survey.class_shares, axis=0).tolist()),
         slice_axis=axis,
+        volumes=reason,
         **intensities(survey, normalization(dataset)),
-        **_planes(survey, axis),
+        **_planes(survey, axis, _trained_spacing(dataset, survey, dims)),
         **_symmetry(dataset, survey),
         **_classes(classes or {}, case_ids, survey),
     )
@@ -98,6 +103,50 @@ def _nnunet_plans(dataset: RawDataset) -> dict[str, Any]:
         return {}
 
 
+_FEWEST_SLICES = 8
+"""Voxels along the shortest side of a volume that nnU-Net has not planned, if it is trained as a volume."""
+
+
+def _as_volumes(dataset: RawDataset, survey: Survey) -> tuple[bool, str]:
+    """Whether the cases are trained as volumes, and why: where nnU-Net's plans have 3d_fullres.
+
+    nnU-Net plans it for volumes of more than one slice. Without plans they are trained so if they have slices enough to
+    be more than a stack of images.
+    """
+    sides = np.median(np.array(survey.shapes), axis=0)
+    if len(sides) == 2:
+        return False, ""
+    if plans := _nnunet_plans(dataset):
+        there = "3d_fullres" in plans["configurations"]
+        return there, f"nnU-Net's plans {'have' if there else 'do not have'} 3d_fullres"
+    thinnest = int(sides.min())
+    if thinnest < _FEWEST_SLICES:
+        return False, f"slices: the shortest side has {thinnest} voxels, and 3-D training takes {_FEWEST_SLICES}"
+    return True, f"as nnU-Net's 3d_fullres: the shortest side has {thinnest} voxels, at least {_FEWEST_SLICES}"
+
+
+def _trained_spacing(dataset: RawDataset, survey: Survey, dims: int) -> np.ndarray:
+    """Spacing to which cases are resampled: the median; for volumes as a whole, that of nnU-Net's 3d_fullres.
+
+    Without plans it is what nnU-Net would plan (determine_fullres_target_spacing of 2.8.1): along an axis more than
+    three times as coarse as the others, and with less than a third of their voxels, the tenth percentile.
+    """
+    spacings, sides = np.array(survey.spacings), np.median(np.array(survey.shapes), axis=0)
+    median = np.median(spacings, axis=0)
+    if dims == 2:
+        return median
+    try:
+        plans = _nnunet_plans(dataset)
+        planned = [float(step) for step in plans["configurations"]["3d_fullres"]["spacing"]]
+        return np.array([planned[plans["transpose_forward"].index(axis)] for axis in range(3)])
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError):
+        worst = int(median.argmax())
+        others = [axis for axis in range(3) if axis != worst]
+        if median[worst] > 3 * median[others].max() and 3 * sides[worst] < sides[others].min():
+            median[worst] = max(median[others].max(), np.percentile(spacings[:, worst], 10))
+        return median
+
+
 def _slice_axis(dataset: RawDataset, survey: Survey, wanted: int | None, dims: int) -> int | None:
     """The array axis along which the cases are sliced; None for pictures, and for volumes as a whole."""
     spacing = np.median(np.array(survey.spacings), axis=0)
@@ -122,9 +171,8 @@ _SPECKS = 0.01
 """Share of real regions that are small enough to be left out of synthetic masks."""
 
 
-def _planes(survey: Survey, axis: int | None) -> dict[str, Any]:
+def _planes(survey: Survey, axis: int | None, spacing: np.ndarray) -> dict[str, Any]:
     """Spacing, sizes and foreground of what is trained on: images, or slices across the axis."""
-    spacing = np.median(np.array(survey.spacings), axis=0)
     order = [k for k in range(len(spacing)) if k != axis]
     sizes: Counter[tuple[tuple[int, ...], int]] = Counter()
     for shape, own, slices in zip(survey.shapes, survey.spacings, survey.slices, strict=True):

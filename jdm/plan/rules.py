@@ -11,6 +11,7 @@ from typing import Any, Literal
 from jdm.config.checks import validate
 from jdm.config.facts import Fingerprint
 from jdm.config.files import flat, from_dict, merged, to_dict
+from jdm.config.levels import levels_of, multiples, padded
 from jdm.config.settings import (
     AugmentConfig,
     CodecConfig,
@@ -22,15 +23,11 @@ from jdm.config.settings import (
     Settings,
     TrainConfig,
 )
+from jdm.plan.samples import SAMPLE_VOXELS, data_of, sample_of
 from jdm.system.progress import duration
 
-WHOLE_PIXELS = 98_304
-"""Images of up to this many pixels are trained whole, if the largest is not much larger than the others."""
-_PATCH_SIDE = {2: 256, 3: 64}
-"""Of images and of volumes."""
 _HAAR_SIDES = {2: (24, 80), 3: (16, 32)}  # a level of Haar wavelets from each of these sides on
 _DEEPEST_SIDE = 8  # of the coarsest grid of the U-Net, where it attends
-_CANVAS_SIDE = {2: 512, 3: 128}
 _NOISE_SIDE, _NORMAL_95 = (
     64,
     1.645,
@@ -57,6 +54,9 @@ class Size:
     base_channels: int
     blocks_per_level: int
     batch_size: int
+    voxels: int | None = None
+    """Of a volume's sample at most; None: `SAMPLE_VOXELS`."""
+    recompute: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,9 +125,10 @@ def plan(
     """
     given = settings or {}
     why: dict[str, str] = {"preset": "the default" if preset == "default" else "requested"}
-    sample, whole = _sample(facts, given.get("data", {}), why)
+    voxels = size.voxels or SAMPLE_VOXELS[machine.device]
+    sample, whole = sample_of(facts, voxels, given.get("data", {}), why)
     network = _network(facts, preset, size, sample, given.get("network", {}), why)
-    data = _data(facts, sample, whole, network, canvas_limit, given.get("data", {}), why)
+    data = data_of(facts, sample, whole, network, canvas_limit, given.get("data", {}), why)
     planned = Settings(
         preset=preset,
         codec=_codec(facts, preset, why),
@@ -157,52 +158,6 @@ def _codec(facts: Fingerprint, preset: Preset, why: dict[str, str]) -> CodecConf
     return CodecConfig(code, 0.5 if preset == "default" else 1.0)
 
 
-def _sample(facts: Fingerprint, given: Mapping[str, Any], why: dict[str, str]) -> tuple[tuple[int, ...], bool]:
-    """Sides of a training sample before they are rounded to what the network takes, and whether it is a whole image."""
-    largest, median = facts.largest_size, facts.median_size
-    fits = math.prod(largest) <= min(WHOLE_PIXELS, 2 * math.prod(median))
-    asked = tuple(given.get("patch_size", largest))
-    patch_fits = all(p >= side for p, side in zip(asked, largest, strict=False))
-    whole = given.get("whole", fits and patch_fits)
-    sides = "x".join(map(str, largest))
-    why["data.whole"] = (
-        f"all images fit, the largest is {sides}" if fits and whole
-        else "the given patch is smaller" if not patch_fits
-        else f"images of up to {sides} do not all fit in {WHOLE_PIXELS} pixels at little padding"
-    )  # fmt: skip
-    why["data.patch_size"] = f"the largest image, {sides}" if whole else (
-        f"at most {_PATCH_SIDE[len(largest)]} a side, and not larger than most images"
-    )  # fmt: skip
-    if "patch_size" in given:
-        return asked, whole
-    return largest if whole else tuple(min(_PATCH_SIDE[len(median)], side) for side in median), whole
-
-
-def _data(
-    facts: Fingerprint, sample: tuple[int, ...], whole: bool, network: NetworkConfig,
-    canvas_limit: tuple[int, ...] | None, given: Mapping[str, Any], why: dict[str, str],
-) -> DataConfig:  # fmt: skip
-    multiple, largest = _multiple(network), facts.largest_size
-    patch = sample if "patch_size" in given else tuple(_round_up(side, multiple) for side in sample)
-    why["data.patch_size"] += f", in multiples of {multiple}"
-    canvas = patch
-    why["data.canvas_size"] = "whole images" if whole else "the largest image"
-    if not whole and len(patch) == len(largest):
-        limit = canvas_limit or (_CANVAS_SIDE[len(patch)],) * len(patch)
-        # Not larger than the images: sides of the canvas need not be multiples of the network's factor.
-        canvas = tuple(max(p, min(side, most)) for p, side, most in zip(patch, largest, limit, strict=True))
-        if canvas != largest:
-            why["data.canvas_size"] = (
-                "nnU-Net's patch" if canvas_limit else f"at most {_CANVAS_SIDE[len(patch)]} a side"
-            )
-    dims = len(largest)
-    why["data.dims"] = "volumes as a whole" if dims == 3 else "images or slices"
-    why["data.slice_axis"] = "nothing is sliced" if facts.slice_axis is None else (
-        "the axis of widest spacing, as in nnU-Net's 2d configuration"
-    )  # fmt: skip
-    return DataConfig(3 if dims == 3 else 2, patch, whole, canvas, facts.slice_axis)
-
-
 def _network(
     facts: Fingerprint, preset: Preset, size: Size, sample: tuple[int, ...], given: Mapping[str, Any],
     why: dict[str, str],
@@ -219,19 +174,32 @@ def _network(
         side = math.prod(sample) ** (1 / len(sample))
         haar_levels = given.get("haar_levels", sum(side >= least for least in _HAAR_SIDES[len(sample)]))
         depth = min(4, max(2, 1 + round(math.log2(side / 2**haar_levels / _DEEPEST_SIDE))))
-        multipliers = tuple(given.get("channel_multipliers", (1, 2, 2, 2)[:depth]))
+        if len(sample) == 3:
+            depth = _depth_for_attention(facts, sample, haar_levels)
+        multipliers = tuple(given.get("channel_multipliers", (1, 2, 2, 2, 2)[:depth]))
         network = NetworkConfig(
             size.base_channels, multipliers, size.blocks_per_level, (2 ** (len(multipliers) - 1),),
             haar_levels=haar_levels,
         )  # fmt: skip
+    if size.recompute:
+        why["network.recompute"] = "two samples do not fit the memory otherwise"
+        network = dataclasses.replace(network, recompute=True)
     network = from_dict(NetworkConfig, merged(to_dict(network), given))
     few = network.base_channels >= 64 and facts.items < 200
     why["network.dropout"] = f"{facts.items} images for {network.base_channels} channels"
     return dataclasses.replace(network, dropout=given.get("dropout", 0.1 if few else 0.0))
 
 
-def _multiple(network: NetworkConfig) -> int:
-    return 2 ** (len(network.channel_multipliers) - 1 + network.haar_levels)
+def _depth_for_attention(facts: Fingerprint, sample: tuple[int, ...], haar_levels: int) -> int:
+    """Levels of a network of volumes that attends only where it has at most 8 x 8 x 8 places."""
+
+    def places(depth: int) -> int:
+        halvings = haar_levels + depth - 1
+        factors = multiples(levels_of(facts.spacing, sample, halvings))
+        sides = padded(facts.spacing, sample, halvings)
+        return math.prod(side // factor for side, factor in zip(sides, factors, strict=True))
+
+    return next((depth for depth in range(2, 5) if places(depth) <= _DEEPEST_SIDE**3), 5)
 
 
 def _augment(facts: Fingerprint, preset: Preset, data: DataConfig, why: dict[str, str]) -> AugmentConfig:
@@ -291,7 +259,9 @@ def _train(
     else:
         why["train.steps"] = "an upper limit: the budget ends training" if not thesis else "as many as fit the budget"
     often = max(20, min(250, steps // 20))
-    why["train.batch_size"] = "as in the thesis" if thesis else "usual" if size.batch_size == 16 else "by the budget"
+    why["train.batch_size"] = (
+        "as in the thesis" if thesis else "usual" if size.batch_size == 16 else "by the budget, or memory"
+    )
     why["train.learning_rate"] = "as in the thesis" if thesis else "usual for AdamW and these networks"
     why["train.warmup_steps"] = "a tenth of the steps, at most 200" if not thesis else "as in the thesis"
     why["train.validate_every"] = "a twentieth of the steps, 20 to 250"
@@ -308,7 +278,3 @@ def _train(
         budget_minutes=budget_minutes,
         precision=machine.precision,
     )
-
-
-def _round_up(side: int, multiple: int) -> int:
-    return -(-side // multiple) * multiple

@@ -43,6 +43,10 @@ class Lines:
     series: Mapping[str, Sequence[tuple[float, float]]]
     marks: Mapping[str, float] = field(default_factory=dict)
     """Values of x to mark."""
+    bars: Mapping[str, Sequence[tuple[float, float, float]]] = field(default_factory=dict)
+    """Intervals of y by curve: (x, low, high)."""
+    log: bool = False
+    """Whether x is shown by its logarithm."""
 
 
 @dataclass(frozen=True)

@@ -55,10 +55,11 @@ def _classes(found: Evaluation) -> Section:
 def _cases(found: Evaluation) -> Section:
     rows = tuple(
         (
-            case.case_id, case.label, *(f"{v:.4f}" if v == v else "" for v in (case.dice, case.iou, case.hd95)),
+            case.case_id, case.label,
+            *(f"{v:.4f}" if v == v else "" for v in (case.dice, case.iou, case.hd95, case.assd)),
             str(case.n_pred), str(case.n_ref),
         )
         for case in found.cases
     )  # fmt: skip
-    header = ("case", "class", "Dice", "IoU", "HD95", "voxels predicted", "in the reference")
+    header = ("case", "class", "Dice", "IoU", "HD95", "ASSD", "voxels predicted", "in the reference")
     return Section("Cases", tables=(Table("Every case and class; an undefined score is empty", header, rows),))

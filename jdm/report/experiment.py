@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jdm.evaluation.tables import Table
-from jdm.report.content import Intervals, Report, Section, Strips
+from jdm.report.content import Intervals, Lines, Report, Section, Strips
 from jdm.report.read import contents_of, find_dataset, read_object, read_png
 from jdm.report.synthetic import PROVENANCE, synthetic_sections
 from jdm.report.training import curve_section, run_of
@@ -37,8 +38,8 @@ def experiment_report(folder: Path, raw: Path | None = None, runs: Path | None =
     return Report(
         "experiment", f"{real}, fold {fold}: do synthetic pairs help?", verdict,
         (
-            scored[0], *_pairs(real, synthetic, raw), *scored[1:], *_cases(folder), *_pictures(folder),
-            *curve_section(run_of(real, fold, runs)),
+            scored[0], *_curves(results), *_pairs(real, synthetic, raw), *scored[1:], *_cases(folder, results),
+            *_pictures(folder), *curve_section(run_of(real, fold, runs)),
         ),
         provenance, (command,),
     )  # fmt: skip
@@ -63,6 +64,32 @@ def _effect(results: Mapping[str, Any]) -> Section:
     return Section("Effect", (text,), plots=plots, notes=(*results["notes"], *warning_lines(results)))
 
 
+def _curves(results: Mapping[str, Any]) -> list[Section]:
+    """Dice over length and over amount, of a study; none of a plain experiment."""
+    study, found = results.get("study") or {}, []
+    if lengths := study.get("lengths"):
+        marks = {"plateau of real": float(lengths["compared"])} if lengths["reached"] else {}
+        plot = _curve("Dice by length, all arms with equal totals", "updates in total", "updates", lengths["curve"])
+        found.append(Section("Longer training", plots=(replace(plot, marks=marks),)))
+    if len(ratios := study.get("ratios") or []) > 1:
+        plot = _curve("Dice by amount of synthetic cases", "amount, in amounts of real cases", "ratio", ratios)
+        found.append(Section("More synthetic cases", plots=(plot,)))
+    return found
+
+
+def _curve(title: str, x: str, key: str, entries: Sequence[Mapping[str, Any]]) -> Lines:
+    series: dict[str, list[tuple[float, float]]] = {}
+    bars: dict[str, list[tuple[float, float, float]]] = {}
+    for entry in entries:
+        for arm, facts in entry["arms"].items():
+            if (dice := facts["dice"]) is not None:
+                at = float(entry[key])
+                series.setdefault(arm, []).append((at, dice["mean"]))
+                if dice["low"] is not None:
+                    bars.setdefault(arm, []).append((at, dice["low"], dice["high"]))
+    return Lines(f"{title}, 95 % intervals", x, "Dice", series, bars=bars, log=True)
+
+
 def _pairs(real: str, synthetic: str, raw: Path | None) -> list[Section]:
     made = find_dataset(synthetic, raw)
     if made is None or not (made.folder / PROVENANCE).is_file():
@@ -76,10 +103,12 @@ def _results(results: Mapping[str, Any]) -> list[Section]:
     return [Section("Scores of the arms", (text, *lines), tables=tuple(tables(results)))]
 
 
-def _cases(folder: Path) -> list[Section]:
-    """Dice of every case by arm, mean over seeds and classes."""
+def _cases(folder: Path, results: Mapping[str, Any]) -> list[Section]:
+    """Dice of every case by arm, mean over seeds and classes, where the arms are compared."""
     found: dict[str, dict[str, list[float]]] = {}
-    for file in sorted((folder / "scores").glob("*_seed_*.json")):
+    places = [Path(place) for place in (results.get("study") or {}).get("scores", ["scores"])]
+    own = [folder / place for place in places if not place.is_absolute() and ".." not in place.parts]
+    for file in sorted(file for place in own for file in place.glob("*_seed_*.json")):
         arm, content = file.name.partition("_seed_")[0], read_object(file)
         with contents_of(file):
             for case in content["cases"]:

@@ -73,11 +73,12 @@ def _lines(plot: Lines) -> str:
     """Curves; the vertical axis is logarithmic where the values span more than a factor of three."""
     series = {name: points for name, points in plot.series.items() if points}
     ys = [y for points in series.values() for _, y in points]
+    ys += [limit for bars in plot.bars.values() for bar in bars for limit in bar[1:]]
     log = min(ys) > 0 and max(ys) > 3 * min(ys)
     xs = [x for points in series.values() for x, _ in points]
     left, top = 48, 16 * (len(series) + len(plot.marks)) + 8
     bottom = top + 200
-    x_ticks, place = _axis([*xs, *plot.marks.values()], left, _RIGHT - 8)
+    x_ticks, place = _axis([*xs, *plot.marks.values()], left, _RIGHT - 8, plot.log)
     y_ticks, height = _axis(ys, bottom, top, log)
     parts = _grid(x_ticks, place, top, bottom)
     for value, text in y_ticks:
@@ -86,6 +87,9 @@ def _lines(plot: Lines) -> str:
     for number, (name, points) in enumerate(series.items()):
         style, row = f"s{number % _STYLES}", 16 * number + 8
         path = "L".join(f"{place(x):.1f} {height(y):.1f}" for x, y in points)
+        for x, low, high in plot.bars.get(name, ()):  # side by side, where several curves share an x
+            at = place(x) + 3 * (number - (len(series) - 1) / 2)
+            parts.append(f'<path class="bar {style}" d="M{at:.1f} {height(low):.1f}V{height(high):.1f}"/>')
         parts.append(f'<path class="line {style}" d="M{path}"/><path class="line {style}" d="M{_LEFT} {row}h30"/>')
         parts.append(f'<text x="{_LEFT + 38}" y="{row + 4}">{escape(name)}</text>')
     for number, (name, x) in enumerate(plot.marks.items(), len(series)):

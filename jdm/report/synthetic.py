@@ -12,6 +12,8 @@ import numpy as np
 from jdm.data.provenance import read_generator
 from jdm.data.raw_dataset import RawDataset, read_case, read_dataset
 from jdm.errors import DataError
+from jdm.evaluation.agreement import GATE
+from jdm.evaluation.audit_page import agreement_verdict
 from jdm.evaluation.tables import Table
 from jdm.report.content import Report, Section, Strips
 from jdm.report.nearest import nearest_section
@@ -97,7 +99,19 @@ def audit_sections(file: Path, made: RawDataset | None, real: RawDataset | None)
     if made is not None and real is not None:
         with contents_of(file):
             sections += nearest_section(made, real, nearest)
-    return [*sections, Section("Distances and distributions", plots=(plot,), tables=(*tables, listed))]
+    sections.append(Section("Distances and distributions", plots=(plot,), tables=(*tables, listed)))
+    if content.get("agreement"):
+        with contents_of(file):
+            sections.append(_agreement_section(content["agreement"]))
+    return sections
+
+
+def _agreement_section(found: Mapping[str, Any]) -> Section:
+    rows = {name.replace("_", "-"): [float(x) for x in cases.values()] for name, cases in found["cases"].items()}
+    limit = {f"{100 * GATE:.0f} % of real cases lie below": float(found["least"])}
+    plot = Strips("Agreement of each case", "Dice of mask and prediction", rows, limit)
+    table = _sets_table("Agreement, and the networks' loss, by set", found["sets"])
+    return Section("Agreement of masks", (agreement_verdict(found),), plots=(plot,), tables=(table,))
 
 
 def audit_verdict(file: Path) -> str:

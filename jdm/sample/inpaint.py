@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from jdm.data.case_io import label_dtype
 from jdm.data.raw_dataset import Pair
 from jdm.draw.canvas import CaseCanvas, around, in_type, seam
-from jdm.draw.given import lesion_value, painted, region_of
+from jdm.draw.given import box_inside, label_value, painted, region_of
 from jdm.draw.run import Run
 from jdm.errors import DataError
 from jdm.sample.request import InpaintRequest
@@ -18,7 +20,10 @@ def prepare(run: Run, request: InpaintRequest) -> list[Start]:
     """Read the case. Raises: ConfigError or DataError if it or the region cannot be used."""
     (case,) = real_cases(run, [request.case], "jdm-sample inpaint")
     labels = {label: value for value, label in enumerate(run.config.facts.labels)}
-    value = None if request.lesion is None else lesion_value(labels, request.lesion)
+    value = None if request.lesion is None else label_value(labels, request.lesion, "lesion")
+    if request.inside is not None:
+        organ, rng = label_value(labels, request.inside, "inside"), np.random.default_rng(request.seed)
+        request = replace(request, box=box_inside(case.pair.label, organ, rng), inside=None)
     return [inpainting(case, request, value)]
 
 

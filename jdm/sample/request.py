@@ -88,7 +88,9 @@ class InpaintRequest(SampleRequest):
     case: Case
     """Case id."""
     box: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N ...", help_behavior_hint="")] = ()
-    """Region in array order: first row and column, then last ones plus 1, e.g. 40 60 90 120."""
+    """Region in array order: first row and column, then last ones plus 1, e.g. 40 60 90 120; of a volume, 6 numbers."""
+    inside: Text = None
+    """Instead of --box: one at a random place inside this label, a third of its size a side."""
     region: File = None
     """Region as a mask of the case's size, nonzero inside."""
     lesion: Text = None
@@ -274,10 +276,10 @@ def _check_inpainting(config: Config, request: InpaintRequest, way: Way) -> None
     _check_resampling(request.repetitions, request.jump_length, way)
     axes, half = config.data.dims + (config.data.slice_axis is not None), len(request.box) // 2
     ordered = all(0 <= a < b for a, b in zip(request.box[:half], request.box[half:], strict=False))
-    both = "given twice" if request.box else "missing"
+    regions = sum(map(bool, (request.box, request.region, request.inside)))
     check_flags(
         (request.feather >= 0, "feather", request.feather, "at least 0"),
-        (bool(request.box) != bool(request.region), "box or --region", both, "exactly one of them"),
+        (regions == 1, "box, --inside or --region", f"given {regions} times", "exactly one of them"),
         (
             not request.box or (len(request.box) == 2 * axes and ordered),
             "box", request.box, f"{axes} first indices, then {axes} larger ones, each the last index plus 1",

@@ -18,7 +18,7 @@ from jdm.diffusion.haar import MOST_LEVELS, haar
 from jdm.diffusion.windows import window_starts
 from jdm.evaluation.likeness import likeness
 
-_JUDGED_CASES, _JUDGED_ITEMS = 12, 60
+_FEWEST_JUDGED, _JUDGED_CASES, _JUDGED_ITEMS = 5, 12, 60
 _LEAST_STD = 0.005  # of a sub-band, about a grey level: flat ones would dominate the loss
 
 
@@ -29,7 +29,9 @@ def with_measures(config: Config, dataset: RawDataset, ids: tuple[list[str], lis
     """
     training, held_out = ids
     facts = replace(config.facts, **_image_statistics(_some_encoded(config, dataset, training), config))
-    numbers = [likeness(*PairCodec(config).decode(x)) for x in _some_encoded(config, dataset, held_out or training)]
+    # A range takes several cases: a tenth of a few volumes is one.
+    judged = held_out if len(held_out) >= _FEWEST_JUDGED or config.data.dims == 2 else [*held_out, *training]
+    numbers = [likeness(*PairCodec(config).decode(x)) for x in _some_encoded(config, dataset, judged or training)]
     with_mask = [found for found in numbers if np.isfinite(found).all()] or [np.nan_to_num(n) for n in numbers]
     low, high = np.percentile(with_mask, [5, 95], axis=0).tolist()
     return replace(config, facts=replace(facts, likeness=tuple(zip(low, high, strict=True))))
@@ -53,7 +55,9 @@ def _image_statistics(encoded: list[np.ndarray], config: Config) -> dict[str, An
     axes = found.T[::-1] * np.where(found.T[::-1].sum(axis=1, keepdims=True) < 0, -1, 1)
     energy, count = np.zeros((len(axes), block**dims)), 0
     for image in images:
-        whole = image[:, *(slice(side - side % block) for side in image.shape[1:])]
+        # Sides shorter than a block, such as those across few thick slices, are filled up by their mirror image.
+        longer = np.pad(image, [(0, 0), *((0, max(0, block - side)) for side in image.shape[1:])], mode="symmetric")
+        whole = longer[:, *(slice(side - side % block) for side in longer.shape[1:])]
         bands = haar(torch.from_numpy(np.tensordot(axes, whole, 1))[None], MOST_LEVELS)[0].unflatten(0, energy.shape)
         energy += bands.square().sum([*range(2, 2 + dims)]).numpy()
         count += bands[0, 0].numel()

@@ -20,7 +20,7 @@ from jdm.config.settings import Config, Settings
 from jdm.data.classes import FILE_NAME, class_names, read_classes
 from jdm.data.groups import read_groups
 from jdm.data.raw_dataset import RawDataset, check_dataset, open_dataset
-from jdm.data.splits import fold_split
+from jdm.data.splits import fold_split, train_fraction
 from jdm.errors import ConfigError, DataError, ExistsError, TrainingError
 from jdm.plan.fingerprint import WIDEST_SPACING, fingerprint, planned_patch
 from jdm.plan.rules import Machine, Plan, Size, plan, sizes, steps_within, usual_size
@@ -29,6 +29,7 @@ from jdm.system.processes import decided_by_first, rank
 from jdm.train.checkpoint import FINGERPRINT, PLAN, WEIGHTS, has_resume_state, run_folder
 from jdm.train.imported_weights import ImportedWeights, check_weights, weights_of
 from jdm.train.measures import with_measures
+from jdm.train.memory import fitted, memory_target
 from jdm.train.objective import measure_step_seconds
 from jdm.train.replaced_run import settle
 from jdm.train.request import TrainRequest
@@ -52,6 +53,8 @@ class Prepared:
     """Class by case, for a model conditioned on it; empty if a case has none."""
     imported: ImportedWeights | None
     """Initial weights, if imported."""
+    train_fraction: float | None = None
+    """Share of the fold's training cases that are used; None: all."""
 
     @property
     def config(self) -> Config:
@@ -68,11 +71,12 @@ def prepare(request: TrainRequest) -> Prepared:
         raise ConfigError("--resume and --overwrite are both given; expected one: continue the run, or start again")
     dataset = open_dataset(request.dataset)
     _refuse_synthetic(dataset)
-    training_ids, held_out_ids = training_and_held_out(dataset, request.fold)
-    out_dir = run_folder(dataset.name, request.fold)
+    training_ids, held_out_ids = training_and_held_out(dataset, request.fold, request.train_fraction)
+    out_dir = run_folder(dataset.name, request.run)
 
     def prepared(plan: Plan, classes: Mapping[str, str] | None, imported: ImportedWeights | None = None) -> Prepared:
-        return Prepared(plan, dataset, request.fold, training_ids, held_out_ids, out_dir, classes, imported)
+        cases, fraction = (training_ids, held_out_ids), request.train_fraction
+        return Prepared(plan, dataset, request.fold, *cases, out_dir, classes, imported, fraction)
 
     if request.resume and (out_dir / PLAN).is_file():
         config = _resumed(request, out_dir)
@@ -100,8 +104,9 @@ def alone(prepared_for: TrainRequest) -> Iterator[None]:
     Raises: ExistsError if another process is using it.
     """
     dataset = open_dataset(prepared_for.dataset)
-    fold_split(dataset, prepared_for.fold)  # no folder is made for a fold that there is not
-    folder = run_folder(dataset.name, prepared_for.fold)
+    # no folder is made for a fold or a fraction that there is not
+    training_and_held_out(dataset, prepared_for.fold, prepared_for.train_fraction)
+    folder = run_folder(dataset.name, prepared_for.run)
     with contextlib.ExitStack() as stack:
 
         def begin() -> bool:
@@ -114,12 +119,15 @@ def alone(prepared_for: TrainRequest) -> Iterator[None]:
         yield
 
 
-def training_and_held_out(dataset: RawDataset, fold: str) -> tuple[list[str], list[str]]:
+def training_and_held_out(dataset: RawDataset, fold: str, fraction: float | None = None) -> tuple[list[str], list[str]]:
     """Case ids to train on and to hold out: the two parts of a fold; for "all", a seeded random tenth is held out.
 
     That tenth consists of whole patients or sequences, if known.
+    Args: fraction: share of the training cases to use, see `train_fraction`; None: all.
     """
     training, held_out = fold_split(dataset, fold)
+    if fraction is not None:
+        training = train_fraction(dataset, training, fraction)
     if not held_out:
         group_of = read_groups(dataset)
         groups = sorted({group_of[case] for case in training})
@@ -167,9 +175,12 @@ def _planned(
     if imported is not None:
         given = merged({"network": vars(imported.network)}, given)
     # Sizes and spacing depend on the slice axis, so it must be known first.
-    in_three = given.get("data", {}).get("dims", 2) == 3
-    axis = given.get("data", {}).get("slice_axis", "none" if in_three else WIDEST_SPACING)
-    facts = fingerprint(dataset, training_ids, None if axis == "none" else axis, classes, dims=3 if in_three else 2)
+    data = given.get("data", {})
+    # The thesis's network would be too large for volumes.
+    sliced = "slice_axis" in data or data.get("previous_slice") or request.preset == "thesis"
+    dims = data.get("dims", 2 if sliced else None)
+    axis = data.get("slice_axis", "none" if dims == 3 else WIDEST_SPACING)
+    facts = fingerprint(dataset, training_ids, None if axis == "none" else axis, classes, dims)
     if rank() == 0:
         print("jdm-train: measuring the time of training steps on this machine", file=sys.stderr, flush=True)
     found = fitting_plan(
@@ -207,21 +218,25 @@ def fitting_plan(
     """The plan with the largest step size of which enough steps fit the budget; without a budget, the usual size.
 
     If the budget is too small for the smallest network at its usual size, the batch is made smaller. Each size is timed
-    on this machine.
+    on this machine. A step on volumes is first made to fit the memory.
     """
 
-    def at(size: Size, steps: int | None = None) -> Plan:
+    def at(size: Size, steps: int | None = None, patch_kept: bool = True) -> Plan:
         return plan(
             facts, size, machine, preset=request.preset, steps=steps, budget_minutes=request.budget_minutes,
-            canvas_limit=canvas_limit, settings=given,
+            canvas_limit=canvas_limit, settings=given if patch_kept else _without_patch(given),
         )  # fmt: skip
 
+    def fitting(size: Size) -> Size:
+        target = memory_target(at(size, 1).config, _device())
+        return fitted(size, lambda smaller, patch_kept: at(smaller, 1, patch_kept), target)
+
     if request.budget_minutes is None:
-        usual = at(usual_size(request.preset, machine))
+        usual = at(fitting(usual_size(request.preset, machine)))
         return replace(usual, seconds=measure_step_seconds(usual.config, _device()))
     ladder = sizes(request.preset)
     chosen, trial, seconds = None, None, 0.0
-    for size in ladder:
+    for size in map(fitting, ladder):
         before, trial = trial, at(size, 1)
         if before is None or before.config != trial.config:
             try:
@@ -238,6 +253,11 @@ def fitting_plan(
             break
     assert chosen is not None
     return chosen
+
+
+def _without_patch(given: Mapping[str, Any]) -> dict[str, Any]:
+    sides = ("patch_size", "canvas_size", "whole")
+    return {**given, "data": {name: value for name, value in given.get("data", {}).items() if name not in sides}}
 
 
 def machine() -> Machine:

@@ -82,6 +82,7 @@ class Progress:
             "fold": prepared.fold,
             "training_ids": prepared.training_ids,
             "held_out_ids": prepared.held_out_ids,
+            "train_fraction": prepared.train_fraction,
             "processes": dist.get_world_size() if dist.is_initialized() else 1,
         }
         on_cpu = self.config.train.clock == "cpu"

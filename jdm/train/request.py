@@ -33,6 +33,8 @@ class TrainRequest:
     """default: EDM preconditioning, separate noise levels for image and mask. thesis: the process of Zhou 2023."""
     plan: File = None
     """TOML file of settings that override planned ones: all or part of a plan.toml."""
+    train_fraction: Number = None
+    """Train on this share of the training cases, of whole patients if known; the run is then fold_0_of_0.1."""
     classes: File = None
     """CSV file with the columns case and class, for sampling by class: a path, or a file beside dataset.json."""
     init_from: File = None
@@ -49,3 +51,8 @@ class TrainRequest:
     """Print the plan and stop."""
     settings: Annotated[Mapping[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
     """Nested settings, such as {"train": {"steps": 5000}}; on the command line each setting is a flag."""
+
+    @property
+    def run(self) -> str:
+        """Name of the run, which `jdm-export` and others take as FOLD."""
+        return self.fold if self.train_fraction is None else f"{self.fold}_of_{self.train_fraction:g}"

@@ -6,6 +6,7 @@ be pickled. They are defined in the installed package.
 
 from nnunet_integration.trainers import (
     nnUNetTrainerJDM,
+    nnUNetTrainerJDMCutMix,
     nnUNetTrainerJDMFinetune,
     nnUNetTrainerJDMMix,
     nnUNetTrainerJDMPretrain,
@@ -13,6 +14,7 @@ from nnunet_integration.trainers import (
 
 __all__ = [
     "nnUNetTrainerJDM",
+    "nnUNetTrainerJDMCutMix",
     "nnUNetTrainerJDMFinetune",
     "nnUNetTrainerJDMMix",
     "nnUNetTrainerJDMPretrain",
