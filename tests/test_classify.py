@@ -13,7 +13,7 @@ from sklearn import metrics
 from jdm.classify.arms import phases, train
 from jdm.classify.images import Images, augmented
 from jdm.classify.networks import build
-from jdm.classify.report import verdict
+from jdm.classify.report import report, verdict
 from jdm.classify.request import ARMS, USUAL, ClassifyOptions
 from jdm.classify.run import classify
 from jdm.classify.scores import auc, by_class, calibration_error, confusion, intervals, scores
@@ -23,6 +23,8 @@ from jdm.data.raster import Raster
 from jdm.data.raw_dataset import open_dataset, write_dataset_json, write_image
 from jdm.data.splits import fold_split
 from jdm.errors import ConfigError, DataError, ExistsError
+from jdm.report.classified import classify_report
+from jdm.system.files import strict, write_json
 
 QUICK = {"iterations": 12, "seeds": (0,), "size": 16, "batch_size": 8}
 
@@ -122,6 +124,23 @@ def test_leaks_and_sets_that_do_not_fit_are_refused(both):
     (both / "Dataset571_Syn" / FILE_NAME).unlink()
     with pytest.raises(DataError, match=r"Dataset571_Syn has no classes\.csv"):
         classify(ClassifyOptions("71", "571", **QUICK))
+
+
+def test_a_class_that_is_never_predicted_has_no_precision_and_still_a_report(tmp_path):
+    first = np.array([0.9, 0.8, 0.3, 0.2, 0.6, 0.4])
+    p = np.stack([first, 1 - first, 0 * first], 1)[None]
+    found = {
+        "names": ("a", "b", "c"), "y": np.array([0, 0, 1, 1, 2, 2]), "groups": list("uvwxyz"), "cases": list("uvwxyz"),
+        "arms": {arm: {"p": p, "losses": [[1.0, 0.5]]} for arm in ("real", "synthetic")},
+    }  # fmt: skip
+    settings = {
+        "real": "71", "synthetic": "571", "network": "small", "size": 16, "iterations": 12, "batch_size": 8,
+        "folds": ["0"], "classes": ["a", "b", "c"], "synthetic_images": 3, "scored": "imagesTs",
+    }  # fmt: skip
+    results = strict(report(found, settings, tmp_path))
+    assert results["arms"]["synthetic"]["classes"]["c"]["precision"] is None
+    write_json(tmp_path / "results.json", results)
+    assert "Class c" in str(classify_report(tmp_path))
 
 
 def test_arms_and_their_controls_have_as_many_updates():
