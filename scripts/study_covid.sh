@@ -16,7 +16,13 @@ few=${SDE_COUNT:-200}
 jdm-export 751 all --balance --count "$few" --id 764 --sampler euler-maruyama --steps "${SDE_STEPS:-250}" --no-audit
 jdm-export 751 all --balance --count "$few" --id 765 --sampler predictor-corrector --steps "$((${SDE_STEPS:-250} / 2))" --no-audit
 jdm-export 751 all --balance --count "$few" --id 766 --sampler ode --no-audit
-for set in 763:jdm 761:dcgan 762:stylegan2; do
+python "$here/model_per_class.py" split 751 --ids 801 802 803 804
+for n in 1 2 3 4; do
+  jdm-train "80$n" all --budget-minutes "$(awk "BEGIN {print $minutes / 4}")" --train.clock cpu
+  jdm-export "80$n" all --count 50 --id "81$n"
+done
+python "$here/model_per_class.py" join 751 --ids 811 812 813 814 --id 768
+for set in 763:jdm 761:dcgan 762:stylegan2 768:model_per_class; do
   jdm-classify 751 --synthetic "${set%%:*}" --fold all --iterations "${ITERATIONS:-600}" --out "$2/${set##*:}"
 done
 python "$here/class_study.py" 751 "$2" DCGAN=761 StyleGAN2-ADA=762 jdm=763 \
