@@ -92,9 +92,11 @@ def sheet(shown: dict[str, RawDataset], seed: int) -> Image.Image:
     rng = np.random.default_rng(seed)
     classes = {name: read_all_classes(each.folder / FILE_NAME, each) for name, each in shown.items()}
     rows = []
-    for label in sorted({*next(iter(classes.values())).values()} - {""}):
+    for label in sorted({label for found in classes.values() for label in found.values()} - {""}):
         for name, each in shown.items():
             cases = [case for case in each.cases if classes[name][case] == label]
+            if not cases:
+                continue
             chosen = rng.permutation(cases)[:_SHOWN].tolist()
             tiles = [_tile(read_image(each, case)[0]) for case in chosen]
             tiles += [np.full((_SIDE, _SIDE), 255, np.uint8)] * (_SHOWN - len(tiles))
