@@ -2,12 +2,15 @@
 
 import copy
 import json
+import shutil
 
 import gan_baselines
+import model_per_class
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import varied_dataset
 from gan_ada import TARGET, Augmentation
 from gan_baselines import Options
 from gan_dcgan import DCGAN
@@ -18,7 +21,7 @@ from jdm.classify.images import Images
 from jdm.classify.request import ClassifyOptions
 from jdm.classify.run import classify
 from jdm.data.provenance import read_generator
-from jdm.data.raw_dataset import open_dataset, read_image
+from jdm.data.raw_dataset import open_dataset, read_image, write_json_like
 from jdm.data.splits import fold_split
 from jdm.errors import DataError, ExistsError
 
@@ -143,3 +146,39 @@ def test_its_dataset_is_compared_and_its_training_cases_are_guarded(gan, nnunet_
     with pytest.raises(ExistsError, match="571"):
         gan_baselines.main(Options(gan, "71", 571, **SMALL))
     assert json.loads((made.folder / "provenance.json").read_text())["gan"]["updates"]
+
+
+def test_parts_of_one_class_join_to_a_set_that_knows_all_their_training_cases(nnunet_folders):
+    raw = nnunet_folders["nnUNet_raw"]
+    write(raw, "Dataset071_Real", 8, seed=0, test=4)
+    model_per_class.main("split", "71", (81, 82))
+    parts = [open_dataset(81), open_dataset(82)]
+    real = open_dataset(71)
+    assert sorted(case for part in parts for case in part.cases) == list(real.cases)
+    assert all(name in case for part, name in zip(parts, ("bright", "dark"), strict=True) for case in part.cases)
+    for number, part in zip((91, 92), parts, strict=True):
+        made = raw / f"Dataset0{number}_Made"
+        shutil.copytree(part.folder, made)
+        origin = {"dataset": part.name, "training_ids": list(part.cases)}
+        (made / "provenance.json").write_text(json.dumps({"generator": origin}))
+    model_per_class.main("join", "71", (91, 92), id=93)
+    assert read_generator(open_dataset(93))["training_ids"] == list(real.cases)
+    assert classify(ClassifyOptions("71", "93", folds=("all",), arms=("real", "mixed"), **QUICK))[1]["images"] == 4
+
+
+def test_varied_cases_count_as_training_cases(nnunet_folders, tmp_path):
+    raw = nnunet_folders["nnUNet_raw"]
+    write(raw, "Dataset071_Real", 8, seed=0)
+    real, samples = open_dataset(71), tmp_path / "varied"
+    source, trained = real.cases[0], list(real.cases[2:])
+    (samples / "imagesTr").mkdir(parents=True)
+    shutil.copy(real.training_files[source].images[0], samples / "imagesTr" / f"{source}_s0_0000.png")
+    write_json_like(samples, real, 1)
+    origin = {"dataset": real.name, "training_ids": trained}
+    content = {"mode": "vary", "samples": 1, "cases": [source], "generator": origin}
+    (samples / "samples.json").write_text(json.dumps(content))
+    varied_dataset.main(samples, 581)
+    assert read_generator(open_dataset(581))["training_ids"] == [source, *trained]
+    (samples / "samples.json").write_text(json.dumps({**content, "mode": "inpaint"}))
+    with pytest.raises(DataError, match="vary"):
+        varied_dataset.main(samples, 582)
