@@ -25,5 +25,5 @@ python "$here/model_per_class.py" join 751 --ids 811 812 813 814 --id 768
 for set in 763:jdm 761:dcgan 762:stylegan2 768:model_per_class; do
   jdm-classify 751 --synthetic "${set%%:*}" --fold all --iterations "${ITERATIONS:-600}" --out "$2/${set##*:}"
 done
-python "$here/class_study.py" 751 "$2" DCGAN=761 StyleGAN2-ADA=762 jdm=763 \
+python "$here/class_study.py" 751 "$2" DCGAN=761 StyleGAN2-ADA=762 jdm=763 jdm-per-class=768 \
   jdm-euler-maruyama=764 jdm-predictor-corrector=765 jdm-ode=766
