@@ -24,7 +24,7 @@ from jdm.errors import ConfigError
 from jdm.evaluation.set_audit import SetAudit, audit_set
 from jdm.system.files import write_json, write_text
 
-_SHOWN, _SIDE = 24, 40
+_SHOWN, _SIDE = 24, 32
 _COLUMNS = ("kernel", "frechet", "precision", "recall", "coverage")
 _LEGEND = """kernel: squared kernel distance (unbiased, may be negative) of standardised pixels, 16 a side; frechet: of
 the same; precision, recall and coverage: 5 neighbours. copies: of training images, by `jdm-audit`."""
