@@ -58,13 +58,10 @@ def _gather(options: ClassesOptions, root: Path, ledger: Ledger) -> Content:
         for path, reason in aside:
             ledger.add("ignored", "train", None, [path], [reason])
         for stem, path in files.items():
+            read = partial(read_picture, path, options, bool(coloured))
             name = "_".join(filter(None, (part, folder.name, stem)))
             split = "test" if part.lower() in TEST_PARTS or _drawn(name, options.test_share) else "train"
-            items.append(
-                Item(
-                    split, name, (path,), partial(_read, path, options, bool(coloured)), None, part or None, folder.name
-                )
-            )
+            items.append(Item(split, name, (path,), read, None, part or None, folder.name))
     names = sorted({item.class_name or "" for item in items if item.split == "train"})
     if len(names) < 2:
         raise missing_layout(root, "a folder of pictures per class, at least two, also within train and test")
@@ -103,7 +100,8 @@ def _is_grey(path: Path) -> bool:
         return True  # refused when it is read
 
 
-def _read(path: Path, options: ClassesOptions, coloured: bool) -> Reading:
+def read_picture(path: Path, options: ClassesOptions, coloured: bool) -> Reading:
+    """A picture of the form that the options ask for. Args: coloured: whether all are stored in colour."""
     reading = _dicom(path) if is_dicom(path) else read_grey(path, strict=False)
     array, notes = reading.image.array, [*reading.notes]
     if options.grey and len(array) > 1:

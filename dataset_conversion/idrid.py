@@ -1,4 +1,4 @@
-"""IDRiD, lesions of the retina: 54 training and 27 test images, 4288x2848.
+"""IDRiD, lesions of the retina: 54 training and 27 test images, 4288x2848; or, see `idrid_grading`, graded images.
 
 Layout: `A. Segmentation/1. Original Images/{a. Training Set,b. Testing Set}/IDRiD_NN.jpg` and `2. All Segmentation
 Groundtruths/{a. Training Set,b. Testing Set}/{1. Microaneurysms,...,5. Optic Disc}/IDRiD_NN_{MA,HE,EX,SE,OD}.tif`. An
@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from dataset_conversion.cases import Content, convert
+from dataset_conversion.idrid_grading import TABLES, gather_grading
 from dataset_conversion.ledger import Ledger
 from dataset_conversion.masks import any_colour
 from dataset_conversion.options import IdridOptions
@@ -39,17 +40,25 @@ def convert_idrid(options: IdridOptions) -> Conversion:
     """Convert to five classes, numbered as in `CLASSES`.
 
     Where classes overlap, a pixel belongs to the first of them in `options.priority`.
-    Raises: as `convert`; ConfigError unless the priority names each class once.
+    If the source is the disease grading, its images have a grade and no mask.
+    Raises: as `convert`; ConfigError unless the priority names each class once, or for a size that is out of range.
     """
     if sorted(options.priority) != sorted(CLASSES):
         raise ConfigError(
             f"--priority {' '.join(options.priority)}: expected each of {' '.join(CLASSES)} once; correct it"
         )
+    if options.size is not None and options.size < 8:
+        raise ConfigError(f"--size is {options.size}; expected at least 8 pixels; correct it")
     asked = {"priority where classes overlap": " before ".join(options.priority)}
-    return convert(options, "idrid", "IDRiD", partial(_gather, options.priority), asked)
+    return convert(options, "idrid", "IDRiD", partial(_gather, options), asked)
 
 
-def _gather(priority: tuple[str, ...], root: Path, ledger: Ledger) -> Content:
+def _gather(options: IdridOptions, root: Path, ledger: Ledger) -> Content:
+    if any(path.name in TABLES.values() for path in visible(root)):
+        return gather_grading(options, root, ledger)
+    if options.size is not None:
+        raise ConfigError("--size is of the disease grading (B); masks are not resized; leave it out")
+    priority = options.priority
     pictures: list[Picture] = []
     masks: Counter[str] = Counter()
     for split, name in _SPLITS.items():

@@ -200,17 +200,20 @@ class MonusegOptions(SourceOptions):
 
 @dataclass(frozen=True)
 class IdridOptions(SourceOptions):
-    """Convert IDRiD (A. Segmentation): four lesions of the retina and the optic disc, 54 training and 27 test images.
+    """Convert IDRiD. A. Segmentation: four lesions of the retina and the optic disc, 54 training and 27 test images.
 
-    Classes are numbered 1 microaneurysm (MA), 2 haemorrhage (HE), 3 hard exudate (EX), 4 soft exudate (SE), 5 optic
-    disc (OD). If an image has no file for a class, the class is absent.
+    B. Disease Grading: 413 training and 103 test images with a grade of retinopathy, 0 to 4, and no mask.
+    Classes of A are numbered 1 microaneurysm (MA), 2 haemorrhage (HE), 3 hard exudate (EX), 4 soft exudate (SE), 5
+    optic disc (OD). If an image has no file for a class, the class is absent.
 
     For example:
       jdm-convert idrid "A. Segmentation.zip" --id 30
     """
 
     priority: tuple[str, ...] = ("MA", "SE", "EX", "HE", "OD")
-    """Order of precedence where classes overlap."""
+    """A: order of precedence where classes overlap."""
+    size: int | None = None
+    """B: crop every image to its central square, and resize it to this many pixels a side."""
 
 
 @dataclass(frozen=True)

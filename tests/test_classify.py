@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from jdm.classify.arms import phases
-from jdm.classify.images import augmented
+from jdm.classify.arms import phases, train
+from jdm.classify.images import Images, augmented
 from jdm.classify.networks import build
-from jdm.classify.report import verdict
-from jdm.classify.request import ARMS, ClassifyOptions
+from jdm.classify.report import report, verdict
+from jdm.classify.request import ARMS, USUAL, ClassifyOptions
 from jdm.classify.run import classify
 from jdm.classify.scores import auc, by_class, calibration_error, confusion, intervals, scores
 from jdm.cli.classify import main
@@ -23,6 +23,8 @@ from jdm.data.raster import Raster
 from jdm.data.raw_dataset import open_dataset, write_dataset_json, write_image
 from jdm.data.splits import fold_split
 from jdm.errors import ConfigError, DataError, ExistsError
+from jdm.report.classified import classify_report
+from jdm.system.files import strict, write_json
 
 QUICK = {"iterations": 12, "seeds": (0,), "size": 16, "batch_size": 8}
 
@@ -59,7 +61,7 @@ def test_every_arm_learns_what_is_easy_and_the_report_says_so(both, monkeypatch,
     printed = capsys.readouterr().out
     folder = next(path.parent for path in both.parent.rglob("results.md"))
     results = json.loads((folder / "results.json").read_text())
-    assert set(results["arms"]) == set(ARMS) and results["runs"] == 2 and results["images"] == 10
+    assert set(results["arms"]) == set(USUAL) and results["runs"] == 2 and results["images"] == 10
     assert results["settings"]["scored"] == "imagesTs"
     for arm, part in results["arms"].items():
         assert part["overall"]["accuracy"]["mean"] > 0.9, arm
@@ -85,7 +87,7 @@ def test_a_killed_comparison_goes_on_to_equal_numbers(both, tmp_path, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         classify(options)
     assert classify(options)[1] == whole
-    assert len(calls) == 4 + len(ARMS) - 3, "finished arms are not trained again"
+    assert len(calls) == 4 + len(USUAL) - 3, "finished arms are not trained again"
     more = ClassifyOptions("71", "571", out=tmp_path / "cut", **{**QUICK, "seeds": (0, 1)})
     assert classify(more)[1]["runs"] == 2
     other = ClassifyOptions("71", "571", out=tmp_path / "cut", **{**QUICK, "iterations": 13})
@@ -124,10 +126,46 @@ def test_leaks_and_sets_that_do_not_fit_are_refused(both):
         classify(ClassifyOptions("71", "571", **QUICK))
 
 
+def test_a_class_that_is_never_predicted_has_no_precision_and_still_a_report(tmp_path):
+    first = np.array([0.9, 0.8, 0.3, 0.2, 0.6, 0.4])
+    p = np.stack([first, 1 - first, 0 * first], 1)[None]
+    found = {
+        "names": ("a", "b", "c"), "y": np.array([0, 0, 1, 1, 2, 2]), "groups": list("uvwxyz"), "cases": list("uvwxyz"),
+        "arms": {arm: {"p": p, "losses": [[1.0, 0.5]]} for arm in ("real", "synthetic")},
+    }  # fmt: skip
+    settings = {
+        "real": "71", "synthetic": "571", "network": "small", "size": 16, "iterations": 12, "batch_size": 8,
+        "folds": ["0"], "classes": ["a", "b", "c"], "synthetic_images": 3, "scored": "imagesTs",
+    }  # fmt: skip
+    results = strict(report(found, settings, tmp_path))
+    assert results["arms"]["synthetic"]["classes"]["c"]["precision"] is None
+    write_json(tmp_path / "results.json", results)
+    assert "Class c" in str(classify_report(tmp_path))
+
+
 def test_arms_and_their_controls_have_as_many_updates():
     total = {arm: sum(phase.updates for phase in phases(arm, 100)) for arm in ARMS}
     assert total["real"] == total["augmented"] == total["synthetic"] == 100
-    assert total["real-long"] == total["synthetic-then-real"] == total["mixed"] == 200
+    assert total["real-long"] == total["synthetic-then-real"] == total["mixed"] == total["pooled"] == 200
+
+
+def test_pooled_images_top_up_a_class_and_classes_balanced_draws_all_classes_alike():
+    """Real images are 0, synthetic ones, all of class 1, are 1."""
+    real = Images(tuple("abcdefgh"), torch.zeros(8, 1, 8, 8), torch.tensor([0, 0, 0, 0, 0, 0, 1, 1]))
+    made = Images(tuple("stuvwx"), torch.ones(6, 1, 8, 8), torch.ones(6, dtype=torch.long))
+
+    class Recording(torch.nn.Linear):
+        def forward(self, input):
+            seen.append(input[:, 0, 0, :1])
+            return super().forward(seen[-1])
+
+    seen: list[torch.Tensor] = []
+    for balanced, share in ((False, 6 / 14), (True, 0.5 * 6 / 8)):
+        seen.clear()
+        options = ClassifyOptions("71", "571", iterations=100, batch_size=16, classes_balanced=balanced)
+        train(Recording(1, 2), "pooled", real, made, options, 0, lambda: None)
+        assert len(seen) == 200
+        assert torch.cat(seen).mean().item() == pytest.approx(share, abs=0.04)
 
 
 @given(st.integers(2, 4), st.integers(0, 2**31))

@@ -100,6 +100,52 @@ def test_idrid_without_its_masks_or_with_strange_ones(tmp_path: Path) -> None:
         convert_idrid(IdridOptions(base, 30))
 
 
+def make_grading(root: Path) -> Path:
+    base = root / "B. Disease Grading"
+    (base / "2. Groundtruths").mkdir(parents=True)
+    for split, name, count in (("a. Training Set", "a. IDRiD_Disease Grading_Training Labels.csv", 5),
+                               ("b. Testing Set", "b. IDRiD_Disease Grading_Testing Labels.csv", 2)):  # fmt: skip
+        rows = ["Image name,Retinopathy grade,Risk of macular edema ,,,"]
+        for n in range(1, count + 1):
+            save(base / "1. Original Images" / split / f"IDRiD_{n:03d}.jpg", picture(n + count, (16, 24, 3)))
+            rows.append(f"IDRiD_{n:03d},{n - 1},1,,,")
+        (base / "2. Groundtruths" / name).write_text("\n".join(rows) + "\n,,,,,\n")
+    return base
+
+
+def test_idrid_grading(tmp_path: Path) -> None:
+    base = make_grading(tmp_path)
+    made = convert_idrid(IdridOptions(zipped(base), 30, size=8))
+    dataset = open_dataset("IDRiD")
+    assert (made.training, made.test, dataset.has_masks) == (5, 2, False)
+    with (made.folder / "classes.csv").open(newline="") as file:
+        found = {row["case"]: row["class"] for row in csv.DictReader(file)}
+    assert found == {f"train_IDRiD_{n:03d}": f"grade_{n - 1}" for n in range(1, 6)} | {
+        "test_IDRiD_001": "grade_0", "test_IDRiD_002": "grade_1",
+    }  # fmt: skip
+    assert read_case(dataset, "train_IDRiD_003").image.shape == (3, 8, 8)
+    assert record(made.folder)["published"]["train"] == {"found": 5, "published": 413}
+    convert_idrid(IdridOptions(base, 31, "Large"))
+    assert read_case(open_dataset(31), "test_IDRiD_001", test=True).image.shape == (3, 16, 24)
+
+
+def test_idrid_grading_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    base = make_grading(tmp_path)
+    table = base / "2. Groundtruths" / "a. IDRiD_Disease Grading_Training Labels.csv"
+    text = table.read_text()
+    for wrong, named in ((text.replace("003,2", "003,5"), "IDRiD_003"), (text.replace("005", "004"), "IDRiD_004"),
+                         (text.replace("IDRiD_005,4", ""), "IDRiD_005")):  # fmt: skip
+        table.write_text(wrong)
+        with pytest.raises(DataError, match=named):
+            convert_idrid(IdridOptions(base, 30))
+    table.write_text(text)
+    make_idrid(tmp_path)
+    with pytest.raises(DataError, match=r"A\. Segmentation"):
+        convert_idrid(IdridOptions(tmp_path, 30))
+    with pytest.raises(ConfigError, match="--size"):
+        convert_idrid(IdridOptions(tmp_path / "A. Segmentation", 30, size=64))
+
+
 # ---------------------------------------------------------------- chest X-rays
 
 

@@ -12,10 +12,11 @@ from scipy import linalg
 from test_copies import altered, textures
 
 from jdm.cli.audit import main
+from jdm.data.classes import classes_csv
 from jdm.data.raw_dataset import Pair, RawDataset, read_case, read_dataset, write_case, write_dataset_json
 from jdm.draw.seeds import case_seed
 from jdm.errors import DataError
-from jdm.evaluation.audit_page import page, verdict
+from jdm.evaluation.audit_page import page, verdict, write_audit
 from jdm.evaluation.manifold import frechet, manifold
 from jdm.evaluation.set_audit import FLAGGED, audit_set
 from jdm.export.dataset import export_pairs
@@ -126,6 +127,35 @@ def test_pairs_of_a_narrow_set_resemble_each_other_more_than_real_ones(tmp_path,
     found = audit_set(synthetic(tmp_path / "Dataset541_Syn", alike), textured).resemblance
     narrow, real = (found[f"{name} - {name}"]["structural_similarity"] for name in ("synthetic", "training"))
     assert narrow > 0.5 > 0.3 > real
+
+
+def test_likeness_by_class_has_its_floor_and_tells_a_class_that_is_wrong(tmp_path, textured):
+    from jdm.report.synthetic import audit_sections
+
+    names = {f"case_{n:03d}": ("bright", "dark")[n % 2] for n in range(8)}
+    shades = [textures(1, 128, seed=n)[0] + (60 if n % 2 else -60) for n in range(8)]  # of the other class
+    made = synthetic(tmp_path / "Dataset541_Syn", shades)
+    made.folder.joinpath("classes.csv").write_text(classes_csv(names))
+    assert audit_set(made, textured).resemblance_by_class == {}
+    for case in TRAINED:
+        pair = read_case(textured, case)
+        image = np.clip(pair.image + (60.0 if names[case] == "bright" else -60.0), 0, 255).astype(np.uint8)
+        write_case(textured.folder, Pair(case, image, pair.label, pair.spacing, None), ".png")
+    others = {case: "" for case in textured.cases}
+    textured.folder.joinpath("classes.csv").write_text(classes_csv({**others, **names}))
+    audit = audit_set(made, textured)
+    error = {groups: numbers["mean_squared_error"] for groups, numbers in audit.resemblance_by_class.items()}
+    assert len(error) == 9  # 3 of real ones, 2 within synthetic ones, 4 across
+    floor, apart = error["real bright - real bright"], error["real bright - real dark"]
+    assert error["real bright - synthetic bright"] > 2 * floor < apart
+    assert error["real dark - synthetic bright"] < 0.5 * error["real bright - synthetic bright"]
+    assert "| real bright - synthetic bright |" in page(audit)
+    write_audit(audit, made.folder)
+    assert any(
+        "real bright - real dark" in row
+        for t in audit_sections(made.folder / "audit.json", None, None)[0].tables
+        for row in t.rows
+    )
 
 
 def test_a_set_of_one_look_covers_less_than_the_real_one(tmp_path, textured):

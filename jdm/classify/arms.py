@@ -22,6 +22,8 @@ class Phase:
     real: float
     """Share of real images in a batch."""
     augment: bool = False
+    pooled: bool = False
+    """Synthetic images count as real ones."""
 
 
 def phases(arm: Arm, updates: int) -> list[Phase]:
@@ -33,6 +35,7 @@ def phases(arm: Arm, updates: int) -> list[Phase]:
         "synthetic": [Phase(updates, 0.0)],
         "synthetic-then-real": [Phase(updates, 0.0), Phase(updates, 1.0)],
         "mixed": [Phase(2 * updates, 0.5)],
+        "pooled": [Phase(2 * updates, 1.0, pooled=True)],
     }[arm]
 
 
@@ -50,13 +53,14 @@ def train(
     losses = []
     model.train()
     for phase in phases(arm, options.iterations):
+        first = real.joined(synthetic) if phase.pooled else real
         optimizer = torch.optim.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=0.01)
         for update in range(phase.updates):
             done = update / phase.updates
             rate = min(1.0, 20 * (done + 1 / phase.updates)) * (1 + math.cos(math.pi * done)) / 2
             for group in optimizer.param_groups:
                 group["lr"] = options.learning_rate * rate
-            x, y = _batch(phase, real, synthetic, options, generator)
+            x, y = _batch(phase, first, synthetic, options, generator)
             loss = F.cross_entropy(model(x), y)
             optimizer.zero_grad()
             loss.backward()

@@ -32,6 +32,10 @@ class Images:
         chosen = torch.tensor([place[case] for case in cases], dtype=torch.long)
         return Images(tuple(cases), self.x[chosen], self.y[chosen])
 
+    def joined(self, other: Images) -> Images:
+        parts = (self.x, other.x), (self.y, other.y)
+        return Images((*self.cases, *other.cases), *(torch.cat(part) for part in parts))
+
     def standardised(self, mean: Tensor, std: Tensor) -> Images:
         x = ((self.x - mean) / std).contiguous(memory_format=torch.channels_last)
         return Images(self.cases, x, self.y)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ from jdm.system.machine import jdm_version
 
 _COMPARED = (
     ("augmented", "real"), ("real-long", "real"), ("synthetic", "real"),
-    ("synthetic-then-real", "real-long"), ("mixed", "real-long"),
+    ("synthetic-then-real", "real-long"), ("mixed", "real-long"), ("pooled", "real-long"),
 )  # fmt: skip
 """Arms, and the control with as many updates."""
-_HELP = ("synthetic-then-real", "mixed")
+_HELP = ("synthetic-then-real", "mixed", "pooled")
 _LEVEL = 0.05
 _MOST_LETTERS = 16
 """Of a class's name in a picture."""
@@ -126,7 +127,7 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
         header = ("difference in accuracy", "mean [95 % interval]", "p (Holm)", "smallest seen")
         found.append(Table("Paired differences between arms", header, tuple(map(_difference, results["differences"]))))
     for name, scores in first["classes"].items():
-        rows = tuple((arm, *(f"{part['classes'][name][key]:.3g}" for key in scores)) for arm, part in arms.items())
+        rows = tuple((arm, *(_score(part["classes"][name][key]) for key in scores)) for arm, part in arms.items())
         found.append(Table(f"Class {name}", ("arm", *scores), rows))
     return found
 
@@ -137,6 +138,11 @@ def _difference(entry: Mapping[str, Any]) -> tuple[str, ...]:
         f"{entry['mean']:+.3f} [{entry['low']:+.3f}, {entry['high']:+.3f}]",
         f"{entry['p_holm']:.3g}", f"{entry['detectable']:.3f}",
     )  # fmt: skip
+
+
+def _score(value: float | None) -> str:
+    """Empty where there is none, as for the precision of a class that is never predicted."""
+    return "" if value is None or math.isnan(value) else f"{value:.3g}"
 
 
 def _interval(value: Mapping[str, float | None]) -> str:

@@ -10,8 +10,10 @@ import tyro
 
 from jdm.errors import ConfigError
 
-Arm = Literal["real", "augmented", "real-long", "synthetic", "synthetic-then-real", "mixed"]
+Arm = Literal["real", "augmented", "real-long", "synthetic", "synthetic-then-real", "mixed", "pooled"]
 ARMS: tuple[Arm, ...] = get_args(Arm)
+USUAL = ARMS[:-1]
+"""Synthetic sets of some classes only are for arm pooled."""
 _WORDS = tyro.conf.arg(help_behavior_hint="")
 
 
@@ -29,8 +31,9 @@ class ClassifyOptions:
     folds: Annotated[tuple[str, ...], tyro.conf.arg(name="fold", metavar="0-4 ...", help_behavior_hint="")] = ("0",)
     """Folds to train on. Scored are imagesTs or, without classes for them, the validation cases."""
     seeds: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N ...", help_behavior_hint="")] = (0, 1, 2)
-    arms: Annotated[tuple[Arm, ...], tyro.conf.arg(metavar="NAME ...", help_behavior_hint="")] = ARMS
-    """real, augmented (real, augmented), real-long (twice the updates), synthetic, synthetic-then-real, mixed."""
+    arms: Annotated[tuple[Arm, ...], tyro.conf.arg(metavar="NAME ...", help_behavior_hint="")] = USUAL
+    """real, augmented (real, augmented), real-long (twice the updates), synthetic, synthetic-then-real, mixed (half of
+    each batch); also pooled (all images alike), for synthetic images that top up a class."""
     iterations: int = 600
     """Updates of arm real. Arms that also see synthetic images, and real-long, get twice as many."""
     network: Literal["small", "resnet50"] = "small"

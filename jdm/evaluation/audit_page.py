@@ -134,6 +134,7 @@ def page(audit: SetAudit) -> str:
         _table(audit.distribution, {name: name for name in _DISTRIBUTION}),
         "Likeness of random pairs of different cases, 64 pixels a side; within a set it measures diversity.",
         _table(audit.resemblance, {"mean_squared_error": "mean squared error", "structural_similarity": "SSIM"}),
+        *_by_class(audit),
         "## Looks", _table(audit.appearance, {name: name for name in next(iter(audit.appearance.values()))}),
     ]  # fmt: skip
     if audit.agreement is not None:
@@ -156,6 +157,17 @@ def page(audit: SetAudit) -> str:
         if lines := [f"- {v.case_id}: {v.nearest}" for v in found if v.copy]:
             parts += [f"## {title} by name", "\n".join(dict.fromkeys(lines))]
     return "\n\n".join(parts) + "\n"
+
+
+def _by_class(audit: SetAudit) -> list[str]:
+    """A row per pair of groups, because there are many."""
+    if not audit.resemblance_by_class:
+        return []
+    lines = ["| groups | mean squared error | SSIM |", "| --- | ---: | ---: |"]
+    for groups, numbers in audit.resemblance_by_class.items():
+        lines.append(f"| {groups} | {' | '.join(map(_cell, numbers.values()))} |")
+    text = "The same by class. Real pairs of one class are the floor, which a perfect generator would reach."
+    return [text, "\n".join(lines)]
 
 
 def _warning(audit: SetAudit) -> str:

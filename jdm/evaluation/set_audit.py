@@ -23,7 +23,7 @@ from jdm.evaluation.coherence import coherences, compared
 from jdm.evaluation.copies import Matches, Scale, Search
 from jdm.evaluation.hashes import nearest_bits
 from jdm.evaluation.planes import PlaneSet, area, planes, training_groups
-from jdm.evaluation.set_distances import distributions, looks, resemblance
+from jdm.evaluation.set_distances import distributions, looks, resemblance, resemblance_by_class
 from jdm.system.files import strict
 
 FLAGGED = 0.01
@@ -79,6 +79,8 @@ class SetAudit:
     """See `jdm.sample.membership`; or `left_out`, the reason. None: not looked for."""
     coherence: dict[str, dict[str, float]] = field(default_factory=dict)
     """Of volumes: how neighbouring slices fit together, see `jdm.evaluation.coherence.compared`."""
+    resemblance_by_class: dict[str, dict[str, float]] = field(default_factory=dict)
+    """`resemblance` by pair of groups of one class; empty unless both datasets have classes.csv."""
 
     @property
     def copied(self) -> list[str]:
@@ -133,7 +135,10 @@ def audit_set(
     found = _compared(_Sets(made, training, control), search, masks, (synthetic.name, real.name))
     unseen = [one for part in _held_out(real, held_out, trained) for one in coherences(*part)]
     made_and_real = coherences(synthetic, synthetic.cases), coherences(real, trained)
-    return dataclasses.replace(found, coherence=compared(*made_and_real, unseen))
+    return dataclasses.replace(
+        found, coherence=compared(*made_and_real, unseen),
+        resemblance_by_class=resemblance_by_class(made, training, synthetic, real),
+    )  # fmt: skip
 
 
 def _trained(synthetic: RawDataset, real: RawDataset) -> list[str]:

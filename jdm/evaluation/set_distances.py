@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import combinations_with_replacement
 
 import numpy as np
 
+from jdm.data.classes import FILE_NAME, read_all_classes
+from jdm.data.raw_dataset import RawDataset
 from jdm.evaluation.appearance import spread
 from jdm.evaluation.distribution import KernelDistance, standardised
 from jdm.evaluation.manifold import frechet, manifold
@@ -17,6 +19,8 @@ _MOST = 2000
 """Planes of a set whose features are compared."""
 _PAIRS = 500
 """Random pairs of two sets whose likeness is measured."""
+_PAIRS_OF_CLASSES = 200
+"""Those of two classes, of which there may be many."""
 
 
 def distributions(sets: Mapping[str, PlaneSet]) -> dict[str, dict[str, float | None]]:
@@ -57,20 +61,52 @@ def _against(values: np.ndarray, real: np.ndarray) -> dict[str, float | None]:
 
 
 def resemblance(sets: Mapping[str, PlaneSet]) -> dict[str, dict[str, float]]:
-    """Mean squared error and structural similarity of random pairs of planes of different cases.
+    """Mean squared error and structural similarity of random pairs of planes of different cases, by pair of sets.
 
     Within a set they measure its diversity. Images are grey and 64 pixels a side; the unit is the range from the 0.5 to
     the 99.5 percentile of the training planes.
     Source of the similarity: Wang et al. 2004, by scikit-image.
     """
+    return _resemblances(sets, combinations_with_replacement(sets, 2), sets["training"], _PAIRS)
+
+
+def resemblance_by_class(
+    made: PlaneSet, training: PlaneSet, synthetic: RawDataset, real: RawDataset
+) -> dict[str, dict[str, float]]:  # fmt: skip
+    """The same between and within groups of planes of one class: real A, synthetic A, real B.
+
+    Of two groups of real planes of one class it is the floor: what a perfect generator would get. Empty unless both
+    datasets have classes.csv.
+    Raises: DataError if one cannot be used.
+    """
+    groups = {}
+    for word, part, dataset in (("real", training, real), ("synthetic", made, synthetic)):
+        file = dataset.folder / FILE_NAME
+        if not file.is_file():
+            return {}
+        class_of = read_all_classes(file, dataset)
+        for name in sorted({class_of[case] for case in part.cases} - {""}):
+            groups[f"{word} {name}"] = part.without({case for case in part.cases if class_of[case] != name})
+    kinds = [(a, b) for a, b in combinations_with_replacement(groups, 2) if not _of_two_made(a, b)]
+    return _resemblances(groups, kinds, training, _PAIRS_OF_CLASSES)
+
+
+def _of_two_made(a: str, b: str) -> bool:
+    """Whether two groups are synthetic ones of different classes, which say nothing about likeness to real ones."""
+    return a != b and a.startswith("synthetic ") and b.startswith("synthetic ")
+
+
+def _resemblances(
+    sets: Mapping[str, PlaneSet], pairs: Iterable[tuple[str, str]], training: PlaneSet, count: int
+) -> dict[str, dict[str, float]]:  # fmt: skip
     from skimage.metrics import structural_similarity
 
     rng = np.random.default_rng(0)
-    low, high = np.percentile(np.stack(_thinned(sets["training"].greys)), [0.5, 99.5])
+    low, high = np.percentile(np.stack(_thinned(training.greys)), [0.5, 99.5])
     found = {}
-    for a, b in combinations_with_replacement(sets, 2):
+    for a, b in pairs:
         errors, likeness = [], []
-        first, second = (rng.integers(0, len(sets[name]), _PAIRS).tolist() for name in (a, b))
+        first, second = (rng.integers(0, len(sets[name]), count).tolist() for name in (a, b))
         for m, n in zip(first, second, strict=True):
             if a == b and sets[a].cases[m] == sets[b].cases[n]:
                 continue

@@ -78,6 +78,8 @@ def audit_sections(file: Path, made: RawDataset | None, real: RawDataset | None)
     with contents_of(file):
         verdicts = content["verdicts"]
         tables = tuple(_sets_table(caption, content[name]) for name, caption in _TABLES.items())
+        if by_class := content.get("resemblance_by_class"):
+            tables = (*tables, _by_class(by_class))
         marks = {
             f"median of {name.replace('_', '-')} cases": numbers["distance"]
             for name, numbers in content["copies"].items()
@@ -168,6 +170,13 @@ def _sets_table(caption: str, sets: Mapping[str, Mapping[str, float | None]]) ->
     reliable = sets.get("synthetic", {}).get("frechet_reliable")
     note = "; frechet is unreliable here, with fewer images than features" if reliable == 0 else ""
     return Table(caption + note, header, tuple(rows))
+
+
+def _by_class(pairs: Mapping[str, Mapping[str, float]]) -> Table:
+    """A row per pair of groups, because there are many."""
+    caption = "The same by class; real pairs of one class are the floor, which a perfect generator's pairs reach"
+    rows = [(groups, *(_number(value) for value in numbers.values())) for groups, numbers in pairs.items()]
+    return Table(caption, ("groups", "mean squared error", "structural similarity"), tuple(rows))
 
 
 def _number(value: float | None) -> str:
