@@ -50,7 +50,7 @@ def test_an_unusable_setting_is_named_in_one_line(name, value):
     assert VARIABLES[name] in message and repr(value) in message and "\n" not in message
 
 
-@pytest.mark.parametrize(("command", "most"), [("experiment", 65), ("evaluate", 48), ("register", 48)])
+@pytest.mark.parametrize(("command", "most"), [("experiment", 68), ("evaluate", 48), ("register", 48)])
 def test_help_fits_a_screen(command, most, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr("sys.argv", [f"jdm-{command}", "--help"])

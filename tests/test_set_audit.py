@@ -213,8 +213,8 @@ def test_precision_and_coverage_of_equal_and_of_distant_sets():
 class Memoriser(PairFactory):
     """Draws every even image from the training set at the first attempt."""
 
-    def samples(self, numbers, seeds):
-        made = super().samples(numbers, seeds)
+    def samples(self, numbers, seeds, before=None):
+        made = super().samples(numbers, seeds, before)
         real = self.run.real_for("the test")
         for place, (number, seed) in enumerate(zip(numbers, seeds, strict=True)):
             if number % 2 == 0 and seed == case_seed(self.order.request.seed, number, 0):
