@@ -86,7 +86,9 @@ def verdict(results: Mapping[str, Any]) -> str:
         )
     if not lines:
         return "Nothing says whether synthetic images help: an arm with both kinds, and its control, are missing."
-    return f"{'. '.join(lines)}. {results['images']} images of {results['groups']} patients, {results['runs']} runs."
+    images, groups = results["images"], results["groups"]
+    of = f"of {groups} patients" if groups < images else "each counted as a patient of its own"
+    return f"{'. '.join(lines)}. {images} images {of}, {results['runs']} runs."
 
 
 def markdown(results: Mapping[str, Any]) -> str:
