@@ -153,7 +153,7 @@ def curves(log: Path, path: Path, selected: int | None = None) -> None:
 
     columns = read_losses(log)
     step = np.array(columns["step"])
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(7, 4))  # fixed margins: constrained layout gives up where tick labels are long
     axes = figure.add_subplot()
     styles = {
         "loss": ("training", "-", 0),
@@ -175,7 +175,7 @@ def curves(log: Path, path: Path, selected: int | None = None) -> None:
     axes.set_xlabel("step")
     axes.set_ylabel("denoising loss")
     least, most = axes.dataLim.intervaly
-    if 0 < 2 * least < most:  # over less, a logarithmic axis has labels too long to lay out
+    if 0 < 2 * least < most:  # over less, a logarithmic axis has long labels that overlap
         axes.set_yscale("log")
     axes.legend()
     axes.grid(alpha=0.3)
