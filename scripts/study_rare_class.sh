@@ -26,8 +26,8 @@ raw=$nnUNet_raw/Dataset753_Rare
 jdm-train 753 all --budget-minutes "$minutes" --train.clock cpu --classes "$raw/classes.csv"
 cases=$(awk -F, -v c="$class" '$2 == c && $1 !~ /^test/ {print $1}' "$raw/classes.csv")
 # shellcheck disable=SC2086
-jdm-sample vary 753 all --cases $cases --samples 2 --level 0.4 --out "$2/varied" --overwrite
-python "$here/varied_dataset.py" "$2/varied" --id 781
+jdm-sample vary 753 all --cases $cases --samples 2 --level 0.4 --out "$2/variations" --overwrite
+python "$here/varied_dataset.py" "$2/variations" --id 781
 jdm-export 753 all --class-label "$class" --count "$(($(wc -w <<<"$cases") * 2))" --id 782 "${anyway[@]}"
 for set in 781:varied 782:sampled; do
   jdm-classify 753 --synthetic "${set%%:*}" --fold all --iterations "${ITERATIONS:-600}" --classes-balanced \
