@@ -51,7 +51,7 @@ class Survey:
         self.extremes.append(np.array([flat.min(axis=1), flat.max(axis=1)]))
         self.zero_faces.append(has_zero_face(pair.image))
         self.class_shares.append(class_shares(labels, self.classes))
-        self.labels.append((zlib.compress(np.ascontiguousarray(pair.label), 1), pair.label.dtype))
+        self.labels.append((zlib.compress(pair.label.tobytes(), 1), pair.label.dtype))
         if pair.label.ndim == 2:
             self.layouts.append(layout(pair, self.classes))
             self.varied.append([np.ones(1, bool)])
