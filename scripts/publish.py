@@ -99,7 +99,7 @@ def crops(pairs: PairDataset, count: int) -> np.ndarray:
     """`count` encoded crops, of the items in turn: (count, channels, *patch_size)."""
     rng = np.random.default_rng(0)
     order = np.arange(count) % len(pairs) if count >= len(pairs) else rng.choice(len(pairs), count, replace=False)
-    return np.stack([pairs.encoded(int(index), rng) for index in order])
+    return np.stack([pairs.sample(int(index), rng) for index in order])
 
 
 def seams(run: Run, synthetic: RawDataset, overlap: float) -> dict[str, Any]:

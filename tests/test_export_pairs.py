@@ -1,6 +1,8 @@
 """What is exported: plausible pairs, masks, canvases, sizes, volumes, by every preset."""
 
+import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
@@ -94,6 +96,32 @@ def test_what_is_plausible_is_what_real_samples_hold(label, problem):
 def test_real_samples_that_all_hold_the_same_still_leave_room():
     found = ForegroundRange((0.5, 0.5), (0.5, 0.5), margin=0.4)
     assert found.problem(np.arange(100) < 49) is None and found.problem(np.arange(100) < 40) is not None
+
+
+def test_a_class_of_a_volume_is_judged_by_its_cubic_millimetres():
+    """Real volumes of 400 to 800 mm^3 have an organ of 100 mm^3, at a trained spacing of 0.5 x 1 x 2 mm."""
+    spacing, shares = (0.5, 1.0, 2.0), ((0.75, 0.125), (0.875, 0.25))
+    found = facts(
+        spacing=spacing, sizes=(((4, 10, 10), 1, 1), ((8, 10, 10), 1, 1)), class_volumes=((300, 700), (100, 100)),
+        foreground=(Foreground((8, 10, 10), *shares),),
+    )  # fmt: skip
+    whole, crop = real_range(found, (8, 10, 10), 0.2), real_range(found, (8, 10, 8), 0.2)
+
+    def problem(limits: ForegroundRange, sides: tuple[int, ...], voxels: int) -> str | None:
+        label = np.zeros(math.prod(sides), np.uint8)
+        label[:voxels] = 1
+        return limits.problem(label.reshape(sides))
+
+    assert problem(whole, (8, 10, 10), 100) is None and problem(whole, (4, 10, 10), 100) is None
+    large = problem(whole, (8, 10, 10), 150)  # a share that real volumes have, but of smaller ones
+    assert large == "label 1 has 150 mm^3 in the sample (real samples 100 to 100)"
+    assert problem(crop, (8, 10, 8), 150) is None  # a part of a volume may hold a part of an organ
+    few = problem(crop, (8, 10, 8), 20)
+    assert few is not None and few.endswith("mm^3 in the sample (real samples 480 to 560)")
+    slices = dataclasses.replace(found, spacing=(2.0, 3.0), foreground=(Foreground((10, 10), *shares),),
+                                 sizes=(((10, 10), 8, 2),))  # fmt: skip
+    few = problem(real_range(slices, (10, 10), 0.2), (10, 10), 40)
+    assert few is not None and few.endswith("mm^2 in the sample (real samples 450 to 525)")
 
 
 @pytest.mark.parametrize(

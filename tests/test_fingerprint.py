@@ -160,3 +160,56 @@ def test_volumes_are_not_mirrored_and_only_square_pictures_turned(raw):
     assert volumes.mirror_axes == () and not volumes.quarter_turns
     pictures = measured(write_pictures(raw, cases=2, shape=(16, 24)))
     assert pictures.mirror_axes == (0, 1) and not pictures.quarter_turns
+
+
+# ---------------------------------------------------------------- masks at the trained spacing
+
+
+def boxes(spacing: tuple[float, ...], side: float) -> tuple[np.ndarray, np.ndarray]:
+    """A volume of 32 x 32 x 32 mm of noise, with a cube of class 1 with sides of `side` mm, and a speck of 4 mm."""
+    shape = tuple(round(32 / step) for step in spacing)
+    label = np.zeros(shape, np.uint8)
+    for first, length in ((4, side), (24, 4)):
+        label[tuple(slice(round(first / step), round((first + length) / step)) for step in spacing)] = 1
+    return np.random.default_rng(0).normal(100, 30, (1, *shape)).astype(np.float32), label
+
+
+def mixed(raw) -> RawDataset:
+    """Cases of the same objects at spacings of 1 and 2 mm, of which the median is 1 mm."""
+    kinds = (((1.0,) * 3, 16), ((1.0,) * 3, 12), ((2.0,) * 3, 16))
+    pairs = [boxes(*kind) for kind in kinds]
+    dataset = write(raw, *zip(*pairs, strict=True))
+    for number, ((image, label), (spacing, _)) in enumerate(zip(pairs, kinds, strict=True)):
+        write_case(dataset.folder, Pair(f"v{number}", image, label, spacing, IDENTITY), ".nii.gz")
+    return dataset
+
+
+def test_classes_and_regions_of_volumes_are_measured_in_the_trained_spacing(raw):
+    found = measured(mixed(raw), wanted_axis=None, dims=3)
+    assert found.spacing == (1.0, 1.0, 1.0)
+    assert found.class_volumes[1] == (12**3 + 4**3, 16**3 + 4**3)  # mm3, whatever the spacing of the case
+    assert found.least_region == 4**3  # not the 2^3 voxels of the coarse case
+    small = found.foreground[-1]
+    assert small.most[1] == pytest.approx((16**3 + 4**3) / 32**3) and small.size == (32, 32, 32)
+
+
+def test_classes_of_slices_are_measured_in_square_millimetres(raw):
+    found = measured(mixed(raw), wanted_axis=0)
+    assert found.spacing == (1.0, 1.0)
+    assert found.class_volumes[1] == (0, 16**2) and found.least_region == 4**2
+
+
+def test_crops_of_all_cases_are_as_large_in_millimetres(raw):
+    """Of a coarse case with class 1 in 32 of 200 mm, a crop of 64 mm holds at most half class 1."""
+    pairs = []
+    for spacing in (1.0, 1.0, 2.0):
+        label = np.zeros((10, round(80 / spacing), round(200 / spacing)), np.uint8)
+        label[:, :, 40:56] = spacing == 2
+        image = np.random.default_rng(0).normal(100, 30, (1, *label.shape)).astype(np.float32)
+        pairs.append(Pair(f"v{len(pairs)}", image, label, (1.0, spacing, spacing), IDENTITY))
+    dataset = write(raw, [pair.image for pair in pairs], [pair.label for pair in pairs])
+    for pair in pairs:
+        write_case(dataset.folder, pair, ".nii.gz")
+    for options in ({"wanted_axis": None, "dims": 3}, {"wanted_axis": 0}):
+        crops = measured(dataset, **options).foreground[0]
+        assert set(crops.size) == {64} and crops.least[1] == 0 and crops.most[1] == pytest.approx(0.5)

@@ -44,7 +44,7 @@ class Memorised(Checkpoint):
     def denoiser(self, device="cpu"):
         real = open_dataset(self.metadata["dataset"])
         pairs = PairDataset(real, list(self.metadata["training_ids"]), self.config)
-        seen = [torch.from_numpy(pairs.encoded(n, np.random.default_rng(0))) for n in range(len(pairs))]
+        seen = [torch.from_numpy(pairs.sample(n, np.random.default_rng(0))) for n in range(len(pairs))]
         return Recall(super().denoiser(device), torch.stack(seen))
 
 

@@ -131,7 +131,7 @@ def test_cases_beyond_the_cache_are_read_again_and_give_the_same(nnunet_folders,
         limited = changed(config, {"train": {"cache_bytes": cases * size}})
         pairs = PairDataset(dataset, ids, limited)
         reads.clear()
-        held[cases] = [pairs.encoded(index, np.random.default_rng(0)) for index in range(3)]
+        held[cases] = [pairs.sample(index, np.random.default_rng(0)) for index in range(3)]
         assert reads == ids[cases:]
     for cases in (1, 0):
         np.testing.assert_array_equal(held[3], held[cases])

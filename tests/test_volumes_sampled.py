@@ -12,7 +12,7 @@ from jdm.errors import ConfigError
 from jdm.sample.request import ChannelsRequest, ImagesRequest, InpaintRequest, SegmentRequest, VaryRequest
 
 SHAPE, SPACING = (12, 20, 14), (1.5, 1.0, 1.2)
-PATCH = {"dims": 3, "whole": False, "patch_size": [8, 8, 8], "canvas_size": [12, 16, 14]}
+PATCH = {"dims": 3, "whole": False, "patch_size": [8, 8, 8], "canvas_size": [12, 16, 14], "position": True}
 QUICK = {"samples": 1, "steps": 4, "overwrite": True}
 
 

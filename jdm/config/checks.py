@@ -37,6 +37,10 @@ def _data_checks(config: Config) -> _Checks:
             "data.previous_slice", data.previous_slice, "volumes trained as slices, with the default preset",
         ),
         (
+            not data.position or (data.dims == 3 and config.preset == "default"),
+            "data.position", data.position, "volumes trained in 3-D, with the default preset",
+        ),
+        (
             all(side % factor == 0 for side, factor in zip(data.patch_size, factors, strict=True)),
             "data.patch_size", data.patch_size,
             f"multiples of {' '.join(map(str, dict.fromkeys(factors) if len(set(factors)) == 1 else factors))} "

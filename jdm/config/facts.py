@@ -15,7 +15,10 @@ class Strict:
 
 @dataclass(frozen=True)
 class Foreground(Strict):
-    """Range over real crops of one size of the pixel share of each label value: least and most, (classes,) each."""
+    """Range over real crops of one size, at the trained spacing, of the pixel share of each label value.
+
+    `least` and `most` have (classes,) each.
+    """
 
     size: tuple[int, ...]
     """Sides of the crops in pixels; smaller images are used whole."""
@@ -92,7 +95,10 @@ class Fingerprint(Strict):
     likeness: tuple[tuple[float, float], ...] = ()
     """5th and 95th percentiles of each number of `jdm.evaluation.likeness` over held-out real cases."""
     least_region: int = 0
-    """Pixels below which 1 % of the real connected regions of one value lie; smaller ones are taken for specks."""
+    """Pixels, at the trained spacing, below which 1 % of the real connected regions of one value lie; smaller ones are
+    taken for specks."""
+    class_volumes: tuple[tuple[float, float], ...] = ()
+    """Least and most mm^3 of each label value in a whole volume, or mm^2 in a slice; empty for pictures."""
     foreground: tuple[Foreground, ...] = ()
     """Range of the foreground over real crops, smallest crops first, whole images last."""
 

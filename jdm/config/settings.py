@@ -51,6 +51,9 @@ class DataConfig(Strict):
     """Slices only: condition each slice on its position and on the slice before it, and export volumes slice by
     slice."""
 
+    position: bool = False
+    """Volumes only: give the network the coordinates of each voxel in its volume, from -1 to 1 along each axis."""
+
     @property
     def previous_features(self) -> int:
         """Length of what the network is told of the slice before: `jdm.data.pairs.previous_condition`."""
@@ -215,6 +218,12 @@ class Config(Settings):
     @property
     def mask_channels(self) -> int:
         return len(self.code_words[0])
+
+    @property
+    def beside_channels(self) -> int:
+        """Channels that the network is given beside a sample: those of the slice before, or coordinates."""
+        channels = self.image_channels + self.mask_channels
+        return channels * self.data.previous_slice + self.data.dims * self.data.position
 
     @property
     def words(self) -> list[list[float]]:

@@ -15,6 +15,7 @@ from jdm.config.facts import Fingerprint
 from jdm.config.settings import Config, DataConfig
 from jdm.data.augmentation import augment
 from jdm.data.codec import PairCodec
+from jdm.data.crops import coordinates, cut, random_window
 from jdm.data.raw_dataset import Pair, RawDataset, read_case
 from jdm.errors import TrainingError
 
@@ -73,22 +74,27 @@ class PairDataset:
 
     def crop(self, index: int, size: tuple[int, ...], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """A random crop (image, label) of an item at native resolution, padded symmetrically if it is smaller."""
-        arrays = self._arrays(self.items[index])
-        return _cut(arrays, size, _starts(arrays[1].shape, size, rng))
+        image, label = self._arrays(self.items[index])
+        window = random_window(label.shape, size, rng)
+        return cut(image, window), cut(label, window)
 
-    def encoded(self, index: int, rng: np.random.Generator) -> np.ndarray:
-        """A random training sample of an item: float32, (channels, *patch_size)."""
-        return self.codec.encode(*self.crop(index, self.config.data.patch_size, rng))
+    def sample(self, index: int, rng: np.random.Generator) -> np.ndarray:
+        """A random training sample of an item: float32, (channels, *patch_size).
 
-    def with_previous(self, index: int, rng: np.random.Generator) -> np.ndarray:
-        """Like `encoded`, followed by the channels of the same crop of the slice before; zeros if there is none."""
-        arrays, size = self._arrays(self.items[index]), self.config.data.patch_size
-        starts = _starts(arrays[1].shape, size, rng)
-        x = self.codec.encode(*_cut(arrays, size, starts))
+        The channels that the network is given beside it follow: of the same crop of the slice before (zeros if there is
+        none), or the coordinates of its voxels.
+        """
+        (image, label), data = self._arrays(self.items[index]), self.config.data
+        window = random_window(label.shape, data.patch_size, rng)
+        x = self.codec.encode(cut(image, window), cut(label, window))
+        if data.position:
+            return np.concatenate([x, coordinates(label.shape, window)])
+        if not data.previous_slice:
+            return x
         if not self.follows(index):
             return np.concatenate([x, np.zeros_like(x)])
-        before = self._arrays(self.items[index - 1])
-        return np.concatenate([x, self.codec.encode(*_cut(before, size, starts))])
+        image, label = self._arrays(self.items[index - 1])
+        return np.concatenate([x, self.codec.encode(cut(image, window), cut(label, window))])
 
     def follows(self, index: int) -> bool:
         """Whether the item before is the slice before."""
@@ -124,13 +130,12 @@ class Batches(Dataset):
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         """x0 (B, C, *patch_size) and the condition (B, condition_length(config)).
 
-        With `data.previous_slice`, C includes the channels of the slice before.
+        C includes the channels that the network is given beside a sample (`Config.beside_channels`).
         """
         rng = np.random.default_rng([self.seed, self.rank, step])
         indices = rng.integers(0, len(self.pairs), self.batch_size)
         config = self.pairs.config
-        sample = self.pairs.with_previous if config.data.previous_slice else self.pairs.encoded
-        x0 = torch.from_numpy(np.stack([sample(index, rng) for index in indices]))
+        x0 = torch.from_numpy(np.stack([self.pairs.sample(index, rng) for index in indices]))
         condition = torch.zeros(len(x0), condition_features(config.data.dims))
         if self.augmented:
             x0, condition = _augmented(x0, config, rng)
@@ -152,7 +157,10 @@ class Batches(Dataset):
 
 
 def _augmented(x: Tensor, config: Config, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """`augment` for samples with or without the channels of the slice before."""
+    """`augment` for samples with or without the channels of the slice before.
+
+    Coordinates go the way of the mask, so each voxel keeps those of the voxel that its label comes from.
+    """
     images, slices = config.image_channels, 1 + config.data.previous_slice
     each = x.unflatten(1, (slices, -1))
     together = torch.cat([each[:, :, :images].flatten(1, 2), each[:, :, images:].flatten(1, 2)], dim=1)
@@ -221,37 +229,12 @@ def case_scale(image: np.ndarray, facts: Fingerprint) -> tuple[np.ndarray, np.nd
     return np.where(kept, 0, mean)[column], np.where(kept, 1, wanted / std)[column], offset[column]
 
 
-def _starts(shape: tuple[int, ...], size: tuple[int, ...], rng: np.random.Generator) -> list[int]:
-    """Where a random crop of this size begins along each axis."""
-    return [int(rng.integers(0, max(side - want, 0) + 1)) for side, want in zip(shape, size, strict=True)]
-
-
-def _cut(
-    arrays: tuple[np.ndarray, np.ndarray], size: tuple[int, ...], starts: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """A crop (image, label), padded symmetrically where the arrays are smaller."""
-    image, label = arrays
-    window = tuple(slice(start, start + want) for start, want in zip(starts, size, strict=True))
-    image, label = image[(slice(None), *window)], label[window]
-    margins = centred_margins(label.shape, size)
-    if any(before or after for before, after in margins):
-        image = np.pad(image, [(0, 0), *margins], mode="symmetric")
-        label = np.pad(label, margins, mode="symmetric")
-    return image, label
-
-
 def _slices(image: np.ndarray, data: DataConfig) -> list[int | None]:
     """Slices to train on: all that are not constant."""
     if data.slice_axis is None:
         return [None]
     flat = image.swapaxes(0, 1).reshape(image.shape[1], -1)
     return [index for index in range(len(flat)) if flat[index].min() < flat[index].max()]
-
-
-def centred_margins(shape: tuple[int, ...], size: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Padding (before, after) per axis that centres `shape` in `size`; zero if it is not smaller."""
-    missing = [max(want - side, 0) for side, want in zip(shape, size, strict=True)]
-    return [(m // 2, m - m // 2) for m in missing]
 
 
 def condition_features(dims: int) -> int:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jdm.diffusion.haar import Levels, band_stds, haar, inverse_haar
@@ -31,6 +32,10 @@ class Denoiser(nn.Module):
 
     A network of slices may also see the slice before, through noise whose level it is told, so that what earlier slices
     lack does not grow from slice to slice (conditioning augmentation, Ho et al. 2022, arXiv:2106.15282).
+
+    A network of patches may be given the coordinates of each voxel in its volume, their means over the blocks of the
+    wavelets: without them it does not know where a patch lies (coordinates as channels: Liu et al. 2018,
+    arXiv:1807.03247).
     """
 
     image_mean: Tensor
@@ -42,7 +47,7 @@ class Denoiser(nn.Module):
     def __init__(
         self, network: nn.Module, image_mean: Sequence[float], image_axes: Sequence[Sequence[float]],
         image_bands: Sequence[Sequence[float]], words: Tensor, shares: Sequence[float], haar_levels: Levels = 0,
-        band_weight: float = 0.0, *, previous_at: int | None = None,
+        band_weight: float = 0.0, *, previous_at: int | None = None, position: bool = False,
     ) -> None:  # fmt: skip
         """Args:
         network: (bands of image and mask, (B, 2) level positions, condition) -> bands of image and class logits.
@@ -53,10 +58,11 @@ class Denoiser(nn.Module):
         shares: of the pixels, per class.
         previous_at: where the condition says whether the slice before is given, followed by the level of the noise on
             it; None: the network does not see that slice.
+        position: whether the network is given coordinates.
         """
         super().__init__()
         self.network, self.haar_levels, self.band_weight = network, haar_levels, band_weight
-        self.previous_at = previous_at
+        self.previous_at, self.position = previous_at, position
         dims = (len(image_bands[0]) - 1).bit_length() // 2
         bands = [band_stds(along, haar_levels, dims) for along in image_bands]
         likely = torch.tensor(shares, dtype=torch.float64).clamp(min=_LEAST_SHARE)
@@ -82,7 +88,8 @@ class Denoiser(nn.Module):
         """Estimate x0.
 
         Args:
-            x: (B, C, *spatial), any floating type; the C channels of the slice before may follow.
+            x: (B, C, *spatial), any floating type; the C channels of the slice before may follow, and coordinates must,
+                if the network takes them.
             sigma: (B, 2), image level and mask level; an image or mask of level zero is returned unchanged.
             condition: (B, features), the augmentation in training and the class; None: neither. See `UNet.forward`.
         Returns: like x.
@@ -105,6 +112,9 @@ class Denoiser(nn.Module):
         given = torch.cat([bands * variance.rsqrt(), inner], dim=1).float()
         if self.previous_at is not None:
             given = torch.cat([given, self._previous(x[:, self.channels :], condition, given)], dim=1)
+        if self.position:
+            places = F.interpolate(x[:, self.channels :].to(given), given.shape[2:], mode="area")
+            given = torch.cat([given, places], dim=1)
         out = self.network(given, level_positions(sigma), condition).to(x.dtype)
         features, logits = out[:, : bands.shape[1]], out[:, bands.shape[1] :]
         # x0 - x, so that a known image comes back exactly: c_skip - 1 = -sigma^2 / variance

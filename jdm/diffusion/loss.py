@@ -16,7 +16,7 @@ def denoising_losses(
     sigma: Tensor,
     noise: Tensor,
     condition: Tensor | None = None,
-    previous: Tensor | None = None,
+    beside: Tensor | None = None,
 ) -> Tensor:
     """Losses of image and mask of each sample, (B, 2): about one for a network of zeros that sees only noise.
 
@@ -26,11 +26,12 @@ def denoising_losses(
 
     Args:
         x0: clean samples (B, C, *spatial). sigma: (B, 2). noise: standard normal, like x0.
-        previous: the slices before, like x0, as the network may see them; None: it does not.
+        beside: what the network is given beside the samples, (B, channels, *spatial), such as the slices before as it
+            may see them; None: nothing.
     """
     channels = denoiser.image_channels
     x = x0 + per_channel(sigma, channels, x0) * noise
-    x = x if previous is None else torch.cat([x, previous], dim=1)
+    x = x if beside is None else torch.cat([x, beside], dim=1)
     image, logits = denoiser.predict(x, sigma, condition)
     error = denoiser.bands(image - x0[:, :channels])
     image_loss = (denoiser.image_weights(sigma[:, :1], error) * error**2).flatten(1).mean(1)

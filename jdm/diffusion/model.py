@@ -21,7 +21,7 @@ def build_denoiser(config: Config, condition_features: int) -> Denoiser | VPDeno
     told = condition_features + config.data.previous_features
     bands = 2 ** sum(config.haar_levels)
     network: nn.Module = UNet(
-        bands * channels * (1 + config.data.previous_slice),
+        bands * channels * (1 + config.data.previous_slice) + config.data.dims * config.data.position,
         # The thesis's network predicts the variance too; the default one, logits of classes.
         2 * channels if thesis else bands * (config.image_channels + config.facts.classes),
         config.network,
@@ -41,5 +41,5 @@ def build_denoiser(config: Config, condition_features: int) -> Denoiser | VPDeno
     return Denoiser(
         network, config.facts.image_mean, config.image_axes, config.image_bands, words,
         config.facts.class_shares, config.haar_levels, config.noise.band_weight,
-        previous_at=told - 2 if config.data.previous_slice else None,
+        previous_at=told - 2 if config.data.previous_slice else None, position=config.data.position,
     )  # fmt: skip

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from types import EllipsisType
 
 import torch
 from torch import Tensor
@@ -14,6 +16,9 @@ from jdm.diffusion.noise import Denoise
 from jdm.diffusion.repaint import Sample
 from jdm.diffusion.run import Levels, Part
 from jdm.errors import ConfigError
+
+Place = tuple[slice | EllipsisType, ...]
+"""Index of a window in (C, *spatial) or, with an ellipsis first, in (..., *spatial)."""
 
 
 def windowed(denoise: Denoise, window: tuple[int, ...], overlap: float = 0.25, batch: int = 16) -> Denoise:
@@ -52,6 +57,23 @@ def windowed(denoise: Denoise, window: tuple[int, ...], overlap: float = 0.25, b
     return denoise_canvas
 
 
+def with_beside(denoise: Denoise, beside: Tensor) -> Denoise:
+    """A `Denoise` for a network that is given further channels beside x, which it returns unchanged.
+
+    Args: beside: (B or 1, channels, *spatial of a canvas); a smaller x is taken for the middle of that canvas.
+    """
+
+    def denoise_beside(x: Tensor, sigma: Tensor) -> Tensor:
+        given = beside[_middle(beside.shape[2:], x.shape[2:])].expand(len(x), *[-1] * (x.ndim - 1))
+        return denoise(torch.cat([x, given.to(x)], dim=1), sigma)[:, : x.shape[1]]
+
+    return denoise_beside
+
+
+def _middle(canvas: Sequence[int], window: Sequence[int]) -> Place:
+    return (..., *(slice((c - w) // 2, (c - w) // 2 + w) for c, w in zip(canvas, window, strict=True)))
+
+
 def with_one_look(
     sample: Sample, denoise: Denoise, noise: Tensor, fresh: Noise, sigmas: Tensor, window: tuple[int, ...],
     spread: float, known: Known | None,
@@ -74,8 +96,7 @@ def with_one_look(
     above, below = sigmas[sigmas > level], sigmas[sigmas < level]
     if noise.shape[2:] == tuple(window) or not len(above) or len(below) < 2:
         return noise, sigmas
-    sides = zip(noise.shape[2:], window, strict=True)
-    middle = (..., *(slice((c - w) // 2, (c - w) // 2 + w) for c, w in sides))
+    middle = _middle(noise.shape[2:], window)
     if known is not None:
         where, values = (each.expand(noise.shape)[middle] for each in (known.where, known.values))
         known = replace(known, where=where, values=values)
@@ -83,10 +104,6 @@ def with_one_look(
     one = sample(denoise, fresh()[middle], Part(torch.cat([above, level]), steps), known)
     mean = one.mean(tuple(range(2, one.ndim)), keepdim=True)
     return noise + (mean / level).to(noise), Part(torch.cat([level, below]), steps)
-
-
-Place = tuple[slice, ...]
-"""Slices of (C, *spatial)."""
 
 
 def _grid(canvas: tuple[int, ...], window: tuple[int, ...], overlap: float, like: Tensor) -> list[tuple[Place, Tensor]]:

@@ -11,7 +11,8 @@ from scipy import ndimage
 from jdm.config.facts import Fingerprint
 from jdm.config.settings import Config
 from jdm.data.codec import PairCodec
-from jdm.data.pairs import case_scale, centred_margins, planned_arrays, zoomed
+from jdm.data.crops import centred_margins, coordinates
+from jdm.data.pairs import case_scale, planned_arrays, zoomed
 from jdm.data.raw_dataset import Geometry, Pair
 from jdm.errors import DataError
 
@@ -24,6 +25,8 @@ class Canvas:
     """Float32, (channels, *spatial)."""
     inside: tuple[slice, ...]
     """Where the image itself lies, in (*spatial)."""
+    coordinates: np.ndarray | None = None
+    """Of its voxels in the case, (axes, *spatial), for a network that takes them."""
 
 
 class CaseCanvas:
@@ -51,7 +54,12 @@ class CaseCanvas:
         size = tuple(max(side, least) for side, least in zip(sides, self.config.data.patch_size, strict=True))
         margins = centred_margins(sides, size)
         inside = tuple(slice(before, before + side) for (before, _), side in zip(margins, sides, strict=True))
-        return Canvas(np.pad(x, [(0, 0), *margins], mode="symmetric"), inside)
+        places = None
+        if self.config.data.position:
+            starts = [along.start for along in crop] or [0] * len(size)
+            window = tuple(slice(start, start + side) for start, side in zip(starts, size, strict=True))
+            places = coordinates(shown.shape, window)
+        return Canvas(np.pad(x, [(0, 0), *margins], mode="symmetric"), inside, places)
 
     def native_label(self, planes: np.ndarray) -> np.ndarray:
         """Labels (planes, *spatial) resampled to the case's own grid by nearest neighbour."""

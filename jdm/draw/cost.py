@@ -46,7 +46,7 @@ def windows(config: Config, sampling: Sampling, size: tuple[int, ...]) -> int:
 
 def call_seconds(denoise: Denoise, config: Config, count: int, device: str) -> float:
     """Wall-clock seconds of one network call on `count` windows on this machine, after a warm-up call."""
-    channels = config.image_channels + config.mask_channels
+    channels = config.image_channels + config.mask_channels + config.beside_channels
     x = torch.zeros(count, channels, *config.data.patch_size, device=device)
     sigma = torch.ones(count, 2, device=device)
     seconds = 0.0

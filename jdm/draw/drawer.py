@@ -24,7 +24,7 @@ from jdm.diffusion.noise import Denoise
 from jdm.diffusion.repaint import Resampling, Sample, sample_repaint
 from jdm.diffusion.sampling import CaseNoise, karras_sigmas, sample_ancestral
 from jdm.diffusion.vp import VPDenoiser
-from jdm.diffusion.windows import windowed, with_one_look
+from jdm.diffusion.windows import windowed, with_beside, with_one_look
 from jdm.draw.guidance import directed
 from jdm.draw.request import Sampling, Way, can_estimate_masks
 from jdm.system.progress import progress
@@ -47,8 +47,9 @@ class Job:
     """Class to sample; empty: none."""
     position: float | None = None
     """Of a slice in its volume, from -1 to 1; None: unknown, or the model is not told."""
-    previous: np.ndarray | None = None
-    """The slice before, like x; None: there is none."""
+    beside: np.ndarray | None = None
+    """What the network is given beside x, (channels, *spatial): the slice before, where there is one, or coordinates
+    (`jdm.data.crops`)."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ class _Told:
 
     class_name: str = ""
     position: float | None = None
-    previous: Tensor | None = None
-    """(B, channels, *spatial)."""
+    beside: Tensor | None = None
+    """(B or 1, channels, *spatial)."""
 
 
 class Drawer:
@@ -90,8 +91,8 @@ class Drawer:
         def draw(x: Tensor, where: Tensor, fresh: Noise, told: _Told) -> Tensor:
             two = exact and not isinstance(self.denoiser, VPDenoiser)
             known = fitting_known(where, x, images, fresh, levels=2 if two else 1)
-            if told.previous is not None:
-                told = dataclasses.replace(told, previous=told.previous + _PREVIOUS_NOISE * fresh())
+            if told.beside is not None and self.config.data.previous_slice:
+                told = dataclasses.replace(told, beside=told.beside + _PREVIOUS_NOISE * fresh())
             made = self._drawn(known, fresh, told)
             if where[:, images:].all():
                 return made
@@ -125,38 +126,43 @@ class Drawer:
             ),
         )
 
-    def inverted(self, x: np.ndarray, class_name: str = "") -> Tensor:
-        """The noise (B, channels, *spatial) from which the sampler would produce the given encoded pairs."""
-        return invert_heun(self.denoise(class_name), torch.from_numpy(x).to(self.device), self.sigmas)
+    def inverted(self, x: np.ndarray, class_name: str = "", beside: np.ndarray | None = None) -> Tensor:
+        """The noise (B, channels, *spatial) from which the sampler would produce the given encoded pairs.
+
+        Args: beside: of all pairs, (B or 1, channels, *spatial), see `Job`.
+        """
+        denoise = self.denoise(class_name, beside=beside)
+        return invert_heun(denoise, torch.from_numpy(x).to(self.device), self.sigmas)
 
     def noise(self, seeds: Sequence[int], shape: Sequence[int], class_name: str = "") -> Tensor:
         """Initial standard normal noise, (B, *shape)."""
         return self._begun(CaseNoise(seeds, shape, self.device)(), None, _Told(class_name))
 
-    def from_noise(self, noise: Tensor, class_name: str = "") -> np.ndarray:
-        """Samples from given initial noise, by a deterministic sampler."""
+    def from_noise(self, noise: Tensor, class_name: str = "", beside: np.ndarray | None = None) -> np.ndarray:
+        """Samples from given initial noise, by a deterministic sampler. Args: beside: as for `inverted`, B = 1."""
         parts, sample = noise.split(self.sampling.batch_size), self._sampler(CaseNoise([], ()))
+        told = self._told(class_name, beside)
         made = [
-            self._outlined(sample(self.denoise(class_name), part, self.sigmas, None), part, _Told(class_name))
+            self._outlined(sample(self._denoise(told), part, self.sigmas, None), part, told)
             for part in progress(parts, "batches")
         ]
         return torch.cat(made).cpu().numpy()
 
-    def denoise(self, class_name: str, guidance: float | None = None) -> Denoise:
-        """The denoiser of a canvas, conditioned on a class and guided."""
-        return self._denoise(_Told(class_name), guidance)
+    def denoise(self, class_name: str, guidance: float | None = None, beside: np.ndarray | None = None) -> Denoise:
+        """The denoiser of canvases, conditioned on a class and guided. Args: beside: as for `inverted`."""
+        return self._denoise(self._told(class_name, beside), guidance)
+
+    def _told(self, class_name: str, beside: np.ndarray | None) -> _Told:
+        return _Told(class_name, beside=None if beside is None else torch.from_numpy(beside).to(self.device))
 
     def _denoise(self, told: _Told, guidance: float | None = None) -> Denoise:
         scale = self.sampling.guidance if guidance is None else guidance
         word = None
         if told.position is not None:
-            word = previous_condition(told.position, None if told.previous is None else _PREVIOUS_NOISE)
+            word = previous_condition(told.position, None if told.beside is None else _PREVIOUS_NOISE)
         one = directed(self.denoiser, self.config, told.class_name, scale, self._weaker, word)
         whole = windowed(one, self.config.data.patch_size, self.sampling.overlap, self.sampling.batch_size)
-        before = told.previous
-        if before is None:
-            return whole
-        return lambda x, sigma: whole(torch.cat([x, before.to(x)], dim=1), sigma)[:, : x.shape[1]]
+        return whole if told.beside is None else with_beside(whole, told.beside)
 
     def _drawn(self, known: Known, fresh: Noise, told: _Told) -> Tensor:
         noise = fresh()
@@ -210,7 +216,7 @@ class Drawer:
         """`draw` the jobs in batches of which all samples have one size, class and position; in the jobs' order."""
         alike: dict[Any, list[int]] = defaultdict(list)
         for number, job in enumerate(jobs):
-            alike[job.x.shape, job.class_name, job.position, job.previous is None].append(number)
+            alike[job.x.shape, job.class_name, job.position, job.beside is None].append(number)
         size = self.sampling.batch_size
         chunks = [same[k : k + size] for same in alike.values() for k in range(0, len(same), size)]
         results: dict[int, np.ndarray] = {}
@@ -218,10 +224,10 @@ class Drawer:
             some = [jobs[n] for n in chunk]
             x = torch.from_numpy(np.stack([job.x for job in some])).to(self.device)
             where = np.stack([np.broadcast_to(job.where, job.x.shape) for job in some])
-            before = [job.previous for job in some if job.previous is not None]
-            previous = torch.from_numpy(np.stack(before)).to(self.device) if before else None
+            given = [job.beside for job in some if job.beside is not None]
+            beside = torch.from_numpy(np.stack(given)).to(self.device) if given else None
             fresh = CaseNoise([job.seed for job in some], x.shape[1:], self.device)
-            told = _Told(some[0].class_name, some[0].position, previous)
+            told = _Told(some[0].class_name, some[0].position, beside)
             made = draw(x, torch.from_numpy(where).to(self.device), fresh, told)
             results.update(zip(chunk, made.cpu().numpy(), strict=True))
         return [results[number] for number in range(len(jobs))]

@@ -13,7 +13,8 @@ from scipy import ndimage
 from jdm.config.settings import Config
 from jdm.data.case_io import read_label
 from jdm.data.codec import PairCodec
-from jdm.data.pairs import centred_margins, planned_arrays
+from jdm.data.crops import Window, centred_margins, coordinates, cut, random_window
+from jdm.data.pairs import planned_arrays
 from jdm.data.raw_dataset import Pair, read_case
 from jdm.draw.given import given_masks
 from jdm.draw.run import Run
@@ -43,18 +44,26 @@ class GivenMasks:
             self.dataset = run.real_for(f"--given-masks {order.given_masks}")
         else:
             self.pairs = given_masks(run.kind, Path(order.given_masks), run.config.facts.dtype)
-        self.label = functools.lru_cache(maxsize=64)(self._label)
+        self._made = functools.lru_cache(maxsize=64)(self._make)
 
     def source(self, case: int) -> str:
         """The id of the mask from which a case is made."""
         ids = [pair.case_id for pair in self.pairs] or self.training_ids
         return ids[case % len(ids)]
 
-    def _label(self, case: int) -> np.ndarray:
+    def label(self, case: int) -> np.ndarray:
         """Label planes of a case, (slices, *spatial), at most as large as the canvas.
 
         With patches they always fill the canvas, like the training samples; whole images keep their size.
         """
+        return self._made(case)[0]
+
+    def place(self, case: int) -> np.ndarray:
+        """Where the voxels of a case's canvas lie in the volume of its mask, (axes, *canvas_size)."""
+        return coordinates(*self._made(case)[1:])
+
+    def _make(self, case: int) -> tuple[np.ndarray, tuple[int, ...], Window]:
+        """Label planes of a case, the shape of the planes from which they are cut, and the window of the canvas."""
         planes = self._planes(case)
         if self.order.given_masks != "deformed":
             return self._cut(planes, np.random.default_rng([self.seed, case]))
@@ -62,7 +71,7 @@ class GivenMasks:
         for attempt in range(_ATTEMPTS):
             rng = np.random.default_rng([self.seed, case, attempt])
             made = self._cut(deformed(planes, other, self.config, rng), rng)
-            if all(self.real.problem(plane) is None for plane in made):
+            if all(self.real.problem(plane) is None for plane in made[0]):
                 return made
         return self._cut(planes, np.random.default_rng([self.seed, case]))  # no deformation was plausible
 
@@ -94,14 +103,11 @@ class GivenMasks:
         chosen = np.rint(np.linspace(0, len(label) - 1, self.order.slices)).astype(int)
         return label[chosen] if len(label) != self.order.slices else label
 
-    def _cut(self, planes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _cut(self, planes: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, tuple[int, ...], Window]:
         """Crop the planes to at most canvas_size; with patches to exactly that, padding small ones by mirroring."""
-        canvas = self.order.canvas_size
-        starts = [rng.integers(0, max(side - want, 0) + 1) for side, want in zip(planes.shape[1:], canvas, strict=True)]
-        part = planes[(slice(None), *(slice(a, a + want) for a, want in zip(starts, canvas, strict=True)))]
-        if self.config.data.whole:
-            return part
-        return np.pad(part, [(0, 0), *centred_margins(part.shape[1:], canvas)], mode="symmetric")
+        shape = planes.shape[1:]
+        window = random_window(shape, self.order.canvas_size, rng)
+        return planes[:, *window] if self.config.data.whole else cut(planes, window), shape, window
 
 
 def folder_sha256(run: Run, order: Order) -> str:

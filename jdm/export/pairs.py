@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from jdm.data.codec import PairCodec
+from jdm.data.crops import Window, coordinates, drawn_window
 from jdm.data.raw_dataset import Pair
 from jdm.data.regions import without_specks
 from jdm.draw.canvas import volume_geometry
@@ -111,7 +112,7 @@ class PairFactory:
         else:
             draws = self.plausible([index * slices + part for index in indices for part in range(slices)])
         if judged and self.judges:
-            self._judge(draws[: self.order.request.batch_size])
+            self._judge(draws[: self.order.request.batch_size], indices[0])
         return [self.case(index, draws[n * slices : (n + 1) * slices]) for n, index in enumerate(indices)]
 
     def _slice_by_slice(self, indices: range) -> list[_Draw]:
@@ -124,10 +125,15 @@ class PairFactory:
             before = {number + 1: made[number].x for number in numbers}
         return [made[number] for number in sorted(made)]
 
-    def _judge(self, draws: list[_Draw]) -> None:
+    def _judge(self, draws: list[_Draw], first: int) -> None:
+        """Args: first: index of the case of the first draw."""
         readings = None
         if can_estimate_masks(self.config):
-            jobs = [Job(draw.x, np.zeros(draw.x.shape, bool), draw.seed) for draw in draws]
+            places = [self._place(first + n // self.order.slices) for n in range(len(draws))]
+            jobs = [
+                Job(draw.x, np.zeros(draw.x.shape, bool), draw.seed, beside=place)
+                for draw, place in zip(draws, places, strict=True)
+            ]
             readings = [self.codec.decode(x)[1] for x in self.drawer.estimates(jobs)]
         problems = judge(self.config.facts, [self.codec.decode(draw.x) for draw in draws], readings)
         if problems:
@@ -186,20 +192,30 @@ class PairFactory:
                 where[config.image_channels :] = True
             case, part = divmod(number, order.slices)
             position = 2 * part / max(order.slices - 1, 1) - 1 if config.data.previous_slice else None
-            jobs.append(Job(x, where, seed, order.class_of(case), position, (before or {}).get(number)))
+            beside = (before or {}).get(number, self._place(case))
+            jobs.append(Job(x, where, seed, order.class_of(case), position, beside))
         return self.drawer.samples(jobs, estimate=order.request.masks == "estimated")
 
     def cut(self, case: int, sample: np.ndarray) -> np.ndarray:
         """Crop a sample to the size of its given mask or else of a randomly drawn real case, at most the canvas."""
         if self.masks is not None:
             return self.masks.cut(sample, case)
-        sizes = [size for size, _, cases in self.config.facts.sizes for _ in range(cases)]
-        drawn = np.random.default_rng(case_seed(self.order.request.seed, case, 0)).integers(len(sizes))
         keep = [slice(None)]
-        for side, want in zip(sample.shape[1:], sizes[int(drawn)], strict=True):
+        for side, want in zip(sample.shape[1:], self._window(case)[0], strict=True):
             start = max(side - want, 0) // 2
             keep.append(slice(start, start + min(side, want)))
         return sample[tuple(keep)]
+
+    def _window(self, case: int) -> tuple[tuple[int, ...], Window]:
+        """The real size that a pair gets, at most the canvas, and the part of such a case that the canvas shows."""
+        rng = np.random.default_rng(case_seed(self.order.request.seed, case, 0))
+        return drawn_window(self.config.facts, self.order.canvas_size, rng)
+
+    def _place(self, case: int) -> np.ndarray | None:
+        """Coordinates of the voxels of a case's canvas, (axes, *canvas_size), for a network that takes them."""
+        if not self.config.data.position:
+            return None
+        return coordinates(*self._window(case)) if self.masks is None else self.masks.place(case)
 
     def case(self, index: int, draws: list[_Draw]) -> tuple[Pair, dict[str, Any]]:
         """One image, or one volume of slices with the real cases' spacing and direction, and its manifest record."""

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from jdm.config.facts import Fingerprint, Foreground
+from jdm.config.facts import Fingerprint
 from jdm.data.raw_dataset import RawDataset, nnunet_folder, read_case, slice_axis
 from jdm.errors import ConfigError
 from jdm.plan.intensities import CT, Z_SCORE, intensities
+from jdm.plan.masks import mask_facts
 from jdm.plan.survey import Survey, distinct_layouts
 
 WIDEST_SPACING = -1
@@ -41,7 +42,7 @@ def fingerprint(
     Raises: ConfigError if the cases have no such axis; DataError as `read_case`.
     """
     rng = np.random.default_rng(0)
-    survey = Survey.of(len(case_ids), dataset.classes)
+    survey = Survey(dataset.classes)
     for case_id in case_ids:
         survey.add(read_case(dataset, case_id), rng)
     reason = ""
@@ -167,20 +168,14 @@ def _slice_axis(dataset: RawDataset, survey: Survey, wanted: int | None, dims: i
     )
 
 
-_SPECKS = 0.01
-"""Share of real regions that are small enough to be left out of synthetic masks."""
-
-
 def _planes(survey: Survey, axis: int | None, spacing: np.ndarray) -> dict[str, Any]:
-    """Spacing, sizes and foreground of what is trained on: images, or slices across the axis."""
+    """Spacing, sizes and masks of what is trained on: images, or slices across the axis."""
     order = [k for k in range(len(spacing)) if k != axis]
     sizes: Counter[tuple[tuple[int, ...], int]] = Counter()
-    for shape, own, slices in zip(survey.shapes, survey.spacings, survey.slices, strict=True):
+    for shape, own, varied in zip(survey.shapes, survey.spacings, survey.varied, strict=True):
         plane = tuple(round(shape[k] * float(own[k] / spacing[k])) for k in order)  # as scipy.ndimage.zoom rounds
-        sizes[plane, 1 if axis is None else int(slices[axis])] += 1
+        sizes[plane, 1 if axis is None else int(np.count_nonzero(varied[axis]))] += 1
     largest = tuple(max(plane[k] for plane, _ in sizes) for k in range(len(order)))
-    key = () if axis is None else (axis,)
-    sides = sorted((found[-1] for found in survey.foreground if found[:-1] == key), key=lambda side: side or np.inf)
     direction, stored = Counter(survey.directions).most_common(1)[0][0]
     return {
         "spacing": tuple(float(s) for s in spacing[order]),
@@ -188,14 +183,7 @@ def _planes(survey: Survey, axis: int | None, spacing: np.ndarray) -> dict[str, 
         "direction": direction,
         "stored_axes": stored,
         "sizes": tuple((plane, slices, count) for (plane, slices), count in sorted(sizes.items())),
-        "least_region": int(np.quantile(np.concatenate(survey.regions[key]), _SPECKS)),
-        "foreground": tuple(
-            Foreground(
-                (side,) * len(order) if side else largest,
-                *(tuple(share.tolist()) for share in survey.foreground[*key, side]),
-            )
-            for side in sides
-        ),
+        **mask_facts(survey, axis, spacing, largest),
     }
 
 

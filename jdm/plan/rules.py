@@ -129,6 +129,7 @@ def plan(
     sample, whole = sample_of(facts, voxels, given.get("data", {}), why)
     network = _network(facts, preset, size, sample, given.get("network", {}), why)
     data = data_of(facts, sample, whole, network, canvas_limit, given.get("data", {}), why)
+    data = dataclasses.replace(data, position=_position(preset, data, why))
     planned = Settings(
         preset=preset,
         codec=_codec(facts, preset, why),
@@ -147,6 +148,17 @@ def plan(
     for name in flat(given):
         why[name] = f"given (planned: {before[name]})"
     return Plan(validate(Config(**vars(chosen), facts=facts)), why)
+
+
+def _position(preset: Preset, data: DataConfig, why: dict[str, str]) -> bool:
+    """Whether the network is given the coordinates of voxels in their volume."""
+    if data.dims == 2 or preset == "thesis":
+        why["data.position"] = "not volumes" if data.dims == 2 else "the thesis's network does not take it"
+    elif data.whole:
+        why["data.position"] = "whole volumes show where everything lies"
+    else:
+        why["data.position"] = "a patch does not show where in the volume it lies"
+    return data.dims == 3 and not data.whole and preset == "default"
 
 
 def _codec(facts: Fingerprint, preset: Preset, why: dict[str, str]) -> CodecConfig:

@@ -9,11 +9,14 @@ from typing import Any
 from jdm.config.facts import Fingerprint
 from jdm.config.levels import padded
 from jdm.config.settings import DataConfig, NetworkConfig
+from jdm.system.progress import duration
 
 WHOLE_PIXELS = 98_304
 """Images of up to this many pixels are trained whole, if the largest is not much larger than the others."""
 SAMPLE_VOXELS = {"cpu": 64**3, "cuda": 128**3}
 """Voxels of a volume's training sample at most, by device."""
+VOLUME_STEPS = 1_000
+"""Fewest steps of a budget in 3-D; with fewer, volumes are trained as slices, each conditioned on the one before."""
 _PATCH_SIDE = 256
 _CANVAS_SIDE = {2: 512, 3: 128}
 
@@ -48,6 +51,22 @@ def sample_of(
     if len(median) == 2:
         return tuple(min(_PATCH_SIDE, side) for side in median), whole
     return even_patch(median, facts.spacing, voxels), whole
+
+
+def slices_instead(data: DataConfig, steps: int, budget_minutes: float | None, given: Mapping[str, Any]) -> str:
+    """Why volumes planned in 3-D are rather trained as slices: the budget holds too few steps; empty: they are not.
+
+    Settings that say what a sample is, or how many steps to train, are followed whatever the budget.
+
+    Args: steps: that fit the budget. given: nested settings of the user.
+    """
+    sample = {"dims", "patch_size", "canvas_size", "whole", "position"} & set(given.get("data", {}))
+    if data.dims == 2 or budget_minutes is None or sample or "steps" in given.get("train", {}) or steps >= VOLUME_STEPS:
+        return ""
+    return (
+        f"volumes would get only {steps} steps in {duration(60 * budget_minutes)}; in 3-D at least {VOLUME_STEPS} are "
+        "needed (more --budget-minutes, or --data.dims 3)"
+    )
 
 
 def even_patch(sides: tuple[int, ...], spacing: tuple[float, ...], voxels: int) -> tuple[int, ...]:

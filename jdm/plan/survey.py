@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import math
+import zlib
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from jdm.data.raw_dataset import Pair
-from jdm.data.regions import region_sizes
 
-CROP_SIDES = (64, 128, 256, 512)
-"""Sides of the crops over which the foreground range is measured, in addition to whole images."""
 _PIXELS_PER_CASE, _PIXELS_PER_CLASS = 20_000, 2_000
-_CROPS = 400
 _LEAST_CASES = 3
-_PLANES_PER_CASE = 20
-"""Images or slices of a case whose regions are measured."""
 
 
 @dataclass
@@ -24,13 +19,14 @@ class Survey:
     """Measurements of each case; those of intensities per channel."""
 
     classes: int
-    crops_per_case: int
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     spacings: list[tuple[float, ...]] = field(default_factory=list)
     directions: list[tuple[tuple[float, ...], str]] = field(default_factory=list)
     """Direction cosines, and axis order of the file."""
-    slices: list[np.ndarray] = field(default_factory=list)
-    """Number of non-constant slices across each array axis of a volume."""
+    varied: list[list[np.ndarray]] = field(default_factory=list)
+    """Which slices across each array axis of a volume are not constant; of a picture, one plane."""
+    labels: list[tuple[bytes, np.dtype]] = field(default_factory=list)
+    """Compressed, see `label`: masks are measured when the spacing that cases are resampled to is known."""
     dtypes: list[np.dtype] = field(default_factory=list)
     samples: list[np.ndarray] = field(default_factory=list)
     """Some pixels of each case, (channels, n)."""
@@ -42,16 +38,6 @@ class Survey:
     class_shares: list[np.ndarray] = field(default_factory=list)
     layouts: list[np.ndarray] = field(default_factory=list)
     """See `layout`; images only."""
-    foreground: dict[tuple[int, ...], np.ndarray] = field(default_factory=dict)
-    """Least and most share of each label value over crops, (2, classes), by slice axis (none for images) and crop side;
-    side 0: whole images or slices."""
-    regions: dict[tuple[int, ...], list[np.ndarray]] = field(default_factory=dict)
-    """Pixels of the connected regions of some planes, by slice axis."""
-
-    @classmethod
-    def of(cls, cases: int, classes: int) -> Survey:
-        """An empty survey for this number of cases."""
-        return cls(classes, math.ceil(_CROPS / max(cases, 1)))
 
     def add(self, pair: Pair, rng: np.random.Generator) -> None:
         flat, labels = pair.image.reshape(len(pair.image), -1), pair.label.reshape(-1)
@@ -65,33 +51,17 @@ class Survey:
         self.extremes.append(np.array([flat.min(axis=1), flat.max(axis=1)]))
         self.zero_faces.append(has_zero_face(pair.image))
         self.class_shares.append(class_shares(labels, self.classes))
+        self.labels.append((zlib.compress(pair.label.tobytes(), 1), pair.label.dtype))
         if pair.label.ndim == 2:
-            self.slices.append(np.array([1]))
             self.layouts.append(layout(pair, self.classes))
-            self._add_crops((), pair.label[None], rng)
-            return
-        self._add_crops((), pair.label[None], rng)
-        varied = [_varied_slices(pair.image, axis) for axis in range(pair.label.ndim)]
-        self.slices.append(np.array([np.count_nonzero(found) for found in varied]))
-        for axis, found in enumerate(varied):
-            if found.any():
-                self._add_crops((axis,), np.moveaxis(pair.label, axis, 0)[found], rng)
+            self.varied.append([np.ones(1, bool)])
+        else:
+            self.varied.append([_varied_slices(pair.image, axis) for axis in range(pair.label.ndim)])
 
-    def _add_crops(self, axis: tuple[int, ...], planes: np.ndarray, rng: np.random.Generator) -> None:
-        """Class shares of whole planes (n, *spatial) and of random crops of them, and sizes of regions."""
-        step = math.ceil(len(planes) / _PLANES_PER_CASE)
-        self.regions.setdefault(axis, []).extend(region_sizes(plane) for plane in planes[::step])
-        shares = {0: [class_shares(plane, self.classes) for plane in planes]}
-        for side in (side for side in CROP_SIDES if side < max(planes.shape[1:])):
-            for _ in range(self.crops_per_case):
-                plane = planes[rng.integers(len(planes))]
-                starts = [rng.integers(0, max(length - side, 0) + 1) for length in plane.shape]
-                crop = plane[tuple(slice(start, start + side) for start in starts)]
-                shares.setdefault(side, []).append(class_shares(crop, self.classes))
-        for side, found in shares.items():
-            ends = np.array([np.min(found, axis=0), np.max(found, axis=0)])
-            before = self.foreground.get((*axis, side), ends)
-            self.foreground[*axis, side] = np.array([np.minimum(before[0], ends[0]), np.maximum(before[1], ends[1])])
+    def label(self, case: int) -> np.ndarray:
+        """The label (*spatial) of a case, by its number."""
+        packed, dtype = self.labels[case]
+        return np.frombuffer(zlib.decompress(packed), dtype).reshape(self.shapes[case])
 
 
 def class_shares(label: np.ndarray, classes: int) -> np.ndarray:

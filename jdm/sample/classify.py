@@ -49,13 +49,15 @@ def errors(drawer: Drawer, starts: Sequence[Start], request: ClassifyRequest) ->
     for number, start in enumerate(progress(starts, "images")):
         for plane in start.planes:
             x0 = torch.from_numpy(plane.canvas.x)[None].to(drawer.device)
+            places = plane.canvas.coordinates
+            beside = None if places is None else places[None]
             fresh = CaseNoise([case_seed(request.seed, number, plane.number)], x0.shape[1:], drawer.device)
             for level in levels:
                 sigma = x0.new_tensor([[float(level), noise.sigma_max]])
                 x = x0 + per_channel(sigma, images, x0) * fresh()
                 for place, name in enumerate(names):
                     with torch.no_grad():
-                        made = drawer.denoise(name, guidance=1.0)(x, sigma)
+                        made = drawer.denoise(name, guidance=1.0, beside=beside)(x, sigma)
                     error = denoiser.bands((made - x0)[:, :images])
                     weights = denoiser.image_weights(sigma[:, :1], error)
                     found[number, place] += float((weights * error.square()).mean()) / len(levels) / len(start.planes)

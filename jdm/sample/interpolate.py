@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from jdm.data.crops import coordinates, drawn_window
 from jdm.data.raw_dataset import Pair
 from jdm.diffusion.editing import slerp
 from jdm.draw.canvas import Canvas, decoded, planned_pair
@@ -38,12 +39,18 @@ def interpolation(drawer: Drawer, starts: Sequence[Start], request: InterpolateR
     if starts:
         planes = [np.count_nonzero(s.case.label.reshape(len(s.case.label), -1), axis=1).argmax() for s in starts]
         canvases = [start.planes[int(plane)].canvas for start, plane in zip(starts, planes, strict=True)]
-        ends = drawer.inverted(np.stack([canvas.x for canvas in canvases]), name)
+        places = [c.coordinates for c in canvases if c.coordinates is not None]
+        ends = drawer.inverted(np.stack([c.x for c in canvases]), name, np.stack(places) if places else None)
         canvas = canvases[0]
     else:
         shape = (config.image_channels + config.mask_channels, *config.data.canvas_size)
         ends = drawer.noise([case_seed(request.seed, end, 0) for end in (0, 1)], shape, name)
-        canvas = Canvas(np.zeros(shape, np.float32), tuple(slice(side) for side in shape[1:]))
+        place = None
+        if config.data.position:
+            rng = np.random.default_rng(case_seed(request.seed, 0, 0))
+            place = coordinates(*drawn_window(config.facts, shape[1:], rng))
+        canvas = Canvas(np.zeros(shape, np.float32), tuple(slice(side) for side in shape[1:]), place)
     way = [slerp(ends[:1], ends[1:], k / (request.points - 1)) for k in range(request.points)]
-    samples = drawer.from_noise(torch.cat(way), name)
+    beside = None if canvas.coordinates is None else canvas.coordinates[None]
+    samples = drawer.from_noise(torch.cat(way), name, beside)
     return [planned_pair(f"interpolated_{k:02d}", *decoded(config, canvas, x), config) for k, x in enumerate(samples)]

@@ -18,6 +18,7 @@ from jdm.data.pairs import PairDataset
 from jdm.diffusion.conditioning import Known
 from jdm.diffusion.ode import Solver, bits_per_dim, dequantised, log_likelihood, rademacher
 from jdm.diffusion.sampling import CaseNoise, karras_sigmas
+from jdm.diffusion.windows import with_beside
 from jdm.draw.drawer import level_span
 from jdm.draw.run import Run, origin
 from jdm.draw.seeds import case_seed
@@ -102,12 +103,13 @@ def _measured(checkpoint: Checkpoint, pairs: PairDataset, request: LikelihoodReq
     for number, case, crop in progress(jobs, "crops"):
         seed = case_seed(request.seed, number, crop)
         rng = np.random.default_rng(seed)
-        x0 = torch.from_numpy(pairs.encoded(int(rng.choice(items[case])), rng))[None].to(device)
+        sampled = torch.from_numpy(pairs.sample(int(rng.choice(items[case])), rng))[None].to(device)
+        x0, beside = sampled.tensor_split([len(widths)], dim=1)
         spread = dequantised(x0, torch.from_numpy(rng.random(x0.shape)).to(x0), _column(widths, x0))
         noise = CaseNoise([seed], x0.shape[1:], device)
         probes = torch.stack([rademacher(noise()) for _ in range(request.probes)])
         found = log_likelihood(
-            denoiser,
+            with_beside(denoiser, beside),
             spread,
             sigmas,
             probes,

@@ -75,7 +75,7 @@ def real_cases(run: Run, cases: Sequence[str], what: str) -> list[CaseCanvas]:
 def job(plane: Plane, request: SampleRequest, start: int, sample: int) -> Job:
     """The job of a plane; its seed depends only on the indices of its start, plane and sample."""
     seed = case_seed(request.seed, start, (sample << 32) + plane.number)
-    return Job(plane.canvas.x, plane.where, seed, request.class_label or "")
+    return Job(plane.canvas.x, plane.where, seed, request.class_label or "", beside=plane.canvas.coordinates)
 
 
 Draw = Callable[[list[Job]], list[np.ndarray]]

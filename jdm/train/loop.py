@@ -17,11 +17,13 @@ from torch.utils.data import DataLoader
 from jdm.config.files import to_dict, to_toml, updated_toml
 from jdm.config.settings import Config, TrainConfig
 from jdm.data.classes import FILE_NAME, classes_csv
+from jdm.data.crops import coordinates, drawn_window
 from jdm.data.pairs import Batches, PairDataset, condition_features
 from jdm.diffusion.denoiser import Denoiser
 from jdm.diffusion.model import build_denoiser
 from jdm.diffusion.sampling import karras_sigmas, sample_heun
 from jdm.diffusion.vp import VPDenoiser
+from jdm.diffusion.windows import with_beside
 from jdm.system.parallel import on_all_cores
 from jdm.system.processes import agreed, processes, rank, stop_signals
 from jdm.system.progress import Bar
@@ -188,4 +190,9 @@ def sample_grid(denoiser: Denoiser | VPDenoiser, config: Config) -> np.ndarray:
     device = next(denoiser.parameters()).device
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
     sigmas = karras_sigmas(GRID_STEPS, config.noise.sigma_min, config.noise.sigma_max)
-    return sample_heun(on_all_cores(denoiser), noise, sigmas).cpu().numpy()
+    denoise = on_all_cores(denoiser)
+    if config.data.position:
+        rng = np.random.default_rng(0)
+        places = [coordinates(*drawn_window(config.facts, config.data.patch_size, rng)) for _ in range(GRID_PAIRS)]
+        denoise = with_beside(denoise, torch.from_numpy(np.stack(places)))
+    return sample_heun(denoise, noise, sigmas).cpu().numpy()

@@ -51,7 +51,8 @@ def step_bytes(config: Config) -> int:
         count, channels = config.train.batch_size, config.image_channels + config.mask_channels
         x0 = torch.zeros(count, channels, *config.data.patch_size)
         condition = torch.zeros(count, condition_length(config))
-        losses = denoising_losses(denoiser, x0, torch.ones(count, 2), torch.zeros_like(x0), condition)
+        beside = torch.zeros(count, config.beside_channels, *config.data.patch_size)
+        losses = denoising_losses(denoiser, x0, torch.ones(count, 2), torch.zeros_like(x0), condition, beside)
         torch.autograd.grad(losses.mean(), parameters)  # kept alive while they are found, like all gradients
     held = alive.peak + _COPIES * sum(p.numel() * p.element_size() for p in parameters)
     return int(_BUFFERS + _OVERHEAD * held)

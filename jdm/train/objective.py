@@ -84,13 +84,13 @@ def _losses(
 ) -> Tensor:
     if isinstance(denoiser, VPDenoiser):
         return l_hybrid(denoiser, x0, levels, noise, config.diffusion.vlb_weight, condition)
-    previous = None
+    channels = denoiser.channels
+    beside = x0[:, channels:]
     if denoiser.previous_at is not None:
-        (x0, before), (noise, over) = x0.chunk(2, 1), noise.chunk(2, 1)
         level = condition[:, denoiser.previous_at + 1].reshape(-1, *[1] * (x0.ndim - 1))
-        previous = before + level * over
+        beside = beside + level * noise[:, channels:]
     # Image and mask have equal weight; otherwise many one-hot mask channels would dominate the loss.
-    return denoising_losses(denoiser, x0, levels, noise, condition, previous).mean(1)
+    return denoising_losses(denoiser, x0[:, :channels], levels, noise[:, :channels], condition, beside).mean(1)
 
 
 class FixedLoss:
@@ -135,7 +135,7 @@ def measure_step_seconds(config: Config, device: torch.device, repeats: int = 3)
     pixels = math.prod(config.data.patch_size)
     count = config.train.batch_size if device.type == "cuda" else max(2, _MEASURED_PIXELS // pixels)
     count = min(config.train.batch_size, count)
-    channels = (config.image_channels + config.mask_channels) * (1 + config.data.previous_slice)
+    channels = config.image_channels + config.mask_channels + config.beside_channels
     x0 = torch.zeros(count, channels, *config.data.patch_size)
     x0, condition = x0.to(device), torch.zeros(len(x0), condition_length(config), device=device)
     times, clock = [], time.process_time if config.train.clock == "cpu" else time.monotonic

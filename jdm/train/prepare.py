@@ -24,6 +24,7 @@ from jdm.data.splits import fold_split, train_fraction
 from jdm.errors import ConfigError, DataError, ExistsError, TrainingError
 from jdm.plan.fingerprint import WIDEST_SPACING, fingerprint, planned_patch
 from jdm.plan.rules import Machine, Plan, Size, plan, sizes, steps_within, usual_size
+from jdm.plan.samples import slices_instead
 from jdm.system.locks import held
 from jdm.system.processes import decided_by_first, rank
 from jdm.train.checkpoint import FINGERPRINT, PLAN, WEIGHTS, has_resume_state, run_folder
@@ -174,6 +175,26 @@ def _planned(
     request, given = _settled(request)
     if imported is not None:
         given = merged({"network": vars(imported.network)}, given)
+    found = _timed_plan(request, dataset, training_ids, classes, given)
+    budget = found.config.train.budget_minutes
+    if reason := slices_instead(found.config.data, found.steps, budget, given):
+        if rank() == 0:
+            print(f"jdm-train: note: {reason}; they are trained as slices", file=sys.stderr)
+        given = merged({"data": {"dims": 2, "previous_slice": True}}, given)
+        found = _timed_plan(request, dataset, training_ids, classes, given)
+        why = {"data.dims": reason, "data.previous_slice": "so that neighbouring slices match"}
+        found = replace(found, reasons={**found.reasons, **why})
+    found = replace(found, config=with_measures(found.config, dataset, ids))
+    if imported is not None:
+        check_weights(found.config, imported, request.init_from)
+    return found
+
+
+def _timed_plan(
+    request: TrainRequest, dataset: RawDataset, training_ids: list[str], classes: Mapping[str, str] | None,
+    given: Mapping[str, Any],
+) -> Plan:  # fmt: skip
+    """The plan for the dataset, whose steps are timed on this machine."""
     # Sizes and spacing depend on the slice axis, so it must be known first.
     data = given.get("data", {})
     # The thesis's network would be too large for volumes.
@@ -183,13 +204,8 @@ def _planned(
     facts = fingerprint(dataset, training_ids, None if axis == "none" else axis, classes, dims)
     if rank() == 0:
         print("jdm-train: measuring the time of training steps on this machine", file=sys.stderr, flush=True)
-    found = fitting_plan(
-        request, facts, machine(), given, planned_patch(dataset, facts.slice_axis, len(facts.median_size))
-    )
-    found = replace(found, config=with_measures(found.config, dataset, ids))
-    if imported is not None:
-        check_weights(found.config, imported, request.init_from)
-    return found
+    patch = planned_patch(dataset, facts.slice_axis, len(facts.median_size))
+    return fitting_plan(request, facts, machine(), given, patch)
 
 
 def _settled(request: TrainRequest) -> tuple[TrainRequest, dict[str, Any]]:
