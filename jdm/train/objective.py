@@ -23,6 +23,7 @@ from jdm.diffusion.vp import VPDenoiser
 from jdm.diffusion.vp_loss import l_hybrid
 from jdm.errors import TrainingError
 from jdm.system.parallel import parts_of, side_by_side
+from jdm.train.missing_masks import hidden
 
 FIXED_BATCH, _FIXED_SEED = 16, 2**31
 _MEASURED_SECONDS = 4.0
@@ -89,8 +90,10 @@ def _losses(
         (x0, before), (noise, over) = x0.chunk(2, 1), noise.chunk(2, 1)
         level = condition[:, denoiser.previous_at + 1].reshape(-1, *[1] * (x0.ndim - 1))
         previous = before + level * over
+    x0, levels, missing = hidden(x0, levels, denoiser.image_channels)
+    losses = denoising_losses(denoiser, x0, levels, noise, condition, previous)
     # Image and mask have equal weight; otherwise many one-hot mask channels would dominate the loss.
-    return denoising_losses(denoiser, x0, levels, noise, condition, previous).mean(1)
+    return (losses[:, 0] + losses[:, 1].where(~missing, 0.0)) / 2
 
 
 class FixedLoss:
