@@ -76,6 +76,12 @@ class Experiment:
         return sizes(resolve(self.plans[self.real.name], self.settings.configuration))
 
     @property
+    def transductive(self) -> list[str]:
+        """Scored cases whose images, without masks, the generator was trained on (`jdm-train --transductive`)."""
+        unlabelled = read_generator(self.synthetic).get("unlabelled") or {}
+        return list(unlabelled.get("evaluated") or [])
+
+    @property
     def chose_generator(self) -> list[str]:
         """Scored cases whose held-out loss selected the generator's weights."""
         same = set(test_ids(self.real)) if self.on_test_set else set(self.real.cases)

@@ -68,17 +68,23 @@ def warning_lines(results: Mapping[str, Any]) -> list[str]:
 
 
 def notes(data: Mapping[str, Any]) -> list[str]:
-    """A warning if scored cases selected the generator's weights.
+    """Warnings if scored cases selected the generator's weights, or it was trained on their images.
 
     Args:
         data: the entry "data" of results.json.
     """
-    if not (chosen := len(data["chose_generator"])):
-        return []
-    return [
-        f"{chosen} of the {data['test_cases']} scored cases were used to select the generator's weights (held-out "
-        "loss), but not to train them."
-    ]
+    found, count = [], data["test_cases"]
+    if seen := len(data["transductive"]):
+        found.append(
+            f"Transductive: the generator was trained on images, without masks, of {seen} of the {count} scored cases "
+            "or other cases held out; on new cases the pairs may help less."
+        )
+    if chosen := len(data["chose_generator"]):
+        found.append(
+            f"{chosen} of the {count} scored cases were used to select the generator's weights (held-out loss), but "
+            "not to train them."
+        )
+    return found
 
 
 def settings_line(settings: Mapping[str, Any], stock: Mapping[str, Any], patch_note: str) -> str:

@@ -147,6 +147,7 @@ def _data(study: Study, main: Point) -> dict[str, Any]:
         "synthetic_cases": used[0],
         "test_cases": len(scored),
         "test_set": title,
+        "transductive": sorted({case for experiment in study.experiments for case in experiment.transductive}),
         "chose_generator": sorted({case for experiment in study.experiments for case in experiment.chose_generator}),
     }
 

@@ -244,9 +244,9 @@ def test_cases_that_chose_the_generators_weights_are_counted(datasets, tmp_path)
     chosen = scored(validation_ids, False).chose_generator
     assert chosen == sorted(validation_ids)
     assert scored(real.test_cases, True).chose_generator == []
-    [line] = notes({"chose_generator": chosen, "test_cases": 2})
+    [line] = notes({"chose_generator": chosen, "transductive": [], "test_cases": 2})
     assert "2 of the 2" in line
-    assert notes({"chose_generator": [], "test_cases": 4}) == []
+    assert notes({"chose_generator": [], "transductive": [], "test_cases": 4}) == []
 
 
 def test_pictures_are_of_cases_nobody_chose(datasets, tmp_path):

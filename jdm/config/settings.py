@@ -165,6 +165,11 @@ class TrainConfig(Strict):
     planning, so that runs on a busy machine can be compared."""
     class_dropout: Rate = 0.1
     """Share of training samples whose class is dropped, so that the model can also sample without a class."""
+    unlabelled_share: Share = 0.5
+    """Share of training samples without a mask, if there are unlabelled images."""
+    missing_mask: Literal["marginal", "estimated"] = "marginal"
+    """marginal: a missing mask is hidden by noise and has no loss. estimated: in the second half of the training it is
+    estimated by the averaged weights, where they are sure of it."""
     select: Literal["best", "last"] = "best"
     """Exported weights: at the smoothed minimum of the held-out loss, or the last."""
     cache_bytes: Annotated[int, Ge(0)] = 4 * 2**30

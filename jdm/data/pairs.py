@@ -124,26 +124,40 @@ class PairDataset:
 class Batches(Dataset):
     """Training batches by step: batch `s` depends only on (seed, rank, s), so that a resumed run repeats it."""
 
-    def __init__(self, pairs: PairDataset, batch_size: int, seed: int, rank: int = 0, augmented: bool = True) -> None:
+    def __init__(
+        self, pairs: PairDataset, batch_size: int, seed: int, rank: int = 0, augmented: bool = True,
+        unlabelled: PairDataset | None = None,
+    ) -> None:  # fmt: skip
+        """Args: unlabelled: images without masks, for a share `train.unlabelled_share` of the samples."""
         self.pairs, self.batch_size, self.seed, self.rank, self.augmented = pairs, batch_size, seed, rank, augmented
+        self.unlabelled = unlabelled
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         """x0 (B, C, *patch_size) and the condition (B, condition_length(config)).
 
-        C includes the channels that the network is given beside a sample (`Config.beside_channels`).
+        C includes the channels that the network is given beside a sample (`Config.beside_channels`). A missing mask is
+        NaN.
         """
         rng = np.random.default_rng([self.seed, self.rank, step])
         indices = rng.integers(0, len(self.pairs), self.batch_size)
         config = self.pairs.config
         x0 = torch.from_numpy(np.stack([self.pairs.sample(index, rng) for index in indices]))
+        missing = np.zeros(len(x0), bool)
+        if self.unlabelled is not None:
+            missing = rng.random(len(x0)) < config.train.unlabelled_share
+            for place in np.flatnonzero(missing):
+                index = int(rng.integers(0, len(self.unlabelled)))
+                x0[place] = torch.from_numpy(self.unlabelled.sample(index, rng))
         condition = torch.zeros(len(x0), condition_features(config.data.dims))
         if self.augmented:
             x0, condition = _augmented(x0, config, rng)
+        masks = slice(config.image_channels, config.image_channels + config.mask_channels)
+        x0[torch.from_numpy(missing), masks] = torch.nan
         if config.data.previous_slice:
             condition = torch.cat([condition, self._previous(indices, rng)], dim=1)
         if not config.facts.class_names:
             return x0, condition
-        numbers = np.array([self.pairs.class_number(index) for index in indices])
+        numbers = np.where(missing, 0, [self.pairs.class_number(index) for index in indices])
         if self.augmented:
             numbers[rng.random(len(numbers)) < config.train.class_dropout] = 0
         return x0, torch.cat([condition, torch.from_numpy(numbers)[:, None].float()], dim=1)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from jdm.data.case_io import label_dtype, read_label
+from jdm.data.image_folder import check_folder, image_folder
 from jdm.data.raster import NATURAL_ENDINGS, Raster
 from jdm.data.raw_dataset import Pair, RawDataset, read_image, validate_labels
-from jdm.data.raw_layout import CaseFiles, few, listed
+from jdm.data.raw_layout import listed
 from jdm.data.space import aligned
 from jdm.errors import ConfigError, DataError
 
@@ -23,26 +22,14 @@ def given_images(dataset: RawDataset, folder: Path, dtype: str) -> list[Pair]:
     Args: dtype: stored type of the training images, which pictures must have too.
     Raises: DataError if the folder is missing, empty, of another dataset, or an image is unreadable or of another kind.
     """
-    check_folder(dataset, folder, "channel_names")
-    ending = dataset.file_ending
-    images: dict[str, list[Path]] = {}
-    for name in listed(folder, ending):
-        case, _, channel = name[: -len(ending)].rpartition("_")
-        if not case or not (len(channel) == 4 and channel.isdecimal()):
-            raise DataError(
-                f"{folder / name}: expected a name like case_0000{ending} (channel of four digits); rename it"
-            )
-        images.setdefault(case, []).append(folder / name)
-        if int(channel) != len(images[case]) - 1:
-            raise DataError(f"{folder / name}: channel {len(images[case]) - 1} of its case is missing; restore it")
-    files = {case: CaseFiles(tuple(paths), None) for case, paths in sorted(images.items())}
-    view = dataclasses.replace(dataset, folder=folder, test_cases=tuple(files), test_files=files)
+    images = image_folder(dataset, folder)
     pairs = []
-    for case in files:
-        image, spacing, geometry = read_image(view, case, test=True)
-        if ending in NATURAL_ENDINGS and image.dtype != np.dtype(dtype):
+    for case in images.cases:
+        image, spacing, geometry = read_image(images, case)
+        if images.file_ending in NATURAL_ENDINGS and image.dtype != np.dtype(dtype):
             raise DataError(
-                f"{images[case][0]}: pixels are {image.dtype}; expected {dtype} as in {dataset.name}; convert it"
+                f"{images.image_files(case)[0]}: pixels are {image.dtype}; expected {dtype} as in {dataset.name}; "
+                "convert it"
             )
         pairs.append(Pair(case, image, np.zeros(image.shape[1:], np.uint8), spacing, geometry))
     return pairs
@@ -63,38 +50,6 @@ def given_masks(dataset: RawDataset, folder: Path, dtype: str) -> list[Pair]:
         image = np.zeros((len(dataset.channel_names), *label.shape), dtype)
         pairs.append(Pair(name[: -len(dataset.file_ending)], image, label, raster.spacing, raster.geometry))
     return pairs
-
-
-def check_folder(dataset: RawDataset, folder: Path, key: str) -> None:
-    """Raises: DataError if a folder is missing, has no file in the dataset's format, or is part of another dataset.
-
-    Args: key: entry that must agree with the dataset's, if a dataset.json is in the folder or beside it.
-    """
-    if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder; expected one with {dataset.file_ending} files; correct the path")
-    if not listed(folder, dataset.file_ending):
-        found = sorted({path.suffix for path in folder.iterdir() if path.is_file()})
-        raise DataError(
-            f"{folder} has no {dataset.file_ending} files, found {few(found) or 'no files'}; expected the format of "
-            f"{dataset.name}; convert them"
-        )
-    expected = {
-        "channel_names": {str(number): name for number, name in enumerate(dataset.channel_names)},
-        "labels": dict(dataset.labels),
-    }
-    for path in (folder / "dataset.json", folder.parent / "dataset.json"):
-        if not path.is_file():
-            continue
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise DataError(f"{path}: cannot be read ({error}); expected JSON; correct or remove it") from None
-        if isinstance(found, dict) and key in found and found[key] != expected[key]:
-            raise DataError(
-                f"{folder} is of another dataset: its {key} are {found[key]}, expected {expected[key]} of "
-                f"{dataset.name}; give files of {dataset.name}, or train on the other dataset"
-            )
-        return
 
 
 def region_of(pair: Pair, box: tuple[int, ...], path: Path | None) -> np.ndarray:

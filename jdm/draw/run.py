@@ -98,6 +98,7 @@ def origin(checkpoint: Checkpoint, weaker: Checkpoint | None) -> Mapping[str, An
         "jdm_version": jdm_version(),
         "generator": {
             **{key: checkpoint.metadata[key] for key in kept},
+            **{key: checkpoint.metadata[key] for key in ("unlabelled",) if key in checkpoint.metadata},
             "checkpoint_sha256": checkpoint.sha256,
         },
         "guide_sha256": None if weaker is None else weaker.sha256,

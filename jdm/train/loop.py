@@ -35,6 +35,7 @@ from jdm.train.checkpoint import (
     write_run_text,
 )
 from jdm.train.log import RunLog
+from jdm.train.missing_masks import ESTIMATES_FROM, with_estimates
 from jdm.train.objective import (
     FixedLoss,
     loss_and_gradients,
@@ -44,6 +45,7 @@ from jdm.train.objective import (
 )
 from jdm.train.prepare import Prepared
 from jdm.train.progress import GRID_PAIRS, GRID_STEPS, Ema, Progress
+from jdm.train.unlabelled import RECORD
 
 Trained = tuple[Denoiser | VPDenoiser, Ema, torch.optim.Optimizer]
 
@@ -68,6 +70,10 @@ def train(prepared: Prepared, *, resume: bool = False, started: float | None = N
     with processes() as device:
         torch.manual_seed(config.train.seed)
         datasets = [PairDataset(prepared.dataset, some, config, classes=prepared.classes) for some in ids if some]
+        unlabelled = None
+        if prepared.unlabelled is not None:
+            images = prepared.unlabelled.images
+            unlabelled = PairDataset(images, list(images.cases), config)
         denoiser = build_denoiser(config, condition_features(config.data.dims)).to(device)
         if prepared.imported is not None:
             denoiser.network.load_state_dict(dict(prepared.imported.weights))
@@ -84,7 +90,8 @@ def train(prepared: Prepared, *, resume: bool = False, started: float | None = N
         if dist.is_initialized():
             denoiser.network = DistributedDataParallel(denoiser.network)
         with RunLog(out_dir, progress.step, first) as log, stop_signals() as stop:
-            _loop(config, datasets[0], measures, (denoiser, ema, optimizer), progress, log, stop)
+            batches = Batches(datasets[0], config.train.batch_size, config.train.seed, rank(), unlabelled=unlabelled)
+            _loop(batches, measures, (denoiser, ema, optimizer), progress, log, stop)
         if first and not progress.saved:
             progress.save_weights(ema, measured=len(measures) > 1)
         if dist.is_initialized():
@@ -96,6 +103,8 @@ def _describe(prepared: Prepared, resume: bool) -> None:
     """Write fingerprint and plan to the run's folder; for a resumed run, only update the changed settings."""
     out_dir, config = prepared.out_dir, prepared.config
     out_dir.mkdir(parents=True, exist_ok=True)
+    if prepared.unlabelled is not None:
+        write_run_text(out_dir / RECORD, json.dumps(prepared.unlabelled.record, indent=1) + "\n")
     if prepared.classes:
         write_run_text(out_dir / FILE_NAME, classes_csv(prepared.classes))
     if resume and (out_dir / PLAN).is_file():
@@ -106,14 +115,13 @@ def _describe(prepared: Prepared, resume: bool) -> None:
 
 
 def _loop(
-    config: Config, pairs: PairDataset, measures: list[FixedLoss], trained: Trained,
-    progress: Progress, log: RunLog, stop: list[int],
-) -> None:  # fmt: skip
+    batches: Batches, measures: list[FixedLoss], trained: Trained, progress: Progress, log: RunLog, stop: list[int]
+) -> None:
     """Train until the plan's steps, the budget or a signal ends it."""
+    config, pairs = batches.pairs.config, batches.pairs
     denoiser, ema, optimizer = trained
     settings, first = config.train, rank() == 0
     device = next(denoiser.parameters()).device
-    batches = Batches(pairs, settings.batch_size, settings.seed, rank())
     workers = min(4, os.cpu_count() or 1) if device.type == "cuda" else 0
     loader = DataLoader(
         batches, batch_size=None, sampler=range(progress.step, settings.steps), num_workers=workers,
@@ -167,6 +175,10 @@ def _update(
     torch.manual_seed(step_seed(settings.seed, rank(), step, _DROPOUT))
     with memory_errors(settings.batch_size):
         x0, condition = (part.to(device) for part in batch)
+        late = max(step / settings.steps, progress.share) >= ESTIMATES_FROM
+        if settings.missing_mask == "estimated" and late and isinstance(ema.denoiser, Denoiser):
+            noise = torch.randn(x0.shape, generator=generator, device=device)
+            x0 = with_estimates(ema.denoiser, x0, condition, noise)
         loss = loss_and_gradients(denoiser, x0, condition, config, generator)
         norm = nn.utils.clip_grad_norm_(denoiser.parameters(), settings.gradient_clip)
         optimizer.step()

@@ -23,6 +23,7 @@ from jdm.diffusion.vp import VPDenoiser
 from jdm.diffusion.vp_loss import l_hybrid
 from jdm.errors import TrainingError
 from jdm.system.parallel import parts_of, side_by_side
+from jdm.train.missing_masks import hidden
 
 FIXED_BATCH, _FIXED_SEED = 16, 2**31
 _MEASURED_SECONDS = 4.0
@@ -89,8 +90,10 @@ def _losses(
     if denoiser.previous_at is not None:
         level = condition[:, denoiser.previous_at + 1].reshape(-1, *[1] * (x0.ndim - 1))
         beside = beside + level * noise[:, channels:]
+    x0, levels, missing = hidden(x0[:, :channels], levels, denoiser.image_channels)
+    losses = denoising_losses(denoiser, x0, levels, noise[:, :channels], condition, beside)
     # Image and mask have equal weight; otherwise many one-hot mask channels would dominate the loss.
-    return denoising_losses(denoiser, x0[:, :channels], levels, noise[:, :channels], condition, beside).mean(1)
+    return (losses[:, 0] + losses[:, 1].where(~missing, 0.0)) / 2
 
 
 class FixedLoss:

@@ -34,6 +34,7 @@ from jdm.train.memory import fitted, memory_target
 from jdm.train.objective import measure_step_seconds
 from jdm.train.replaced_run import settle
 from jdm.train.request import TrainRequest
+from jdm.train.unlabelled import Unlabelled, asked_for, check_plan
 
 _BATCH_STEPS, _WIDTH_STEPS = 2_500, 6_000
 """Steps that must fit the budget to choose a larger batch, and a larger network."""
@@ -56,6 +57,8 @@ class Prepared:
     """Initial weights, if imported."""
     train_fraction: float | None = None
     """Share of the fold's training cases that are used; None: all."""
+    unlabelled: Unlabelled | None = None
+    """Images without masks that are trained on too."""
 
     @property
     def config(self) -> Config:
@@ -75,9 +78,13 @@ def prepare(request: TrainRequest) -> Prepared:
     training_ids, held_out_ids = training_and_held_out(dataset, request.fold, request.train_fraction)
     out_dir = run_folder(dataset.name, request.run)
 
+    unlabelled = asked_for(request, dataset, held_out_ids, out_dir)
+
     def prepared(plan: Plan, classes: Mapping[str, str] | None, imported: ImportedWeights | None = None) -> Prepared:
         cases, fraction = (training_ids, held_out_ids), request.train_fraction
-        return Prepared(plan, dataset, request.fold, *cases, out_dir, classes, imported, fraction)
+        if unlabelled is not None:
+            check_plan(plan.config)
+        return Prepared(plan, dataset, request.fold, *cases, out_dir, classes, imported, fraction, unlabelled)
 
     if request.resume and (out_dir / PLAN).is_file():
         config = _resumed(request, out_dir)
@@ -94,6 +101,8 @@ def prepare(request: TrainRequest) -> Prepared:
     found = decided_by_first(lambda: _planned(request, dataset, ids, classes, imported))
     if rank() == 0 and not request.dry_run:
         cases = f"{len(training_ids)} cases to train on, {len(held_out_ids)} held out"
+        if unlabelled is not None:
+            cases += f", {len(unlabelled.images.cases)} images without masks"
         print(f"jdm-train: {dataset.name}: {cases}; {found.expectation}", file=sys.stderr, flush=True)
     return prepared(found, classes, imported)
 

@@ -85,6 +85,8 @@ class Progress:
             "train_fraction": prepared.train_fraction,
             "processes": dist.get_world_size() if dist.is_initialized() else 1,
         }
+        if prepared.unlabelled is not None:
+            self.origin["unlabelled"] = prepared.unlabelled.origin
         on_cpu = self.config.train.clock == "cpu"
         self._clock = time.process_time if on_cpu else time.monotonic
         self.step, self._earlier, self._started = 0, 0.0, self._clock() if on_cpu else started

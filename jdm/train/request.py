@@ -37,6 +37,10 @@ class TrainRequest:
     """Train on this share of the training cases, of whole patients if known; the run is then fold_0_of_0.1."""
     classes: File = None
     """CSV file with the columns case and class, for sampling by class: a path, or a file beside dataset.json."""
+    unlabelled: File = None
+    """Folder of images without masks to train on too, named as in imagesTr: a path, or a folder beside dataset.json."""
+    transductive: Switch = False
+    """Allow --unlabelled images that are among the cases to be evaluated; results then say so."""
     init_from: File = None
     """Start from the weights of an improved-diffusion or guided-diffusion checkpoint (preset thesis; tensors only)."""
     init_heads: Count = None
