@@ -32,7 +32,8 @@ def hidden(x0: Tensor, sigma: Tensor, image_channels: int) -> tuple[Tensor, Tens
     missing = is_missing(x0, image_channels)
     image = sigma[:, 0].where(sigma[:, 0] > 0, sigma[:, 1])
     levels = torch.stack([image, image.clamp(min=UNSEEN)], dim=1)
-    return x0.nan_to_num(0.0), levels.where(missing[:, None], sigma), missing
+    x0 = torch.cat([x0[:, :image_channels], x0[:, image_channels:].nan_to_num(0.0)], dim=1)
+    return x0, levels.where(missing[:, None], sigma), missing
 
 
 @torch.no_grad()
