@@ -85,7 +85,7 @@ def _losses(
 ) -> Tensor:
     if isinstance(denoiser, VPDenoiser):
         return l_hybrid(denoiser, x0, levels, noise, config.diffusion.vlb_weight, condition)
-    channels = denoiser.channels
+    channels = config.image_channels + config.mask_channels
     beside = x0[:, channels:]
     if denoiser.previous_at is not None:
         level = condition[:, denoiser.previous_at + 1].reshape(-1, *[1] * (x0.ndim - 1))
