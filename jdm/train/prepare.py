@@ -189,9 +189,10 @@ def _planned(
     if reason := slices_instead(found.config.data, found.steps, budget, given):
         if rank() == 0:
             print(f"jdm-train: note: {reason}; they are trained as slices", file=sys.stderr)
-        given = merged({"data": {"dims": 2, "previous_slice": True}}, given)
+        told = request.unlabelled is None  # of the slice before the mask must be known
+        given = merged({"data": {"dims": 2, "previous_slice": told}}, given)
         found = _timed_plan(request, dataset, training_ids, classes, given)
-        why = {"data.dims": reason, "data.previous_slice": "so that neighbouring slices match"}
+        why = {"data.dims": reason, **({"data.previous_slice": "so that neighbouring slices match"} if told else {})}
         found = replace(found, reasons={**found.reasons, **why})
     found = replace(found, config=with_measures(found.config, dataset, ids))
     if imported is not None:
