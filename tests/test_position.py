@@ -217,12 +217,13 @@ def test_exported_canvases_lie_in_a_volume_as_training_patches_do(placed, monkey
     made, seen = open_dataset(542), set()
     for number, job in enumerate(jobs):
         shape = read_case(made, f"syn_{number:06d}").label.shape
-        inside = [slice((c - s) // 2, (c - s) // 2 + s) for c, s in zip((12, 16, 14), shape, strict=True)]
+        inside = [slice((c - s) // 2, (c - s) // 2 + s) for c, s in zip(job.x.shape[1:], shape, strict=True)]
         along = [job.beside[axis][tuple(p if k == axis else 0 for k, p in enumerate(inside))] for axis in range(3)]
         steps = [np.diff(values) for values in along]
         sizes = tuple(round(2 / step.mean()) for step in steps)
         assert sizes in SHAPES[:2]  # of the training cases
-        assert all(s == min(side, c) for s, side, c in zip(shape, sizes, (12, 16, 14), strict=True))
+        assert shape == tuple(np.minimum(sizes, (12, 16, 14)))
+        assert job.beside.shape[1:] == job.x.shape[1:] == tuple(np.maximum(shape, 8))  # padded to the patch, as trained
         for values, step, side in zip(along, steps, sizes, strict=True):
             np.testing.assert_allclose(step, 2 / side, rtol=1e-4)
             start = (values[0] + 1) * side / 2 - 0.5

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from export_runs import rewritten
 from small_runs import changed, tiny_plan, tiny_run, write_pictures
 
 import jdm
@@ -73,6 +74,16 @@ def test_exported_volumes_hold_together_and_shards_make_the_same_files(nnunet_fo
             for file in sorted((made.folder / "imagesTr").iterdir()):
                 assert file.read_bytes() == (again.folder / "imagesTr" / file.name).read_bytes()
     assert overlap["tied"] > 0.85 > 0.75 > overlap["loose"], overlap
+
+
+def test_slices_larger_than_the_patch_are_given_the_one_before_too(nnunet_folders):
+    """Their middle is sampled first, so it is given the middle of the slice before."""
+    real = write_pictures(nnunet_folders["nnUNet_raw"], cases=2, **KIND)
+    patches = {**ON["data"], "whole": False, "patch_size": [8, 8], "canvas_size": [16, 24]}
+    run = rewritten(tiny_run(real, train={"steps": 1}, data=patches), window_spread=0.5)
+    whole = {"count": 1, "steps": 6, "anyway": True, "no_audit": True, "margin": 100.0}
+    jdm.export(jdm.ExportRequest(str(run.folder), "", id=561, **whole))
+    assert read_case(open_dataset(561), "syn_000000").label.shape == (5, 16, 24)
 
 
 def dice(a, b):

@@ -48,7 +48,7 @@ class _Draw:
     """One accepted image or slice."""
 
     x: np.ndarray
-    """Encoded, (channels, *canvas_size)."""
+    """Encoded, (channels, *spatial): as large as the canvas, or smaller as the real volume that it lies in."""
     image: np.ndarray
     label: np.ndarray
     seed: int
@@ -179,20 +179,22 @@ class PairFactory:
     def samples(
         self, numbers: list[int], seeds: list[int], before: Mapping[int, np.ndarray] | None = None
     ) -> list[np.ndarray]:
-        """Encoded samples (channels, *canvas_size) of images or slices; each depends only on its seed and number, and
+        """Encoded samples (channels, *spatial) of images or slices; each depends only on its seed and number, and
         on the slice before, if that is given.
         """
         config, order = self.config, self.order
-        shape = (config.image_channels + config.mask_channels, *order.canvas_size)
+        channels = config.image_channels + config.mask_channels
         jobs = []
         for number, seed in zip(numbers, seeds, strict=True):
+            case, part = divmod(number, order.slices)
+            place = self._place(case)
+            shape = (channels, *(order.canvas_size if place is None else place.shape[1:]))
             x, where = np.zeros(shape, np.float32), np.zeros((shape[0], *[1] * len(order.canvas_size)), bool)
             if self.masks is not None:
                 x[config.image_channels :] = self.masks.encoded(number)
                 where[config.image_channels :] = True
-            case, part = divmod(number, order.slices)
             position = 2 * part / max(order.slices - 1, 1) - 1 if config.data.previous_slice else None
-            beside = (before or {}).get(number, self._place(case))
+            beside = (before or {}).get(number, place)
             jobs.append(Job(x, where, seed, order.class_of(case), position, beside))
         return self.drawer.samples(jobs, estimate=order.request.masks == "estimated")
 
@@ -207,12 +209,16 @@ class PairFactory:
         return sample[tuple(keep)]
 
     def _window(self, case: int) -> tuple[tuple[int, ...], Window]:
-        """The real size that a pair gets, at most the canvas, and the part of such a case that the canvas shows."""
-        rng = np.random.default_rng(case_seed(self.order.request.seed, case, 0))
-        return drawn_window(self.config.facts, self.order.canvas_size, rng)
+        """The real size that a pair gets, at most the canvas, and the part of such a case that is sampled."""
+        rng, patch = np.random.default_rng(case_seed(self.order.request.seed, case, 0)), self.config.data.patch_size
+        shape, window = drawn_window(self.config.facts, self.order.canvas_size, rng)
+        # As in training, nothing is padded that is as large as a patch.
+        ends = [min(along.stop, max(side, least)) for along, side, least in zip(window, shape, patch, strict=True)]
+        return shape, tuple(slice(along.start, end) for along, end in zip(window, ends, strict=True))
 
     def _place(self, case: int) -> np.ndarray | None:
-        """Coordinates of the voxels of a case's canvas, (axes, *canvas_size), for a network that takes them."""
+        """Coordinates of the voxels sampled for a case, (axes, *spatial), at most the canvas, for a network that takes
+        them."""
         if not self.config.data.position:
             return None
         return coordinates(*self._window(case)) if self.masks is None else self.masks.place(case)
