@@ -58,6 +58,6 @@ def test_a_budget_of_few_steps_trains_slices_that_are_given_the_one_before(plann
 
 
 def test_a_budget_of_enough_steps_trains_volumes(planned):
-    found = planned(seconds=0.05)  # 1080 steps
-    assert found.config.data.dims == 3 and not found.config.data.previous_slice and found.steps == 1080
+    found = planned(seconds=0.005)  # 10,800 steps
+    assert found.config.data.dims == 3 and not found.config.data.previous_slice and found.steps == 10_800
     assert "3d_fullres" in found.reasons["data.dims"]

@@ -18,12 +18,11 @@ def read_generator(dataset: RawDataset) -> dict[str, Any]:
 
 
 def usual_configuration(dataset: RawDataset) -> str:
-    """nnU-Net's configuration for a synthetic dataset: 3d_fullres for a generator of whole volumes, else 2d.
+    """nnU-Net's configuration for a synthetic dataset: 3d_fullres for volumes whose slices match, else 2d.
 
     Raises: DataError as `read_generator`.
     """
-    size = _provenance(dataset).get("canvas_size")
-    return "3d_fullres" if isinstance(size, list) and len(size) == 3 else "2d"
+    return "3d_fullres" if _provenance(dataset).get("whole_volumes") else "2d"
 
 
 def _provenance(dataset: RawDataset) -> dict[str, Any]:

@@ -253,9 +253,11 @@ class PairFactory:
 
 def provenance(factory: PairFactory, records: list[dict[str, Any]]) -> dict[str, Any]:
     """Provenance of a synthetic dataset; the trainers read the generator's case ids from it."""
+    data = factory.config.data
     return {
         **origin(factory.run.checkpoint, factory.weaker),
         **factory.order.to_dict(),
+        "whole_volumes": data.dims == 3 or (data.previous_slice and factory.order.slices > 1),
         "real_amount": real_amount(factory.config, factory.order.canvas_size),
         "judged": factory.judges,
         "audited": factory.audited,

@@ -15,8 +15,12 @@ WHOLE_PIXELS = 98_304
 """Images of up to this many pixels are trained whole, if the largest is not much larger than the others."""
 SAMPLE_VOXELS = {"cpu": 64**3, "cuda": 128**3}
 """Voxels of a volume's training sample at most, by device."""
-VOLUME_STEPS = 1_000
-"""Fewest steps of a budget in 3-D; with fewer, volumes are trained as slices, each conditioned on the one before."""
+VOLUME_STEPS = 10_000
+"""Fewest steps of a budget in 3-D; with fewer, volumes are trained as slices, each conditioned on the one before.
+
+On 12 volumes of hippocampus these looked nearly real after half the minutes in which 2,000 steps in 3-D left grain
+(results/hippocampus3d).
+"""
 _PATCH_SIDE = 256
 _CANVAS_SIDE = {2: 512, 3: 128}
 
