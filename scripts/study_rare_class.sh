@@ -7,7 +7,7 @@
 # folder per class; or the id of a dataset with masks, whose pictures have the class of their label.
 # usage: scripts/study_rare_class.sh SOURCE OUT CLASS [MINUTES] [SIDE]   (nnU-Net's variables and jdm_results set)
 # for example: scripts/study_rare_class.sh "B. Disease Grading.zip" out grade_1
-# The results in results/classes/polyps: ID 32 (100 pictures of NeoPolyp) non-neoplastic 8 64, ITERATIONS=200 ANYWAY=1.
+# The results in results/classes/polyps: ID 32 (100 pictures of NeoPolyp) non-neoplastic 8 64, ITERATIONS=100 SIZE=32 ANYWAY=1.
 set -euo pipefail
 here=$(dirname "$0") class=$3 minutes=${4:-60} side=${5:-128}
 export OMP_NUM_THREADS=1
@@ -30,7 +30,7 @@ jdm-sample vary 753 all --cases $cases --samples 2 --level 0.4 --out "$2/variati
 python "$here/varied_dataset.py" "$2/variations" --id 781
 jdm-export 753 all --class-label "$class" --count "$(($(wc -w <<<"$cases") * 2))" --id 782 "${anyway[@]}"
 for set in 781:varied 782:sampled; do
-  jdm-classify 753 --synthetic "${set%%:*}" --fold all --iterations "${ITERATIONS:-600}" --classes-balanced \
+  jdm-classify 753 --synthetic "${set%%:*}" --fold all --iterations "${ITERATIONS:-600}" --size "${SIZE:-$side}" --classes-balanced \
     --arms real augmented real-long pooled --out "$2/${set##*:}"
 done
 python "$here/class_study.py" 753 "$2" varied=781 sampled=782
