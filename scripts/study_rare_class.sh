@@ -30,7 +30,7 @@ jdm-sample vary 753 all --cases $cases --samples 2 --level 0.4 --out "$2/variati
 python "$here/varied_dataset.py" "$2/variations" --id 781
 jdm-export 753 all --class-label "$class" --count "$(($(wc -w <<<"$cases") * 2))" --id 782 "${anyway[@]}"
 for set in 781:varied 782:sampled; do
-  jdm-classify 753 --synthetic "${set%%:*}" --fold all --iterations "${ITERATIONS:-600}" --size "${SIZE:-$side}" --classes-balanced \
-    --arms real augmented real-long pooled --out "$2/${set##*:}"
+  jdm-classify 753 --synthetic "${set%%:*}" --fold all --iterations "${ITERATIONS:-600}" --size "${SIZE:-$side}" \
+    --classes-balanced --arms real augmented real-long pooled --out "$2/${set##*:}"
 done
 python "$here/class_study.py" 753 "$2" varied=781 sampled=782
