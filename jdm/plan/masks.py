@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from jdm.config.facts import Foreground
+from jdm.data.crops import random_window
 from jdm.data.pairs import zoomed
 from jdm.data.regions import region_sizes
 from jdm.plan.survey import Survey, class_shares
@@ -47,8 +48,7 @@ def mask_facts(survey: Survey, axis: int | None, spacing: np.ndarray, largest: t
         for side in (side for side in CROP_SIDES if side < max(planes.shape[1:])):
             for _ in range(crops_per_case):
                 plane = planes[rng.integers(len(planes))]
-                starts = [rng.integers(0, max(length - side, 0) + 1) for length in plane.shape]
-                crop = plane[tuple(slice(start, start + side) for start in starts)]
+                crop = plane[random_window(plane.shape, (side,) * plane.ndim, rng)]
                 shares.setdefault(side, []).append(class_shares(crop, survey.classes))
     ends = np.min(sizes, axis=0), np.max(sizes, axis=0)
     return {
