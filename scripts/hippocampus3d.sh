@@ -8,7 +8,7 @@ results=${jdm_results:-jdm_results} here=$(dirname "$0") out=results/hippocampus
 jdm_results=$results/volumes jdm-train 4 all --data.dims 3 --budget-minutes 60 --train.clock cpu
 jdm_results=$results/volumes jdm-export 4 all --count 24 --id 740 --name Hippo3d
 jdm_results=$results/conditioned jdm-train 4 all --data.dims 2 --data.previous-slice --budget-minutes 30 --train.clock cpu
-jdm_results=$results/conditioned jdm-export 4 all --count 24 --id 742 --name HippoConditioned --no-audit
+jdm_results=$results/conditioned jdm-export 4 all --count 24 --id 742 --name HippoConditioned
 for set in "740 real synthetic" "742 synthetic"; do
   # shellcheck disable=SC2086
   set -- $set
