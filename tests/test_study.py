@@ -179,6 +179,7 @@ def numbers(folder) -> dict:
     return {key: value for key, value in results.items() if key not in ("command", "trainings", "commit")}
 
 
+@pytest.mark.slow
 def test_a_study_killed_and_resumed_in_shards_ends_with_equal_numbers(datasets, nnunet_folders, tmp_path):
     other = write_blobs(nnunet_folders["nnUNet_raw"] / "Dataset012_Other", ["r0"], ["a", "b", "c"])
     plain = tmp_path / "elsewhere"
